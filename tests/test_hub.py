@@ -1,0 +1,701 @@
+"""Push, pull and the model card, with the real Hub client against a Hub on this computer."""
+
+import copy
+import html.parser
+import json
+import os
+import re
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from huggingface_hub import constants
+from loopback_hub import LoopbackHub
+from PIL import ExifTags, Image
+from safetensors.torch import save_file
+
+from antbee import Classifier, hub
+from antbee.classifier import ClassifierConfig
+from antbee.model import empty_network
+
+ROOT = Path(__file__).resolve().parents[1]
+TOKEN = "hf_test"
+KEPT = {"epoch": 3, "accuracy": 0.9477, "loss": 0.17, "correct": 145, "count": 153, "interval": [0.9, 0.973]}
+CONFIG = {
+    "architecture": "resnet18",
+    "num_classes": 2,
+    "label_names": ["ants", "bees"],
+    "antbee": {
+        "version": "0.1.0",
+        "mode": "finetune",
+        "seed": 0,
+        "temperature": 1.0,
+        "recipe": {"name": "fast", "epochs": 6, "learning_rate": 0.001, "cached_views": 2, "batch_norm": "fixed"},
+        "data": {
+            "name": "hymenoptera_data",
+            "train": {"ants": 123, "bees": 121},
+            "val": {"ants": 70, "bees": 83},
+            "digest": "d" * 64,
+            "split": "val/ folder",
+            "skipped": [{"file": "train/ants/imageNotFound.gif", "reason": "not a picture"}],
+        },
+        "weights": {"name": "imagenet", "digest": "e" * 64, "base_model": "timm/resnet18.tv_in1k"},
+        "metrics": {
+            "kept": KEPT,
+            "last": KEPT | {"epoch": 5, "accuracy": 0.9412, "correct": 144, "interval": [0.892, 0.969]},
+            "selected_on": "val",
+            "confusion": [[66, 4], [4, 79]],
+            "seconds": 143.2,
+            "parameters": {"total": 11_177_538, "trainable": 11_177_538},
+        },
+    },
+}
+
+
+# ---- a client of its own, a Hub, a model folder ----------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def own_client(tmp_path, monkeypatch):
+    """The client, logged in, with a cache of this test's own, and with no Hub to reach yet.
+
+    It reads its environment once, at import, into `constants`, where it looks the values up from then on.
+    """
+    home = tmp_path / "home"
+    monkeypatch.setenv("HF_HOME", str(home))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_OIDC_RESOURCE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(home / "harnesses.json"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        point_client_at(monkeypatch, f"http://127.0.0.1:{closed.getsockname()[1]}")
+    yield
+    huggingface_hub.close_session()
+
+
+def point_client_at(monkeypatch, url):
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@pytest.fixture(scope="module")
+def running_server(tmp_path_factory):
+    """The server that the tests share; each starts anew with an empty Hub."""
+    with LoopbackHub(tmp_path_factory.mktemp("server") / "unused") as running:
+        yield running
+
+
+@pytest.fixture
+def server(running_server, tmp_path, monkeypatch):
+    """A Hub whose large files travel by git-LFS."""
+    running_server.start_anew(tmp_path / "server")
+    point_client_at(monkeypatch, running_server.url)
+    return running_server
+
+
+@pytest.fixture(params=["lfs", "xet"])
+def either_server(request, running_server, tmp_path, monkeypatch):
+    """A Hub whose large files travel one way or the other; xet depends on an undocumented scheme of hf_xet."""
+    if request.param == "xet":
+        pytest.importorskip("hf_xet")
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    running_server.start_anew(tmp_path / "server", xet=request.param == "xet")
+    point_client_at(monkeypatch, running_server.url)
+    return running_server
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    """A model folder made by hand, its weights large enough (6 MB) to travel as a large file."""
+    folder = tmp_path / "model"
+    (folder / "figures").mkdir(parents=True)
+    weights = {"conv1.weight": torch.arange(1_500_000, dtype=torch.float32), "fc.bias": torch.zeros(2)}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "history.json").write_text("[]")
+    (folder / "README.md").write_text(hub.model_card(CONFIG))
+    for name in ("batch", "curves", "confusion"):
+        (folder / "figures" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n\0" + name.encode())
+    return folder
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def complaint(call, *arguments, **options):
+    """The text of the HubError that a call ends in: one line, without the token, as is what caused it."""
+    with pytest.raises(hub.HubError) as raised:
+        call(*arguments, **options)
+    text = str(raised.value)
+    assert len(text.splitlines()) == 1
+    causes, error = [], raised.value
+    while error is not None:
+        assert error not in causes, "an error that caused itself"
+        assert TOKEN not in str(error)
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return text
+
+
+# ---- push and pull ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_pushed_comes_back_byte_for_byte(either_server, model_folder):
+    before = content(model_folder)
+    address = hub.push(model_folder, "tester/bugs")
+    repository = either_server.repositories["model", "tester/bugs"]
+    pulled = content(hub.pull("tester/bugs"))
+
+    assert address == f"{either_server.url}/tester/bugs/commit/{repository.head.oid}"
+    assert repository.head.files["model.safetensors"].lfs
+    assert bool(repository.head.files["model.safetensors"].xet) == either_server.xet
+    assert pulled == before | {"README.md": hub.card_for(model_folder, "tester/bugs").encode()}
+    assert content(model_folder) == before, "a push leaves the folder as it is"
+
+
+def test_the_uploaded_card_names_its_repository_everywhere(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    card = (hub.pull("tester/bugs") / "README.md").read_text()
+    assert card.count("tester/bugs") == (model_folder / "README.md").read_text().count(hub.PLACEHOLDER) == 3
+    assert hub.PLACEHOLDER not in card
+
+
+def test_a_push_is_one_commit_and_an_unchanged_folder_none(either_server, model_folder):
+    first = hub.push(model_folder, "tester/bugs", commit_message="The first bugs")
+    commits = either_server.repositories["model", "tester/bugs"].commits
+    assert [commit.title for commit in commits] == ["initial commit", "The first bugs"]
+
+    assert hub.push(model_folder, "tester/bugs") == first
+    assert len(commits) == 2
+
+    (model_folder / "history.json").write_text("[1]")
+    assert hub.push(model_folder, "tester/bugs") != first
+    assert len(commits) == 3
+
+
+def test_stray_files_of_the_folder_are_not_published(server, model_folder):
+    (model_folder / "checkpoint.pt").write_bytes(b"everything")
+    (model_folder / ".env").write_text("HF_TOKEN=hf_test")
+    (model_folder / "figures" / "notes.txt").write_text("private")
+    hub.push(model_folder, "tester/bugs")
+    uploaded = server.repositories["model", "tester/bugs"].head.files
+    assert list(uploaded) == [path for path, _ in hub.repository_files(model_folder)]
+    assert not {"checkpoint.pt", ".env", "figures/notes.txt"} & uploaded.keys()
+
+
+def test_only_files_that_cannot_run_code_are_downloaded(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    repository = server.repositories["model", "tester/bugs"]
+    unwanted = ("pytorch_model.bin", "evil.bin", "modeling.py", "figures/page.html", "other/config.json")
+    for path in unwanted:
+        server.add_file(repository, path, b"import os")
+    assert content(hub.pull("tester/bugs")).keys() == content(model_folder).keys()
+    assert not [path for _, path, _ in server.requests if path.endswith(unwanted)]
+
+
+def test_files_to_push_are_listed_by_path_with_their_sizes(model_folder):
+    files = hub.repository_files(model_folder)
+    assert files == sorted((path, len(data)) for path, data in content(model_folder).items())
+
+
+def test_a_new_repository_is_private_if_asked(server, model_folder):
+    hub.push(model_folder, "tester/secret", private=True)
+    hub.push(model_folder, "tester/open")
+    assert server.repositories["model", "tester/secret"].private
+    assert not server.repositories["model", "tester/open"].private
+
+
+def test_a_private_push_never_goes_to_a_public_repository(server, model_folder):
+    repository = server.add_repository("tester/open")
+    assert "public" in complaint(hub.push, model_folder, "tester/open", private=True)
+    assert len(repository.commits) == 1
+
+
+def test_a_pull_request_leaves_main_as_it_is(either_server, model_folder):
+    theirs = either_server.add_repository("other/bugs")
+    address = hub.push(model_folder, "other/bugs", create_pr=True)
+    assert address == f"{either_server.url}/other/bugs/discussions/1"
+    assert theirs.head.files == {}
+    assert "model.safetensors" in theirs.commit_at("refs/pr/1").files
+
+
+def test_a_push_to_a_new_branch_creates_it_and_is_pulled_by_its_name(server, model_folder):
+    hub.push(model_folder, "tester/bugs", revision="better/lighting")
+    repository = server.repositories["model", "tester/bugs"]
+    assert repository.head.files == {}
+    hub.push(model_folder, "tester/bugs", revision="better/lighting")
+    assert len(repository.commits) == 2
+    pulled = hub.pull("tester/bugs", revision="better/lighting")
+    assert pulled.name == repository.references["better/lighting"]
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_push_without_login_says_how_to_log_in(server, model_folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    text = complaint(hub.push, model_folder, "tester/bugs")
+    assert "hf auth login" in text
+    assert "HF_TOKEN" in text
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "options", "remedies"),
+    [
+        ("tester/bugs", {"token": "hf_test_wrong"}, ["status 401", "hf auth login"]),
+        ("tester/bugs", {"token": "hf_test and more"}, ["token", "space", "copy it again"]),
+        ("tester/bugs", {"token": "hf_test\n"}, ["token", "line break", "copy it again"]),
+        ("other/bugs", {}, ["'other/bugs'", "status 403", "your own user name"]),
+        ("bugs", {}, ["'bugs'", "user name or organisation", "your-name/model-name"]),
+        ("tester/bugs/2", {}, ["'tester/bugs/2'", "your-name/model-name"]),
+        ("tester/my bugs", {}, ["'tester/my bugs'", "letters, digits"]),
+        ("tester/bugs", {"revision": "refs/pr/7"}, ["no revision 'refs/pr/7'", "leave the revision out"]),
+        ("tester/bugs", {"revision": "v2", "create_pr": True}, ["either a pull request or revision 'v2'"]),
+        ("tester/bugs", {"commit_message": " "}, ["commit message is empty", "leave the message out"]),
+    ],
+)
+def test_a_refused_push_says_what_to_do(server, model_folder, repo_id, options, remedies):
+    text = complaint(hub.push, model_folder, repo_id, **options)
+    assert [remedy for remedy in remedies if remedy not in text] == []
+    assert all(not repository.head.files for repository in server.repositories.values())
+
+
+def test_a_card_with_broken_front_matter_is_refused_before_anything_is_uploaded(server, model_folder):
+    (model_folder / "README.md").write_text("---\nlicense: [mit\n---\n")
+    text = complaint(hub.push, model_folder, "tester/bugs")
+    assert "does not accept the card" in text
+    assert "README.md" in text
+    assert server.repositories["model", "tester/bugs"].head.files == {}
+
+
+def test_an_incomplete_model_folder_is_named_with_what_it_lacks(model_folder, tmp_path):
+    (model_folder / "config.json").unlink()
+    text = complaint(hub.push, model_folder, "tester/bugs")
+    assert f"{model_folder} has no config.json:" in text
+    assert "scripts/train.py" in text
+    assert "is not a folder" in complaint(hub.repository_files, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "options", "remedies"),
+    [
+        ("tester/none", {}, ["'tester/none'", "check the name", "hf auth login"]),
+        ("tester/hidden", {"token": "hf_test_wrong"}, ["status 401", "hf auth login"]),
+        ("tester/bugs", {"revision": "v9"}, ["no revision 'v9'", "leave the revision out"]),
+        ("tester/bugs", {"local_files_only": True}, ["No complete copy of 'tester/bugs'", "check the network"]),
+        ("../bugs", {}, ["'../bugs'", "your-name/model-name"]),
+        ("tester/gated", {}, ["ask for access", "tester/gated", "hf auth login"]),
+        ("tester/empty", {}, ["no model", "model.safetensors", "push the model again"]),
+    ],
+)
+def test_a_refused_pull_says_what_to_do(server, repo_id, options, remedies):
+    server.add_repository("tester/bugs")
+    server.add_repository("tester/hidden", private=True)
+    server.add_file(server.add_repository("tester/empty"), "README.md", b"# Nothing here\n")
+    gated = server.add_repository("tester/gated")
+    server.add_file(gated, "config.json", b"{}")
+    gated.gated = True
+    text = complaint(hub.pull, repo_id, **options)
+    assert [remedy for remedy in remedies if remedy not in text] == []
+
+
+def test_an_unreachable_hub_is_reported_at_once(model_folder):
+    start = time.monotonic()
+    for text in (complaint(hub.push, model_folder, "tester/bugs"), complaint(hub.pull, "tester/bugs")):
+        assert "cannot be reached" in text
+        assert constants.ENDPOINT in text
+        assert "check the network" in text
+    assert time.monotonic() - start < 5
+
+
+def test_a_hub_that_never_answers_is_given_up(model_folder, monkeypatch):
+    monkeypatch.setattr(hub, "SECONDS_TO_ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        point_client_at(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        assert "cannot be reached" in complaint(hub.push, model_folder, "tester/bugs")
+        assert "cannot be reached" in complaint(hub.pull, "tester/bugs")
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(("status", "remedy"), [(429, "wait a few minutes"), (503, "try again later")])
+def test_a_hub_in_trouble_is_not_blamed_on_the_user(server, model_folder, status, remedy):
+    server.fault = status
+    for text in (complaint(hub.push, model_folder, "tester/bugs"), complaint(hub.pull, "tester/bugs")):
+        assert f"status {status}" in text
+        assert remedy in text
+
+
+@pytest.mark.parametrize("trouble", ["no network", "offline mode", "503"])
+def test_without_the_hub_the_copy_downloaded_earlier_is_used_and_said_so(server, model_folder, monkeypatch, trouble):
+    hub.push(model_folder, "tester/bugs")
+    folder = hub.pull("tester/bugs")
+    if trouble == "no network":
+        point_client_at(monkeypatch, "http://127.0.0.1:9")  # the port of the discard service, which nobody runs
+    elif trouble == "offline mode":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    else:
+        server.fault = 503
+    with pytest.warns(UserWarning, match=r"the copy of 'tester/bugs' downloaded earlier is used\.$"):
+        assert hub.pull("tester/bugs") == folder
+    complaint(hub.pull, "tester/other")
+
+
+def test_a_copy_downloaded_earlier_is_used_silently_when_asked_for(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    folder = hub.pull("tester/bugs")
+    server.requests.clear()
+    assert hub.pull("tester/bugs", local_files_only=True) == folder
+    assert server.requests == []
+
+
+def test_a_cut_download_is_refused_and_healed_by_the_next_one(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    blob = server.blobs / server.repositories["model", "tester/bugs"].head.files["model.safetensors"].sha256
+    whole = blob.read_bytes()
+    blob.write_bytes(whole[:-100])
+    assert "try again" in complaint(hub.pull, "tester/bugs")
+    assert "No complete copy" in complaint(hub.pull, "tester/bugs", local_files_only=True)
+    blob.write_bytes(whole)
+    assert (hub.pull("tester/bugs") / "model.safetensors").read_bytes() == whole
+
+
+# ---- the card --------------------------------------------------------------------------------------------------------
+
+
+def config_with(**antbee):
+    """CONFIG with other values under "antbee"."""
+    return copy.deepcopy(CONFIG) | {"antbee": copy.deepcopy(CONFIG["antbee"]) | antbee}
+
+
+def metadata_and_body(card):
+    _, block, body = card.split("---\n", maxsplit=2)
+    return yaml.safe_load(block), body
+
+
+class Page(html.parser.HTMLParser):
+    """The elements and the text of a card as it is read on the Hub, where the front matter is no part of the page."""
+
+    def __init__(self, card):
+        super().__init__()
+        markdown_it = pytest.importorskip("markdown_it")
+        _, body = metadata_and_body(card)
+        self.elements, self.texts = [], []
+        self.feed(markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append(tag)
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_front_matter_says_what_the_hub_needs_to_know():
+    metadata, _ = metadata_and_body(hub.model_card(CONFIG))
+    assert metadata == {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": ["antbee", "timm", "transformers", "image-classification"],
+        "license": "bsd-3-clause",
+        "base_model": "timm/resnet18.tv_in1k",
+        "metrics": ["accuracy"],
+        "model-index": [
+            {
+                "name": "antbee resnet18 finetune",
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": "hymenoptera_data", "type": "imagefolder", "split": "val"},
+                        "metrics": [{"type": "accuracy", "value": 0.9477}],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def test_only_weights_from_imagenet_pass_on_their_licence_and_name():
+    for name, licence in (("random", "mit"), ("mine.safetensors", None)):
+        weights = {"name": name, "digest": None, "base_model": "timm/resnet18.tv_in1k"}
+        metadata, _ = metadata_and_body(hub.model_card(config_with(weights=weights)))
+        assert metadata.get("license") == licence
+        assert "base_model" not in metadata
+    unnamed = {"name": "imagenet", "digest": "e" * 64, "base_model": None}
+    assert "base_model" not in metadata_and_body(hub.model_card(config_with(weights=unnamed)))[0]
+
+
+def test_the_card_tells_results_training_use_and_limits():
+    text = " ".join(Page(hub.model_card(CONFIG)).texts)
+    for statement in (
+        "94.8 %",
+        "145 of 153",
+        "90.0 % to 97.3 %",
+        "94.1 %",
+        "optimistic",
+        "Every weight of the network learned",
+        "11,177,538 parameters, of which 11,177,538 learned",
+        "244 pictures in train: ants 123, bees 121",
+        "train/ants/imageNotFound.gif (not a picture)",
+        "SHA-256 digest " + "e" * 64,
+        "Seed: 0",
+        "learning_rate",
+        'Classifier.from_pretrained("your-name/model-name")',
+        'timm.create_model("hf-hub:your-name/model-name"',
+        'pipeline("image-classification", model="your-name/model-name")',
+        "one of them is 0.7 percentage points",
+        "none of the classes still gets the name",
+        "show something else than their folder's name says",
+    ):
+        assert statement in text, statement
+
+
+def test_the_card_of_a_frozen_model_says_what_of_the_backbone_stayed():
+    def text(mode, **recipe):
+        return hub.model_card(config_with(mode=mode, recipe=CONFIG["antbee"]["recipe"] | recipe))
+
+    assert "only the head learned" not in text("finetune")
+    untouched = (text("frozen"), text("frozen", batch_norm="adapting"))  # its features were computed once, and cached
+    for card in untouched:
+        assert "byte for byte its starting weights, and only the head learned" in card
+        assert "statistics" not in card
+    replaced = text("frozen", batch_norm="adapting", cached_views=0)
+    assert "only the head learned" in replaced
+    assert "BatchNorm layers were replaced" in replaced
+    assert "byte for byte" not in replaced
+
+
+def test_the_accuracy_of_a_start_from_a_file_is_told_as_such():
+    words = "The accuracy is that of a start from the file mine.safetensors"
+    assert words in hub.model_card(config_with(weights={"name": "mine.safetensors", "digest": "e" * 64}))
+    for known in ("imagenet", "random"):
+        assert "a start from the file" not in hub.model_card(config_with(weights={"name": known}))
+
+
+def test_a_temperature_that_only_antbee_knows_is_told():
+    assert "a temperature of 1.37" in hub.model_card(config_with(temperature=1.3709))
+    assert "temperature" not in hub.model_card(CONFIG)
+
+
+def test_drawn_pictures_and_random_weights_are_announced_at_the_top():
+    drawn = config_with(data=CONFIG["antbee"]["data"] | {"name": "drawn"})
+    random = config_with(weights={"name": "random", "digest": None})
+    for config, words in ((drawn, "Trained on drawn pictures."), (random, "Started from random weights.")):
+        _, body = metadata_and_body(hub.model_card(config))
+        note = body.strip().splitlines()[0]
+        assert note.startswith(f"> **{words}**")
+        assert "Do not expect it to recognise photos" in note
+    assert "Do not expect it" not in hub.model_card(CONFIG)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>",
+        "a|b",
+        "*x*",
+        "[click](javascript:alert(1))",
+        "![](http://127.0.0.1/x.png)",
+        "`code` & &amp; &lt;",
+        "# title",
+        "- item",
+        "1. item",
+        "{{ config }} ${x} $y$",
+        "www.example.org http://example.org a@example.org",
+        "_under_ snake_case golden-retriever",
+        "back\\slash",
+        "<!-- gone",
+        "---",
+        "Ämse 蚂蚁 🐜",
+        "'quotes\"",
+    ],
+)
+def test_hostile_names_are_shown_as_text(name):
+    config = copy.deepcopy(CONFIG) | {"label_names": [name, "bees"]}
+    config["antbee"]["data"] |= {"name": name, "val": {name: 1}, "skipped": [{"file": name, "reason": name}]}
+    config["antbee"]["recipe"] = {name: name}
+    card = hub.model_card(config)
+    metadata, body = metadata_and_body(card)
+    page = Page(card)
+    plain = Page(hub.model_card(CONFIG))
+    shown = "".join(page.texts)
+
+    assert metadata["model-index"][0]["results"][0]["dataset"]["name"] == name
+    assert metadata["license"] == "bsd-3-clause"
+    assert set(page.elements) <= set(plain.elements)
+    assert page.elements.count("img") == plain.elements.count("img")
+    assert page.elements.count("th") == plain.elements.count("th")
+    assert not re.search(r"www\.|http:|@", body), "the Hub would make a link of a bare address, which Page does not"
+    assert f"# {name} or bees".removeprefix("# ") in shown
+    assert f"It predicts: {name}, bees." in shown
+    assert f"{name} ({name})" in shown
+
+
+def test_unprintable_names_become_one_printable_line_of_utf_8():
+    names = [
+        "line\nbreak\r\n---\nlicense: evil",
+        "\x1b[31mred",
+        "\u202eright to left",
+        os.fsdecode(b"caf\xe9"),
+        "x" * 20_000,
+    ]
+    config = copy.deepcopy(CONFIG) | {"label_names": names}
+    config["antbee"]["metrics"].pop("confusion")
+    config["antbee"]["data"]["name"] = names[0]
+    card = hub.model_card(config)
+    metadata, _ = metadata_and_body(card)
+    shown = "".join(Page(card).texts)
+
+    assert metadata["license"] == "bsd-3-clause"
+    assert card.encode().decode() == card
+    assert all(letter.isprintable() or letter == "\n" for letter in card)
+    for text in (
+        "line break --- license: evil",
+        "\\x1b[31mred",
+        "\\u202eright to left",
+        "caf\\udce9",
+        "x" * 97 + "...",
+    ):
+        assert text in shown
+    assert "x" * 101 not in shown
+
+
+def test_a_card_leaves_out_what_its_config_does_not_tell():
+    untold = (
+        {},
+        {"metrics": {}, "data": {}, "recipe": {}},
+        {"metrics": {"kept": None, "confusion": None, "seconds": None}},
+        dict.fromkeys(CONFIG["antbee"]),
+    )
+    for antbee in untold:
+        config = {"architecture": "resnet18", "label_names": ["ants", "bees"], "antbee": antbee}
+        metadata, body = metadata_and_body(hub.model_card(config))
+        assert not {"model-index", "license", "base_model"} & metadata.keys()
+        assert "## Results" not in body
+        assert "## How it was trained" not in body
+        assert "## How to use it" in body
+        assert "None" not in body
+    metadata, body = metadata_and_body(hub.model_card(config_with(metrics={"kept": {"accuracy": 0.5}})))
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
+    assert "50.0 %" in body
+
+
+def test_a_confusion_matrix_too_wide_for_a_table_is_left_to_the_picture():
+    labels = [f"class {number}" for number in range(40)]
+    metrics = CONFIG["antbee"]["metrics"] | {"confusion": [[1] * 40] * 40}
+    card = hub.model_card(config_with(metrics=metrics) | {"label_names": labels})
+    assert "figures/confusion.png" in card
+    assert Page(card).elements.count("th") < 40
+
+
+def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(server, tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    folder = tmp_path / "network"
+    config = ClassifierConfig("resnet18", ("ants", "bees"))
+    Classifier(empty_network("resnet18", 2), config).save_pretrained(folder)
+    (folder / "README.md").write_text(hub.model_card(config.to_json()))
+    hub.push(folder, "tester/bugs")
+    sideways = Image.Exif()
+    sideways[ExifTags.Base.Orientation] = 6
+    Image.linear_gradient("L").save(tmp_path / "photo.jpg", exif=sideways)  # neither upright nor RGB
+    monkeypatch.chdir(tmp_path)
+
+    printed = []
+    card = (hub.pull("tester/bugs") / "README.md").read_text()
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        exec(code, {"print": lambda *values: printed.append(values)})
+    ((antbee,),), (names, timm), (transformers,) = printed
+    answers = (
+        antbee.probabilities,
+        dict(zip(names, timm[0].tolist(), strict=True)),
+        {row["label"]: row["score"] for row in transformers},
+    )
+    assert answers[0].keys() == {"ants", "bees"}
+    assert all(answer == pytest.approx(answers[0], abs=1e-4) for answer in answers)
+
+
+# ---- the script ------------------------------------------------------------------------------------------------------
+
+
+def push_script(monkeypatch, *arguments):
+    """Runs scripts/push.py in this process."""
+    monkeypatch.setattr(sys, "argv", ["push.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    runpy.run_path(str(ROOT / "scripts" / "push.py"), run_name="__main__")
+
+
+def push_in_child(server, folder, *arguments):
+    """Runs scripts/push.py in a process of its own, from another folder, told about the Hub by its environment."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "home"), "HF_TOKEN": TOKEN}
+    environment |= {"HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, str(ROOT / "scripts" / "push.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_the_script_pushes_from_any_folder_and_says_how_to_load_it_back(server, model_folder, tmp_path):
+    ended = push_in_child(server, tmp_path, "model", "tester/bugs", "--private", "--message", "By script")
+    repository = server.repositories["model", "tester/bugs"]
+    assert ended.returncode == 0, ended.stderr
+    assert repository.private
+    assert repository.head.title == "By script"
+    assert f"{server.url}/tester/bugs/commit/{repository.head.oid}" in ended.stdout
+    assert "python app.py tester/bugs" in ended.stdout
+    assert TOKEN not in ended.stdout + ended.stderr
+
+
+def test_the_script_fails_with_one_line_and_status_1(server, model_folder, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"^error: The Hub denies you 'other/bugs'.*$") as ended:
+        push_script(monkeypatch, model_folder, "other/bugs")
+    assert isinstance(ended.value.code, str), "a text is written to standard error and makes the exit status 1"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_dry_run_shows_files_and_card_without_a_connection_or_a_login(model_folder, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise AssertionError(f"a connection to {arguments}")
+
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    push_script(monkeypatch, model_folder, "tester/bugs", "--dry-run", "--private")
+    printed = capsys.readouterr().out
+    for path, size in hub.repository_files(model_folder):
+        assert f"{size:,} bytes  {path}" in printed
+    assert hub.card_for(model_folder, "tester/bugs") in printed
+    assert "Nothing was uploaded" in printed
+
+
+def test_a_dry_run_refuses_what_a_push_would_refuse(model_folder, monkeypatch, tmp_path):
+    for folder, repo_id in ((model_folder, "bugs"), (model_folder, "tester/my bugs"), (tmp_path, "tester/bugs")):
+        with pytest.raises(SystemExit, match=r"^error: .+") as ended:
+            push_script(monkeypatch, folder, repo_id, "--dry-run")
+        assert isinstance(ended.value.code, str)
+
+
+def test_a_wrong_flag_exits_with_status_2(model_folder, monkeypatch, capsys):
+    for flags in (["--public"], ["--create-pr", "--revision", "v2"], ["--token", TOKEN]):
+        with pytest.raises(SystemExit) as ended:
+            push_script(monkeypatch, model_folder, "tester/bugs", *flags)
+        assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_importing_the_hub_room_does_not_import_the_client():
+    check = "import runpy, sys; runpy.run_path(sys.argv[1]); sys.exit('huggingface_hub' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check, ROOT / "antbee" / "hub.py"], timeout=60).returncode == 0
