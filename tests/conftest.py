@@ -1,0 +1,78 @@
+"""What several test files share: a small drawn set, the real photos and weights where there are any, and no network."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antbee.drawn import write_drawn_set
+
+
+@pytest.fixture(scope="session")
+def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of drawn pictures: 12 + 12 to learn from, 8 + 8 to check with. Read it, don't write into it."""
+    root = tmp_path_factory.mktemp("pictures") / "drawn"
+    return write_drawn_set(root, train={"ants": 12, "bees": 12}, val={"ants": 8, "bees": 8}, longest_side=96)
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> Path:
+    """The folder hymenoptera_data with the real ants and bees."""
+    return _named_by("ANTBEE_TEST_DATA", "the unpacked folder hymenoptera_data")
+
+
+@pytest.fixture(scope="session")
+def standin_weights() -> Path:
+    """A file of ResNet-18 weights that stands in for the ImageNet weights."""
+    return _named_by("ANTBEE_TEST_WEIGHTS", "a .safetensors file of ResNet-18 weights")
+
+
+def _named_by(variable: str, content: str) -> Path:
+    if not (value := os.environ.get(variable)):
+        pytest.skip(f"set {variable} to {content}")
+    path = Path(value)
+    assert path.exists(), f"{variable}={value} is not there; expected {content}"
+    return path
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails whatever would reach beyond this machine, and names the host."""
+    look_up = socket.getaddrinfo
+
+    def guarded_look_up(host: bytes | str | None, *args: Any, **kwargs: Any) -> Any:
+        _fail_beyond_loopback(host)
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+    monkeypatch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+
+
+def _guarded(connect: Callable[[socket.socket, Any], Any]) -> Callable[[socket.socket, Any], Any]:
+    def guarded_connect(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _fail_beyond_loopback(address[0])
+        return connect(self, address)
+
+    return guarded_connect
+
+
+def _fail_beyond_loopback(host: bytes | str | None) -> None:
+    # Not an Exception: code under test that goes on without a network would swallow it.
+    if not _is_loopback(host.decode() if isinstance(host, bytes) else host):
+        pytest.fail(f"a test tried to reach {host!r}: only loopback is allowed")
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host in (None, "", "localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
