@@ -1,0 +1,162 @@
+"""Plain data in, pictures out: what a run looked at, how it went, and what a classifier sees."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+# Blue and orange can be told apart with every kind of colour vision; the sign says the same without colour.
+RIGHT, WRONG = "#0072b2", "#d55e00"
+RIGHT_SIGN, WRONG_SIGN = "\N{CHECK MARK}", "\N{BALLOT X}"
+MODE_COLOURS = {"frozen": "#009e73", "finetune": "#7b4fb3"}
+# Class names come from folder names in any script; matplotlib's own font has no Chinese, Japanese or Korean.
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
+LONGEST_LINE, LONGEST_NAME = 21, 40  # signs above a tile and beside a matrix
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a grid: an image with what is written above it."""
+
+    image: Tensor  # float (3, H, W), 0..1
+    title: str
+    right: bool | None = None  # frames the picture as a right or a wrong answer; None: no frame
+
+
+def grid(tiles: Sequence[Tile], *, columns: int = 8) -> Image.Image:
+    """The pictures in rows, each under its title; answers are framed and signed as right or wrong."""
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    lines = max(tile.title.count("\n") + 1 for tile in tiles)
+    figure = _figure(width=1.7 * columns, height=(1.7 + 0.22 * lines) * rows)
+    for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if position < len(tiles):
+            _show_tile(axes, tiles[position])
+        else:
+            axes.set_axis_off()
+    return _picture(figure)
+
+
+def _show_tile(axes: Axes, tile: Tile) -> None:
+    # Tensors are (C, H, W), pictures (H, W, C).
+    axes.imshow(tile.image.permute(1, 2, 0).cpu().numpy())
+    title, colour = tile.title, "#333333"
+    if tile.right is not None:
+        colour = RIGHT if tile.right else WRONG
+        for spine in axes.spines.values():
+            spine.set(edgecolor=colour, linewidth=4, linestyle="-" if tile.right else "--")
+        title = f"{RIGHT_SIGN if tile.right else WRONG_SIGN} {title}"
+    lines = [_drawable(line, LONGEST_LINE) for line in title.split("\n")]
+    axes.set_title("\n".join(lines), fontsize=9, color=colour, **_as_it_stands())
+
+
+def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, float]]]) -> Image.Image:
+    """Loss and accuracy by epoch: for each mode, records with epoch, train_loss, val_loss, train_ and val_accuracy."""
+    figure = _figure(width=9, height=3.4)
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for mode, records in epochs.items():
+            numbers = [record["epoch"] for record in records]
+            for split, line in (("train", "--"), ("val", "-")):
+                values = [record[f"{split}_{quantity}"] for record in records]
+                axes.plot(numbers, values, line, marker=".", color=MODE_COLOURS.get(mode), label=f"{mode}, {split}")
+        axes.set(title=quantity, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=8)
+    return _picture(figure)
+
+
+def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Image.Image:
+    """Photos by true class (rows) and answer (columns)."""
+    size = len(class_names)
+    names = [_drawable(name, LONGEST_NAME) for name in class_names]
+    # Inches; hundreds of classes still give a picture that fits into memory.
+    cell, margin = min(0.75, 30 / size), 1.4 + 0.1 * max(map(len, names))
+    font = {"fontsize": 10 * cell / 0.75, **_as_it_stands()}
+    figure = _figure(width=margin + cell * size, height=margin + cell * size)
+    axes = figure.subplots()
+    axes.imshow(counts, cmap="Blues", vmin=0)
+    axes.set_xticks(range(size), names, rotation=0 if max(map(len, names)) < 8 else 90, **font)
+    axes.set_yticks(range(size), names, **font)
+    axes.set(xlabel="answer", ylabel="true class")
+    if cell >= 0.75:  # smaller numbers could not be read
+        _write_counts(axes, counts, font)
+    return _picture(figure)
+
+
+def _write_counts(axes: Axes, counts: Sequence[Sequence[int]], font: Mapping[str, Any]) -> None:
+    highest = max(max(row) for row in counts)
+    for row, answers in enumerate(counts):
+        for column, count in enumerate(answers):
+            colour = "white" if count > highest / 2 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, **font)
+
+
+def heat_map(
+    photo: Image.Image, activation_map: Tensor, crop_box: tuple[float, float, float, float], strongest: float
+) -> Image.Image:
+    """The photo with what speaks for a class glowing in it, and what the network did not see darkened.
+
+    `activation_map` (h, w) covers `crop_box` (left, top, right, bottom, in the photo's pixels); values up to zero stay
+    as they are, `strongest` glows fully.
+    """
+    left, top, right, bottom = (round(edge) for edge in crop_box)
+    glow = (activation_map / max(strongest, 1e-6)).clamp(0, 1)
+    small = Image.fromarray((glow * 255).byte().cpu().numpy())
+    strength = small.resize((right - left, bottom - top), Image.Resampling.BICUBIC)
+    lookup = (matplotlib.colormaps["inferno"](range(256))[:, :3] * 255).astype("uint8").tobytes()
+    palette = strength.copy()
+    palette.putpalette(lookup)
+    crop = photo.crop((left, top, right, bottom))
+    # Half see-through where it glows fully, so that the photo stays recognisable below.
+    glowing = Image.composite(Image.blend(crop, palette.convert("RGB"), 0.6), crop, strength)
+    picture = photo.point(lambda value: value // 3)
+    picture.paste(glowing, (left, top))
+    ImageDraw.Draw(picture).rectangle(
+        (left, top, right - 1, bottom - 1), outline="white", width=max(1, photo.width // 200)
+    )
+    return picture
+
+
+def _figure(*, width: float, height: float) -> Figure:
+    # Not pyplot: it keeps every figure in a global list and is not safe among threads.
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _picture(figure: Figure) -> Image.Image:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    with Image.open(content) as image:
+        return image.convert("RGB")
+
+
+def _fonts() -> list[str]:
+    known = set(get_font_names())
+    return [font for font in FONTS if font in known]
+
+
+def _as_it_stands() -> dict[str, Any]:
+    """Options of a text with a class name in it; matplotlib takes what is between dollar signs for a formula."""
+    return {"fontfamily": _fonts(), "parse_math": False}
+
+
+def _drawable(text: str, longest: int) -> str:
+    """At most so many signs of `text`; a question mark in a diamond stands for what no font here can draw."""
+    text = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    fonts = [get_font(findfont(font)) for font in _fonts()]
+    return "".join(
+        sign if any(font.get_char_index(ord(sign)) for font in fonts) else "\N{REPLACEMENT CHARACTER}" for sign in text
+    )
