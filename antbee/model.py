@@ -1,0 +1,232 @@
+"""The network: images -> feature map -> features -> logits.
+
+It is torchvision's ResNet, untouched, so that its weights fit torchvision, timm and transformers alike. The backbone is
+everything before `fc`; the head is `fc`, one linear layer on the pooled features.
+
+    images (B, 3, H, W) -> feature map (B, C, H/32, W/32) -> features (B, C) -> logits (B, classes)
+"""
+
+import hashlib
+import pickle  # for the name of its error alone: nothing is ever unpickled
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import ResNet, WeightsEnum, get_model, get_model_weights
+
+# The torchvision networks whose head is called `fc` and whose backbone ends in one pooled feature map.
+ARCHITECTURES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+)
+HEAD = "fc."  # what the names of the head's tensors start with
+
+
+class WeightsError(ValueError):
+    """Starting weights can't be used; the message says which, why, and what to do."""
+
+
+class DeviceError(ValueError):
+    """The device asked for is not there; the message says which ones are."""
+
+
+class WeightsUnreachableError(WeightsError):
+    """The ImageNet weights are not on this machine and could not be fetched from the network."""
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """What a network knows before training."""
+
+    name: str  # "imagenet", "random", or a file's name
+    state: Mapping[str, Tensor] | None = None  # torchvision's keys; None: random
+    digest: str | None = None  # SHA-256 of the file the tensors came from
+    base_model: str | None = None  # the same weights on the Hub
+
+
+def build_network(architecture: str, class_count: int, weights: StartingWeights, *, seed: int) -> ResNet:
+    """A network with the backbone of `weights` and a new head for `class_count` classes, drawn by `seed`.
+
+    Raises WeightsError where `weights` do not fill the backbone exactly; their own head is always left out.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = empty_network(architecture, class_count)
+    if weights.state is not None:
+        backbone = {name: tensor for name, tensor in weights.state.items() if not name.startswith(HEAD)}
+        load_strictly(network, backbone | _head_state(network), f"the weights {weights.name}")
+    return network
+
+
+def empty_network(architecture: str, class_count: int) -> ResNet:
+    """A network with weights that know nothing yet. Raises WeightsError for an architecture that isn't known."""
+    check_architecture(architecture)
+    network: ResNet = get_model(architecture, weights=None, num_classes=class_count)
+    return network
+
+
+def check_architecture(architecture: str) -> None:
+    """Raises WeightsError for a network that antbee does not know, naming those it does."""
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(f"unknown architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}")
+
+
+def _head_state(network: ResNet) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(HEAD)}
+
+
+def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> None:
+    """Fills every tensor of `network`; raises WeightsError, naming `source` and up to three misfits, if it can't."""
+    own = network.state_dict()
+    misfits = [f"{name} is missing" for name in own if name not in state]
+    misfits += [f"{name} is unknown" for name in state if name not in own]
+    misfits += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if misfits:
+        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
+        raise WeightsError(
+            f"{source} don't fit this network: {'; '.join(misfits[:3])}{more}. Is it another architecture?"
+        )
+    network.load_state_dict(dict(state))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The way through the network
+
+
+def feature_map(network: ResNet, images: Tensor) -> Tensor:
+    """The backbone up to its last stage: images (B, 3, H, W) -> (B, C, H/32, W/32)."""
+    x = network.relu(network.bn1(network.conv1(images)))
+    x = network.maxpool(x)
+    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+        x = stage(x)
+    return x
+
+
+def pooled(network: ResNet, maps: Tensor) -> Tensor:
+    """Feature maps (B, C, h, w) -> features (B, C): the mean over all places."""
+    return torch.flatten(network.avgpool(maps), 1)
+
+
+def class_activation_map(head: nn.Linear, maps: Tensor, class_index: int) -> Tensor:
+    """How much each place speaks for a class: feature maps (..., C, h, w) -> (..., h, w), in logits.
+
+    The head is linear and pooling is a mean, so no gradient is needed: the map's mean plus the head's bias is the
+    class's logit. Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150.
+    """
+    return torch.einsum("c,...chw->...hw", head.weight[class_index], maps)
+
+
+def freeze_backbone(network: ResNet) -> None:
+    """Leaves only the head to the optimiser. BatchNorm's statistics are not weights: see `training.set_learning`."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD))
+
+
+def unfreeze(network: ResNet) -> None:
+    """Gives every weight to the optimiser."""
+    network.requires_grad_(True)
+
+
+def count_parameters(module: nn.Module, *, trainable: bool) -> int:
+    """Weights that the optimiser moves, or all of them."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def feature_count(architecture: str) -> int:
+    """Channels of the last feature map, which are the features that the head sees."""
+    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+        return int(empty_network(architecture, 2).fc.in_features)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the accelerator that torch finds (CUDA, MPS, ...), else the CPU; other names as torch spells them.
+
+    Raises DeviceError where the device named is not there.
+    """
+    # Without check_available a CUDA build of torch answers "cuda" on machines that have no GPU.
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    here = ("cpu", accelerator.type) if accelerator else ("cpu",)
+    if name.partition(":")[0] not in here:
+        raise DeviceError(f"no device {name!r} here: this machine has {' and '.join(here)}; choose one, or auto")
+    return torch.device(name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where the starting weights come from
+
+
+def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
+    """Starting weights: "imagenet", "random", or the path of a .safetensors or a torchvision .pth file.
+
+    Nothing is unpickled: files are safetensors, or are read by torch with `weights_only=True`.
+    Raises WeightsError, and WeightsUnreachableError where ImageNet's weights can't be fetched.
+    """
+    check_architecture(architecture)
+    if choice == "random":
+        return StartingWeights("random")
+    if choice == "imagenet":
+        return _imagenet_weights(architecture)
+    path = Path(choice)
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path}: expected imagenet, random, or a .safetensors or .pth file")
+    return StartingWeights(path.name, _read_tensors(path), _sha256(path))
+
+
+def _imagenet_weights(architecture: str) -> StartingWeights:
+    """torchvision's first ImageNet weights of a network, which are those of the tutorial."""
+    enum: WeightsEnum = get_model_weights(architecture)["IMAGENET1K_V1"]
+    name = enum.url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.is_file():
+        _download(enum.url, path)
+    # torch checks the hash in the file's name only while it downloads, and never that of a file already in its cache.
+    digest, expected = _sha256(path), name.partition("-")[2].partition(".")[0]
+    if not digest.startswith(expected):
+        raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}, expected {expected}): delete it and try again")
+    return StartingWeights("imagenet", _read_tensors(path), digest, base_model=f"timm/{architecture}.tv_in1k")
+
+
+def _download(url: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path))  # to a temporary name, then renamed
+    except OSError as error:
+        raise WeightsUnreachableError(f"{url} can't be reached ({getattr(error, 'reason', error)})") from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path} can't be read as weights ({reason}): expected .safetensors or a torchvision .pth"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds something else than named tensors: expected a torchvision state_dict")
+    return dict(state)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,240 @@
+"""The network: what is backbone and head, what learns, where its starting weights come from."""
+
+import pickle
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import get_model
+
+from antbee import model
+from antbee.model import StartingWeights, WeightsError, build_network, load_starting_weights
+
+RANDOM = StartingWeights("random")
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def state_of(architecture="resnet18", class_count=1000):
+    """Named tensors such as a weights file holds."""
+    return dict(build_network(architecture, class_count, RANDOM, seed=1).state_dict())
+
+
+def complaint(call, *arguments):
+    with pytest.raises(WeightsError) as raised:
+        call(*arguments)
+    assert len(str(raised.value).splitlines()) == 1
+    return str(raised.value)
+
+
+# ---- the way through the network -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_the_steps_from_images_to_logits_are_the_network(architecture):
+    network = build_network(architecture, 3, RANDOM, seed=0).eval()
+    with torch.inference_mode():
+        maps = model.feature_map(network, IMAGES)
+        features = model.pooled(network, maps)
+        assert maps.shape == (2, model.feature_count(architecture), 2, 2)
+        assert features.shape == (2, model.feature_count(architecture))
+        assert torch.equal(network.fc(features), network(IMAGES))
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit(architecture):
+    network = build_network(architecture, 3, RANDOM, seed=0).eval()
+    with torch.inference_mode():
+        maps, logits = model.feature_map(network, IMAGES), network(IMAGES)
+        for index in range(3):
+            activation_map = model.class_activation_map(network.fc, maps, index)
+            assert activation_map.shape == (2, 2, 2)
+            torch.testing.assert_close(activation_map.mean((1, 2)) + network.fc.bias[index], logits[:, index])
+
+
+def test_frozen_leaves_the_head_alone_to_the_optimiser():
+    network = build_network("resnet18", 2, RANDOM, seed=0)
+    model.freeze_backbone(network)
+    learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert learning == ["fc.weight", "fc.bias"]
+    assert model.count_parameters(network, trainable=True) == 1_026
+    model.unfreeze(network)
+    assert model.count_parameters(network, trainable=True) == 11_177_538
+    assert model.count_parameters(network, trainable=False) == 11_177_538
+
+
+@pytest.mark.parametrize("architecture", model.ARCHITECTURES)
+def test_every_architecture_has_a_linear_head_called_fc(architecture):
+    with torch.device("meta"):
+        network = model.empty_network(architecture, 7)
+    assert network.fc.out_features == 7
+    assert network.fc.in_features == model.feature_count(architecture)
+
+
+def test_an_unknown_architecture_is_named_with_the_known_ones():
+    text = complaint(model.empty_network, "vgg11", 2)
+    assert "'vgg11'" in text
+    assert "resnet18" in text
+
+
+# ---- building --------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_head_hangs_on_the_seed_and_leaves_the_random_numbers_of_others_alone():
+    weights = StartingWeights("some.safetensors", state_of())
+    before = torch.random.get_rng_state()
+    heads = [build_network("resnet18", 2, weights, seed=seed).fc.weight for seed in (3, 3, 4)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_the_backbone_is_filled_and_the_files_own_head_left_out():
+    state = state_of()
+    network = build_network("resnet18", 1000, StartingWeights("some.safetensors", state), seed=9)
+    built = network.state_dict()
+    assert all(torch.equal(built[name], state[name]) for name in state if not name.startswith("fc."))
+    assert not torch.equal(built["fc.weight"], state["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("layer1.0.conv1.weight"), "layer1.0.conv1.weight is missing"),
+        (lambda state: state.update({"net.conv1.weight": torch.zeros(1)}), "net.conv1.weight is unknown"),
+        (lambda state: state.update({"conv1.weight": torch.zeros(1)}), "conv1.weight is (1,), expected (64, 3, 7, 7)"),
+    ],
+)
+def test_a_backbone_that_does_not_fit_exactly_is_refused(change, words):
+    state = state_of()
+    change(state)
+    text = complaint(lambda: build_network("resnet18", 2, StartingWeights("odd.pth", state), seed=0))
+    assert "odd.pth" in text
+    assert words in text
+
+
+def test_weights_of_another_architecture_name_three_misfits_and_count_the_rest():
+    weights = StartingWeights("large.pth", state_of("resnet34"))
+    text = complaint(lambda: build_network("resnet18", 2, weights, seed=0))
+    assert text.count(" is unknown") == 3
+    assert "more. Is it another architecture?" in text
+
+
+# ---- starting weights ------------------------------------------------------------------------------------------------
+
+
+def test_a_safetensors_and_a_torch_file_of_the_same_weights_are_the_same(tmp_path):
+    state = state_of()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "a.pth")
+    loaded = [load_starting_weights(str(tmp_path / name), "resnet18") for name in ("a.safetensors", "a.pth")]
+    assert [weights.name for weights in loaded] == ["a.safetensors", "a.pth"]
+    for weights in loaded:
+        assert weights.digest is not None
+        assert weights.state.keys() == state.keys()
+        assert all(torch.equal(weights.state[name], tensor) for name, tensor in state.items())
+
+
+class Intruder:
+    """What a pickle can do when somebody opens it."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors"])
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        pickle.dump(Intruder(tmp_path / "marker"), file, protocol=2)
+    assert name in complaint(load_starting_weights, str(tmp_path / name), "resnet18")
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.pth", b""), ("a.pth", b"<html>"), ("a.safetensors", b""), ("a.safetensors", b"\xff" * 99)]
+)
+def test_a_file_without_weights_is_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    text = complaint(load_starting_weights, str(tmp_path / name), "resnet18")
+    assert name in text
+    assert "expected .safetensors or a torchvision .pth" in text
+
+
+def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path):
+    torch.save({"model": {"conv1.weight": torch.zeros(1)}, "epoch": 3}, tmp_path / "run.pth")
+    assert "expected a torchvision state_dict" in complaint(
+        load_starting_weights, str(tmp_path / "run.pth"), "resnet18"
+    )
+
+
+def test_a_missing_file_says_what_was_expected(tmp_path):
+    text = complaint(load_starting_weights, str(tmp_path / "none.pth"), "resnet18")
+    assert "expected imagenet, random, or a .safetensors or .pth file" in text
+
+
+@pytest.fixture
+def weight_cache(tmp_path, monkeypatch):
+    """An empty cache of torch's own."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    return cache
+
+
+def test_a_planted_file_in_torchs_cache_is_refused_by_its_hash(weight_cache):
+    with (weight_cache / "resnet18-f37072fd.pth").open("wb") as file:
+        pickle.dump(Intruder(weight_cache / "marker"), file)
+    text = complaint(load_starting_weights, "imagenet", "resnet18")
+    assert "expected f37072fd" in text
+    assert "delete it" in text
+    assert not (weight_cache / "marker").exists()
+
+
+def test_unreachable_imagenet_weights_are_told_from_unusable_ones(weight_cache, monkeypatch):
+    def refuse(url, path):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(model.WeightsUnreachableError, match=r"resnet34-b627a593\.pth can't be reached \(no route"):
+        load_starting_weights("imagenet", "resnet34")
+    assert list(weight_cache.iterdir()) == []
+
+
+def test_imagenet_weights_in_the_cache_need_no_network(weight_cache, monkeypatch):
+    # The real file is not to be had here: its hash is taken from a stand-in instead.
+    torch.save(state_of(), weight_cache / "resnet18-f37072fd.pth")
+    monkeypatch.setattr(model, "_sha256", lambda path: "f37072fd" + "0" * 56)
+    weights = load_starting_weights("imagenet", "resnet18")
+    assert weights.name == "imagenet"
+    assert weights.base_model == "timm/resnet18.tv_in1k"
+    build_network("resnet18", 2, weights, seed=0)
+
+
+def test_tensor_names_are_torchvisions():
+    assert state_of().keys() == get_model("resnet18", weights=None).state_dict().keys()
+    assert len(state_of()) == 122
+
+
+# ---- the device ------------------------------------------------------------------------------------------------------
+
+
+def test_auto_is_the_cpu_where_there_is_no_accelerator(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    assert model.choose_device("auto") == torch.device("cpu")
+
+
+def test_auto_is_the_accelerator_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("mps"))
+    assert model.choose_device("auto") == torch.device("mps")
+    assert model.choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "abacus", ""])
+def test_a_device_that_is_not_here_is_named_with_those_that_are(monkeypatch, name):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+    with pytest.raises(model.DeviceError, match=f"no device '{name}' here: this machine has cpu"):
+        model.choose_device(name)

@@ -1,0 +1,370 @@
+"""The loop and the two modes: frozen is frozen, runs repeat, interrupted runs end as if they had never been."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from antbee import model, training
+from antbee.data import Photos, Preprocessing, read_folder
+from antbee.training import FAST, TUTORIAL, Checkpoint, Epoch, History, Phase, Run, Schedule, TrainingError, fit
+
+SMALL = Preprocessing(crop=32)
+
+
+class Points:
+    """Points of two classes around different centres, in batches: the smallest thing that can be learned."""
+
+    def __init__(self, count, seed=0):
+        self.labels = torch.arange(count) % 2
+        noise = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+        self.inputs = noise + 2 * (2 * self.labels[:, None] - 1)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def batches(self, positions, epoch=0):
+        return [(self.inputs[batch], self.labels[batch]) for batch in positions]
+
+
+def new_head():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Linear(4, 2)
+
+
+def new_network():
+    return model.build_network("resnet18", 2, model.StartingWeights("random"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def photos(drawn_root):
+    return read_folder(drawn_root)
+
+
+def run_of(photos, recipe, *, seed=0, **options):
+    """A run at 32 pixels, which takes a tenth of a second an epoch."""
+    recipe = replace(recipe, preprocessing=replace(recipe.preprocessing, crop=32))
+    augmentation = recipe.preprocessing.augmentation(recipe.smallest_crop)
+    return Run(
+        recipe=recipe,
+        train=Photos(photos.train, augmentation, seed=seed),
+        val=Photos(photos.val, recipe.preprocessing.evaluation()),
+        seed=seed,
+        **options,
+    )
+
+
+def shortened(recipe, epochs):
+    return replace(
+        recipe, frozen=replace(recipe.frozen, epochs=epochs), finetune=replace(recipe.finetune, epochs=epochs)
+    )
+
+
+def copied(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def changed_tensors(before, module):
+    return {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def same_tensors(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ---- frozen and fine-tuned -------------------------------------------------------------------------------------------
+
+
+def test_fast_leaves_every_backbone_tensor_byte_equal(photos):
+    network = new_network().to(memory_format=torch.channels_last)
+    before = copied(network)
+    training.train_frozen(network, run_of(photos, shortened(FAST, 3)))
+    assert changed_tensors(before, network) == {"fc.weight", "fc.bias"}
+
+
+def test_the_tutorials_frozen_mode_drifts_in_its_batch_norm_statistics_as_the_original_does(photos):
+    network = new_network()
+    before = copied(network)
+    training.train_frozen(network, run_of(photos, shortened(TUTORIAL, 1)))
+    changed = changed_tensors(before, network)
+    statistics = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert changed == {"fc.weight", "fc.bias"} | statistics
+    # 24 photos in batches of four: the statistics are replaced in every step of every epoch, never in validation.
+    assert int(network.bn1.num_batches_tracked) == 6
+
+
+def test_fast_fine_tuning_changes_every_weight_and_no_batch_norm_statistics(photos):
+    network = new_network()
+    before = copied(network)
+    training.train_finetune(network, run_of(photos, shortened(FAST, 1)))
+    statistics = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert changed_tensors(before, network) == before.keys() - statistics
+
+
+def test_cached_features_teach_the_head_what_the_frozen_network_would(photos):
+    recipe = replace(shortened(FAST, 3), cached_views=1)
+    heads = []
+    for views in (1, 0):
+        network = new_network()
+        run = run_of(photos, replace(recipe, cached_views=views))
+        looks = Photos(photos.train, run.recipe.preprocessing.evaluation())  # the same in every epoch
+        training.train_frozen(network, replace(run, train=looks))
+        heads.append(network.fc.weight)
+    torch.testing.assert_close(heads[0], heads[1], rtol=1e-3, atol=1e-5)
+
+
+def test_the_features_of_several_looks_differ_and_those_of_a_photo_share_its_label(photos):
+    run = run_of(photos, FAST)
+    cached = training.CachedFeatures(new_network(), run.train, views=2, process=run.process, what="training")
+    first, second = cached.features.split(len(run.train))
+    assert cached.features.shape == (48, 512)
+    assert not torch.equal(first, second)
+    assert torch.equal(cached.labels, run.train.labels.repeat(2))
+
+
+def test_the_frozen_mode_learns_to_tell_drawn_ants_from_drawn_bees(photos):
+    network = new_network()
+    fitted = training.train_frozen(network, run_of(photos, FAST))
+    assert fitted.history.last.train.accuracy > 0.7
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------------
+
+
+def test_fit_learns_what_can_be_learned():
+    fitted = fit(new_head(), Points(64), Points(32, seed=1), Schedule(5, 8, 0.1))
+    assert fitted.history.kept.val.accuracy == 1.0
+    assert fitted.history.last.train.loss < fitted.history.epochs[0].train.loss
+
+
+def test_the_weights_of_the_kept_epoch_are_restored():
+    head, train, val = new_head(), Points(64), Points(32, seed=1)
+    train.labels, val.labels = train.labels.flip(0).sort().values, val.labels.sort().values  # nothing to be learned
+    states = []
+    fitted = fit(head, train, val, Schedule(6, 8, 3.0), report=lambda epoch: states.append(copied(head)))
+    kept = fitted.history.kept
+    assert same_tensors(copied(head), states[kept.number - 1])
+    logits = head(val.inputs).detach()
+    assert torch.equal(fitted.val_logits, logits)
+    assert kept.val.loss == pytest.approx(float(functional.cross_entropy(logits, val.labels)))
+    assert kept.val.loss < max(epoch.val.loss for epoch in fitted.history.epochs)
+
+
+def test_only_weights_that_require_gradients_learn():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    module[0].requires_grad_(False)
+    before = copied(module)
+    fit(module, Points(16), Points(8), Schedule(1, 8, 0.1))
+    assert changed_tensors(before, module) == {"1.weight", "1.bias"}
+
+
+def test_every_batch_is_one_step_on_the_mean_loss():
+    head, points = new_head(), Points(8)
+    expected = new_head()
+    loss = functional.cross_entropy(expected(points.inputs), points.labels)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in expected.parameters():
+            parameter.sub_(0.5 * parameter.grad)
+    fit(head, points, Points(4), Schedule(1, 8, 0.5, decay="step"))
+    for one, other in zip(head.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_loss_that_runs_away_stops_the_run_with_a_remedy():
+    points = Points(16)
+    points.inputs = points.inputs * float("inf")
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1.*try --lr 0\.01"):
+        fit(new_head(), points, Points(8), Schedule(1, 8, 0.1, decay="step"))
+
+
+def test_equal_seeds_repeat_a_run_bit_for_bit_and_other_seeds_do_not(photos):
+    states = []
+    for seed in (1, 1, 2):
+        network = new_network()
+        training.train_finetune(network, run_of(photos, shortened(FAST, 1), seed=seed))
+        states.append(copied(network))
+    assert same_tensors(states[0], states[1])
+    assert not torch.equal(states[0]["conv1.weight"], states[2]["conv1.weight"])
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(244, 4), (244, 16), (7, 3), (5, 8)])
+def test_an_epoch_is_every_photo_once_in_batches_that_differ_by_one_at_most(count, batch_size):
+    batches = training.shuffled_batches(count, batch_size, 0, 1)
+    sizes = [len(batch) for batch in batches]
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_order_hangs_on_seed_and_epoch():
+    orders = [torch.cat(training.shuffled_batches(50, 8, *key)).tolist() for key in ((0, 1), (0, 1), (0, 2), (1, 1))]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != orders[3]
+
+
+# ---- recipes and rates -----------------------------------------------------------------------------------------------
+
+
+def test_the_tutorial_recipe_is_the_tutorial_to_the_letter():
+    for schedule, momentum in ((TUTORIAL.frozen, 0.9), (TUTORIAL.finetune, 0.0)):
+        assert schedule == Schedule(25, 4, 0.001, momentum=momentum, weight_decay=0.0, decay="step")
+    assert (TUTORIAL.preprocessing.mean, TUTORIAL.preprocessing.std) == ((0.5,) * 3, (0.25,) * 3)
+    assert (TUTORIAL.preprocessing.resize, TUTORIAL.preprocessing.crop) == (256, 224)
+    assert (TUTORIAL.smallest_crop, TUTORIAL.cached_views) == (0.08, 0)
+    assert (TUTORIAL.head_first, TUTORIAL.batch_norm) == (False, "adapting")
+
+
+def test_the_tutorials_rate_is_that_of_steplr():
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.001)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=7, gamma=0.1)
+    for epoch in range(25):
+        for step in (0, 60):
+            rate = training.learning_rate(TUTORIAL.finetune, epoch * 61 + step, 61)
+            assert rate == pytest.approx(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+
+
+def test_the_cosine_climbs_to_the_highest_rate_and_falls_to_nearly_nothing():
+    schedule = Schedule(epochs=5, batch_size=16, learning_rate=0.01, warmup=1.0)
+    rates = [training.learning_rate(schedule, step, 16) for step in range(5 * 16)]
+    assert rates[:16] == sorted(rates[:16])
+    assert rates[16:] == sorted(rates[16:], reverse=True)
+    assert max(rates) == rates[16] == 0.01
+    assert 0 < rates[-1] < 0.01 / 100
+    assert all(math.isfinite(rate) and rate > 0 for rate in rates)
+
+
+def test_a_flat_recipe_tells_one_modes_schedule():
+    flat = FAST.flat("finetune")
+    assert flat["name"] == "fast"
+    assert flat["epochs"] == FAST.finetune.epochs
+    assert flat["batch_norm"] == "fixed"
+    assert not [value for value in flat.values() if isinstance(value, dict | tuple)]
+
+
+# ---- history ---------------------------------------------------------------------------------------------------------
+
+
+def history_of(*results):
+    phases = [Phase(loss, accuracy, 1.0) for accuracy, loss in results]
+    return History(tuple(Epoch(number, 0.1, phase, phase) for number, phase in enumerate(phases, start=1)))
+
+
+def test_the_best_accuracy_is_kept_and_ties_go_to_the_lower_loss():
+    assert history_of((0.8, 0.1), (0.9, 0.5), (0.9, 0.4), (0.9, 0.6), (0.7, 0.01)).kept.number == 3
+
+
+def test_a_history_survives_being_written():
+    history = history_of((0.5, 0.7), (0.9, 0.2))
+    assert History.from_records(history.to_records()) == history
+    assert history.to_records()[1]["val_accuracy"] == 0.9
+
+
+# ---- interrupted runs ------------------------------------------------------------------------------------------------
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+def interrupting(after):
+    """A report that breaks off the run once epoch `after` is finished."""
+
+    def report(epoch):
+        if epoch.number == after:
+            raise InterruptedRunError
+
+    return report
+
+
+@pytest.mark.parametrize("train", [training.train_frozen, training.train_finetune])
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_resumed_run_ends_byte_equal_to_one_never_interrupted(photos, tmp_path, train, after):
+    run = run_of(photos, shortened(FAST, 3))
+    whole = new_network()
+    expected = train(whole, run)
+
+    checkpoint = Checkpoint(tmp_path / "mode.pt", "this run")
+    with pytest.raises(InterruptedRunError):
+        train(new_network(), replace(run, report=interrupting(after)), checkpoint)
+    resumed, reported = new_network(), []
+    fitted = train(resumed, replace(run, report=reported.append), checkpoint)
+
+    assert [epoch.number for epoch in reported] == list(range(after + 1, 4))
+    assert same_tensors(copied(whole), copied(resumed))
+    assert torch.equal(fitted.val_logits, expected.val_logits)
+    assert len(fitted.history.epochs) == 3
+
+
+def test_a_finished_frozen_run_is_taken_up_without_computing_its_features_again(photos, tmp_path, monkeypatch):
+    run, checkpoint = run_of(photos, shortened(FAST, 2)), Checkpoint(tmp_path / "frozen.pt", "this run")
+    first = training.train_frozen(new_network(), run, checkpoint)
+    monkeypatch.setattr(training, "compute_rows", None)  # not callable: computing anything would fail
+    again = training.train_frozen(new_network(), run, checkpoint)
+    assert again.history == first.history
+    assert torch.equal(again.val_logits, first.val_logits)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    fit(new_head(), Points(8), Points(4), Schedule(1, 8, 0.1), checkpoint=Checkpoint(tmp_path / "a.pt", "one run"))
+    with pytest.raises(TrainingError, match=r"a\.pt is of a run with other photos.*without --resume"):
+        Checkpoint(tmp_path / "a.pt", "another").load()
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.pt", "run")
+    checkpoint.save({"history": []})
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-50])
+    with pytest.raises(TrainingError, match=r"a\.pt is damaged: delete it"):
+        checkpoint.load()
+
+
+def test_a_save_that_breaks_off_leaves_the_older_checkpoint_whole(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path / "a.pt", "run")
+    checkpoint.save({"history": [1]})
+
+    def break_off(content, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save({"history": [1, 2]})
+    assert checkpoint.load()["history"] == [1]
+
+
+def test_fingerprints_tell_runs_apart_and_not_the_order_of_their_facts():
+    one = training.fingerprint({"seed": 0, "mode": "frozen"})
+    assert one == training.fingerprint({"mode": "frozen", "seed": 0})
+    assert one != training.fingerprint({"mode": "frozen", "seed": 1})
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+
+def test_processes_share_a_batch_without_loss_or_overlap():
+    batch = torch.arange(11)
+    shares = [training.Process(rank=rank, count=3).share(batch) for rank in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == batch.tolist()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_process_alone_joins_nobody(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with training.joined(torch.device("cpu")) as process, process.in_turn():
+        assert process.is_first
+        assert process.from_first("a value") == "a value"
+    assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_examples_in_a_batch_are_refused():
+    crowd = training.Process(count=3)
+    with pytest.raises(TrainingError, match="batches of 2 can't be shared by 3 processes: raise --batch-size"):
+        training._learn(new_head(), None, Points(4), Schedule(1, 2, 0.1), 1, 0, crowd)
