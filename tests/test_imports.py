@@ -1,0 +1,104 @@
+"""The rules of the house: imports point one way, fenced libraries stay in their rooms, importing is quick and quiet."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = sorted(path.stem for path in (ROOT / "antbee").glob("*.py") if path.stem != "__init__")
+ENTRIES = [ROOT / "app.py", *sorted((ROOT / "scripts").glob("*.py"))]
+
+# What each room may import of the others.
+ALLOWED = {
+    "drawn": set(),
+    "model": set(),
+    "evaluation": set(),
+    "figures": set(),
+    "hub": set(),
+    "data": {"drawn"},
+    "training": {"data", "model", "evaluation"},
+    "classifier": {"data", "model", "hub"},
+    "ui": {"data", "model", "evaluation", "figures", "training", "classifier", "hub"},
+}
+# Where alone a library may be imported.
+FENCES = {
+    "gradio": {"ui"},
+    "pandas": {"ui"},
+    "huggingface_hub": {"hub"},
+    "matplotlib": {"figures"},
+    "safetensors": {"classifier", "model"},
+}
+
+
+def imported(path):
+    """The dotted names that a file imports anywhere, functions included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written in full"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def rooms_imported(path):
+    return {name.split(".")[1] for name in imported(path) if name.startswith("antbee.")} & set(ROOMS)
+
+
+def test_every_room_is_known():
+    assert sorted(ALLOWED) == ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_one_way(room):
+    assert rooms_imported(ROOT / "antbee" / f"{room}.py") <= ALLOWED[room]
+
+
+def test_the_allowed_ways_have_no_circle():
+    above = {room: set(below) for room, below in ALLOWED.items()}
+    while above:
+        lowest = {room for room, below in above.items() if not below}
+        assert lowest, f"a circle among {sorted(above)}"
+        above = {room: below - lowest for room, below in above.items() if room not in lowest}
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_fenced_libraries_stay_in_their_rooms(library):
+    users = {
+        path.stem
+        for path in [*(ROOT / "antbee").glob("*.py"), *ENTRIES]
+        if any(name.split(".")[0] == library for name in imported(path))
+    }
+    assert users == FENCES[library]
+
+
+def test_several_processes_are_the_business_of_training_alone():
+    users = {
+        path.stem
+        for path in [*(ROOT / "antbee").glob("*.py"), *ENTRIES]
+        if any(name.startswith("torch.distributed") for name in imported(path))
+        or "torch.distributed" in path.read_text()
+    }
+    assert users == {"training"}
+
+
+def test_nothing_is_ever_unpickled():
+    for path in [*(ROOT / "antbee").glob("*.py"), *ENTRIES]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads"):
+                assert any(
+                    keyword.arg == "weights_only" and ast.unparse(keyword.value) == "True" for keyword in node.keywords
+                ), f"{path}:{node.lineno}"
+
+
+def test_importing_antbee_is_silent_and_leaves_the_page_the_hub_and_the_figures_alone():
+    check = (
+        "import sys, antbee, antbee.training; "
+        "print([name for name in ('gradio', 'huggingface_hub', 'matplotlib', 'pandas') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")

@@ -1,0 +1,307 @@
+"""scripts/train.py as a person runs it: what it writes and says, interrupted, in several processes, offline."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from antbee import Classifier, data, model
+from antbee.drawn import write_drawn_set
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "scripts" / "train.py"
+FILES = {
+    "README.md",
+    "config.json",
+    "figures/batch.png",
+    "figures/confusion.png",
+    "figures/curves.png",
+    "history.json",
+    "model.safetensors",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory):
+    """Six pictures of each class to learn from, two to check with."""
+    root = tmp_path_factory.mktemp("tiny") / "pictures"
+    return write_drawn_set(root, train={"ants": 6, "bees": 6}, val={"ants": 2, "bees": 2}, longest_side=96)
+
+
+def flags(root, output, *more):
+    words = ["--data", root, "--weights", "random", "--device", "cpu", "--output", output, "--batch-size", 4, *more]
+    return [str(word) for word in words]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The script as a module."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    spec = importlib.util.spec_from_file_location("train", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "train", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train(script, monkeypatch):
+    """Runs the script in this process."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+        script.main()
+
+    return run
+
+
+def child(*words, launcher=(sys.executable,)):
+    """A process that runs the script from another folder."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
+    environment |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*launcher, str(SCRIPT), *words],
+        cwd="/",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---- a whole run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def whole_run(tiny_root, tmp_path_factory):
+    """A run of both modes that nobody interrupted: where it wrote, and what it printed."""
+    output = tmp_path_factory.mktemp("whole")
+    code, printed, err = finished(child(*flags(tiny_root, output, "--epochs", 3)))
+    assert code == 0, err
+    return output, printed
+
+
+@pytest.mark.parametrize(("mode", "trainable"), [("frozen", 1_026), ("finetune", 11_177_538)])
+def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(whole_run, mode, trainable):
+    output, _ = whole_run
+    assert sorted(path.name for path in output.iterdir()) == [".checkpoints", "finetune", "frozen"]
+    assert list((output / ".checkpoints").iterdir()) == []
+    assert files_of(output / mode) == FILES
+    config = Classifier.from_pretrained(output / mode, device="cpu").config
+    assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
+    assert config.data["train"] == {"ants": 6, "bees": 6}
+    assert config.weights["name"] == "random"
+    metrics, history = config.metrics, json.loads((output / mode / "history.json").read_text())
+    assert metrics["parameters"] == {"total": 11_177_538, "trainable": trainable}
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    assert metrics["kept"]["accuracy"] == max(record["val_accuracy"] for record in history)
+    assert metrics["last"]["accuracy"] == history[-1]["val_accuracy"]
+    assert sum(map(sum, metrics["confusion"])) == metrics["kept"]["count"] == 4
+    for name in ("batch", "curves", "confusion"):
+        Image.open(output / mode / "figures" / f"{name}.png").verify()
+
+
+def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run, tiny_root):
+    output, printed = whole_run
+    assert "6 train, 2 val" in printed
+    assert "weights: random" in printed
+    assert printed.count("epoch  3") == 2
+    for mode, trainable in (("frozen", "1,026"), ("finetune", "11,177,538")):
+        assert re.search(rf"^{mode} +{trainable} .*% to .*% .* of 3", printed, re.MULTILINE)
+    assert f"python app.py {output / 'frozen'} {output / 'finetune'} --data {tiny_root}" in printed
+
+
+def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whole_run, tiny_root):
+    photos = data.read_folder(tiny_root)
+    for mode in ("frozen", "finetune"):
+        classifier = Classifier.from_pretrained(whole_run[0] / mode, device="cpu")
+        predictions = classifier.predict([data.open_photo(path) for path in photos.val.paths])
+        truth = [photos.class_names[label] for label in photos.val.labels]
+        right = sum(prediction.label == name for prediction, name in zip(predictions, truth, strict=True))
+        confusion = classifier.config.metrics["confusion"]
+        assert right == classifier.config.metrics["kept"]["correct"] == confusion[0][0] + confusion[1][1]
+
+
+def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(whole_run, tiny_root, tmp_path):
+    code, _, err = finished(child(*flags(tiny_root, tmp_path, "--epochs", 3, "--mode", "finetune")))
+    assert code == 0, err
+    assert not (tmp_path / "frozen").exists()
+    weights = [(output / "finetune" / "model.safetensors").read_bytes() for output in (whole_run[0], tmp_path)]
+    assert weights[0] == weights[1]
+
+
+def test_a_second_run_keeps_the_older_model_and_says_where(train, tiny_root, tmp_path, capsys):
+    for seed in (0, 1):
+        train(*flags(tiny_root, tmp_path, "--epochs", 1, "--mode", "frozen", "--seed", seed))
+    assert f"the older model is now {tmp_path / 'frozen.previous'}" in capsys.readouterr().out
+    assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 1
+    assert Classifier.from_pretrained(tmp_path / "frozen.previous", device="cpu").config.seed == 0
+
+
+def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, tmp_path, capsys):
+    counts = {"ants": 3, "bees": 3}
+    root = write_drawn_set(tmp_path / "pictures", train=counts, val=counts, longest_side=64)
+    (root / "train" / "ants" / "imageNotFound.gif").write_bytes(b"GIF89a")
+    train(*flags(root, tmp_path / "out", "--epochs", 1, "--mode", "frozen"))
+    assert "train/ants/imageNotFound.gif" in capsys.readouterr().out
+    (skipped,) = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config.data["skipped"]
+    assert skipped["file"] == "train/ants/imageNotFound.gif"
+    assert "imageNotFound.gif" in (tmp_path / "out" / "frozen" / "README.md").read_text()
+
+
+def test_the_tutorial_recipe_runs_with_its_own_preprocessing(train, tiny_root, tmp_path):
+    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--recipe", "tutorial", "--mode", "frozen"))
+    config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
+    assert config.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert config.recipe["name"] == "tutorial"
+
+
+# ---- interrupted -----------------------------------------------------------------------------------------------------
+
+
+def run_until(words, line):
+    """Starts the script and comes back once it has printed a line that starts so."""
+    process = child(*words)
+    mode = ""
+    for printed in process.stdout:
+        mode = printed.strip() if printed.strip() in ("frozen", "finetune") else mode
+        if f"{mode} {printed.strip()}".startswith(line):
+            return process
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize("line", ["frozen epoch  2", "finetune epoch  2"])
+def test_a_killed_run_is_resumed_to_the_very_weights_of_one_never_killed(whole_run, tiny_root, tmp_path, line):
+    words = flags(tiny_root, tmp_path, "--epochs", 3)
+    process = run_until(words, line)
+    process.send_signal(signal.SIGKILL)
+    finished(process)
+    code, out, err = finished(child(*words, "--resume"))
+    assert code == 0, err
+    assert f"{line.split()[0]}\n  epoch  1" not in out
+    for mode in ("frozen", "finetune"):
+        resumed, whole = (folder / mode / "model.safetensors" for folder in (tmp_path, whole_run[0]))
+        assert resumed.read_bytes() == whole.read_bytes()
+        assert len(json.loads((tmp_path / mode / "history.json").read_text())) == 3
+
+
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tiny_root, tmp_path):
+    process = run_until(flags(tiny_root, tmp_path, "--epochs", 50), "finetune epoch  1")
+    process.send_signal(signal.SIGINT)
+    code, _, err = finished(process)
+    assert code == 130
+    assert err.strip() == "stopped: the same command with --resume goes on after the last finished epoch"
+    assert files_of(tmp_path / "frozen") == FILES
+    assert not (tmp_path / "finetune").exists()
+
+
+def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root, tmp_path, capsys):
+    output = shutil.copytree(whole_run[0], tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
+    train(*flags(tiny_root, output, "--epochs", 3, "--resume"))
+    printed = capsys.readouterr().out
+    assert "frozen: finished before" in printed
+    assert "finetune: finished before" in printed
+    assert "11,177,538" in printed
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_starts_anew_says_what_it_gives_up(train, script, tiny_root, tmp_path, capsys):
+    (tmp_path / ".checkpoints").mkdir()
+    (tmp_path / ".checkpoints" / "frozen.pt").write_bytes(b"of an interrupted run")
+    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--mode", "frozen"))
+    assert "--resume would have gone on with it" in capsys.readouterr().out
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+
+def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(tiny_root, tmp_path, whole_run):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+    launcher = (*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
+    code, out, err = finished(child(*flags(tiny_root, tmp_path, "--epochs", 3), launcher=launcher))
+    assert code == 0, err
+    assert out.count("95 % interval") == 1
+    for mode in ("frozen", "finetune"):
+        assert files_of(tmp_path / mode) == FILES
+        one, two = (load_file(folder / mode / "model.safetensors") for folder in (whole_run[0], tmp_path))
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+        histories = [json.loads((folder / mode / "history.json").read_text()) for folder in (whole_run[0], tmp_path)]
+        for left, right in zip(*histories, strict=True):
+            assert right["train_loss"] == pytest.approx(left["train_loss"], rel=1e-3)
+            assert right["val_accuracy"] == left["val_accuracy"]
+
+
+# ---- without a network, and with what can't be used ------------------------------------------------------------------
+
+
+def test_without_a_network_each_part_is_replaced_on_its_own_and_the_run_says_so_twice(
+    script, train, tiny_root, tmp_path, monkeypatch, capsys
+):
+    def unreachable(parent):
+        raise data.DownloadError("the photos can't be reached (no route to host)")
+
+    def unreachable_weights(architecture):
+        raise model.WeightsUnreachableError("the weights can't be reached (no route to host)")
+
+    monkeypatch.setattr(data, "hymenoptera_folder", unreachable)
+    monkeypatch.setattr(data, "drawn_folder", lambda parent: tiny_root)
+    monkeypatch.setattr(model, "_imagenet_weights", unreachable_weights)
+    train("--output", str(tmp_path), "--epochs", "1", "--mode", "frozen", "--device", "cpu")
+    printed = " ".join(capsys.readouterr().out.replace("#", "").split())
+    assert printed.count("DRAWN PICTURES stand in for the photos of ants and bees: the photos can't be reached") == 2
+    assert printed.count("RANDOM WEIGHTS stand in for ImageNet's") == 2
+
+
+def test_what_a_flag_names_is_never_replaced(script, monkeypatch):
+    def unreachable(architecture):
+        raise model.WeightsUnreachableError("can't be reached")
+
+    monkeypatch.setattr(model, "_imagenet_weights", unreachable)
+    with pytest.raises(model.WeightsUnreachableError):
+        script.choose_weights("imagenet", "resnet18")
+    assert script.choose_data("some/folder") == (Path("some/folder"), None)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["--data", "/nowhere"], "/nowhere is not there: expected DIR/train/CLASS"),
+        (["--weights", "/nowhere.pth", "--data", "PHOTOS"], "expected imagenet, random, or a .safetensors"),
+        (["--device", "abacus", "--data", "PHOTOS"], "no device 'abacus' here"),
+    ],
+)
+def test_what_can_not_be_used_ends_with_one_line_and_status_1(tiny_root, words, remedy):
+    code, _, err = finished(child(*[str(tiny_root) if word == "PHOTOS" else word for word in words]))
+    assert code == 1
+    assert err.startswith("error: ")
+    assert remedy in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--epochs", "0"], ["--lr", "-1"], ["--arch", "vgg11"], ["--mode", "all"], ["--x"]])
+def test_a_wrong_flag_ends_with_status_2(script, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.parse_arguments(words)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
