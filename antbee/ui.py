@@ -1,0 +1,373 @@
+"""The page: one function a tab. Handlers take and return plain data; the layout has no logic.
+
+Gradio is imported here and in app.py alone.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+import pandas
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import Compose
+
+from antbee import figures
+from antbee.classifier import COMPARISON_COLUMNS, Classifier, ClassifierConfig, comparison, find_folder
+from antbee.data import DataError, PhotoFolder, Photos, Preprocessing, Split, open_photo, seeded_generator
+from antbee.training import FAST
+
+HOW_TO_TRAIN = """
+### No model yet
+Train both modes, then start this page again:
+```
+python scripts/train.py
+python app.py
+```
+"""
+# Told apart with every kind of colour vision; of each model, validation and training.
+CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"), ("#d55e00", "#f0b48c"), ("#0072b2", "#8cbfdf"))
+LARGEST_BATCH = 32  # photos; each model predicts them all when a batch is drawn
+MODE_SENTENCES = {
+    "frozen": "frozen: the backbone is a fixed feature extractor, only the head learned",
+    "finetune": "finetune: every weight learned",
+}
+STYLE = """
+.notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
+"""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the page shows
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One model of the page, with all that its folder tells."""
+
+    name: str
+    classifier: Classifier
+    history: tuple[dict[str, float], ...]  # see training.History.to_records
+    card: str  # Markdown, without front matter and pictures
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """What config.json says."""
+        return self.classifier.config
+
+
+def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple[Shown, ...]:
+    """The models in folders or Hub repositories, under names that tell them apart.
+
+    Raises what `Classifier.from_pretrained` raises.
+    """
+    folders = [find_folder(source) for source in sources]
+    classifiers = [Classifier.from_pretrained(folder, device=device) for folder in folders]
+    modes = [classifier.config.mode for classifier in classifiers]
+    by_mode = None not in modes and len(set(modes)) == len(modes)
+    names = [str(name) for name in (modes if by_mode else sources)]
+    return tuple(
+        Shown(name, classifier, _read_history(folder), _read_card(folder))
+        for name, classifier, folder in zip(names, classifiers, folders, strict=True)
+    )
+
+
+def _read_history(folder: Path) -> tuple[dict[str, float], ...]:
+    path = folder / "history.json"
+    return tuple(json.loads(path.read_text("utf-8"))) if path.is_file() else ()
+
+
+def _read_card(folder: Path) -> str:
+    path = folder / "README.md"
+    card = path.read_text("utf-8") if path.is_file() else "This model has no card."
+    without_front_matter = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    # The card's pictures are files of its repository; the page shows the same figures by itself.
+    return re.sub(r"^!\[[^\]]*\]\(figures/[^)]*\)\n*", "", without_front_matter, flags=re.MULTILINE)
+
+
+def notices(models: Sequence[Shown]) -> list[str]:
+    """What a visitor has to know before believing a prediction."""
+    said = []
+    if drawn := [shown.name for shown in models if shown.config.data.get("name") == "drawn"]:
+        said.append(f"**Drawn pictures.** {' and '.join(drawn)} learned from pictures that a program drew, not photos.")
+    if random := [shown.name for shown in models if shown.config.weights.get("name") == "random"]:
+        said.append(f"**Random weights.** {' and '.join(random)} started knowing nothing, so expect poor answers.")
+    return said
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The page and its tabs
+
+
+def build_page(models: Sequence[Shown], photos: PhotoFolder | None) -> gr.Blocks:
+    """The whole page. `photos` gives the examples and the batches; without them both are left out."""
+    with gr.Blocks(title="antbee", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.Markdown(
+            "# antbee\nTwo folders of photos in, an image classifier out: transfer learning, both classic ways."
+        )
+        for notice in notices(models):
+            gr.Markdown(notice, elem_classes="notice")
+        with gr.Tab("Classify"):
+            classify_tab(models, photos, page)
+        with gr.Tab("Batches"):
+            batches_tab(models, photos, page)
+        with gr.Tab("Report"):
+            report_tab(models)
+    return page
+
+
+def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) -> None:
+    """Serves the page until it is stopped. Raises OSError where the port is taken."""
+    page.queue(max_size=32)  # visitors beyond it are told to try again
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        theme=gr.themes.Default(primary_hue="amber", secondary_hue="blue"),
+        css=STYLE,
+        max_file_size="20mb",
+        footer_links=["api", "settings"],
+        run_history=False,  # photos are not kept in the visitor's browser
+        enable_monitoring=False,
+        ssr_mode=False,
+    )
+
+
+def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Blocks) -> None:
+    """One photo in; what every model answers, and where in the photo that comes from."""
+    if not models:
+        gr.Markdown(HOW_TO_TRAIN)
+        return
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            # format: what the page itself puts here stays the same to the pixel
+            photo = gr.Image(label="Photo", sources=["upload", "webcam", "clipboard"], height=320, format="png")
+            if photos is not None:
+                examples = example_paths(photos)
+                gr.Examples([[str(path)] for path in examples], photo, label="Examples", cache_examples=False)
+                # A first answer says more than an empty form.
+                page.load(lambda: open_photo(examples[0]), outputs=photo, api_visibility="private")
+            crop = gr.Image(label="What the network sees", interactive=False, height=240, buttons=["fullscreen"])
+        outputs: list[gr.components.Component] = [crop]
+        for shown in models:
+            with gr.Column(scale=3, min_width=280):
+                gr.Markdown(f"**{MODE_SENTENCES.get(shown.name, shown.name)}**")
+                outputs.append(gr.Label(label=f"{shown.name}: probabilities", num_top_classes=5))
+                outputs.append(
+                    gr.Image(
+                        label=f"{shown.name}: what speaks for the answer",
+                        alt_text=f"The photo; glowing places speak for the answer of {shown.name}",
+                        interactive=False,
+                        buttons=["fullscreen"],
+                    )
+                )
+    classify, predict = with_photo(classify_handler(models)), with_photo(predict_handler(models))
+    photo.change(classify, photo, outputs, preprocess=False, api_visibility="private")
+    answers = gr.JSON(visible=False)
+    gr.Button(visible=False).click(predict, photo, answers, preprocess=False, api_name="predict")
+
+
+Result = TypeVar("Result")
+
+
+def with_photo(handler: Callable[[Image.Image | None], Result]) -> Callable[[dict[str, Any] | None], Result]:
+    """The handler of a photo as one of an upload in Gradio's own form, which `preprocess=False` leaves as it came.
+
+    Gradio's preprocessing opens the file before any handler runs, and fails with a message that tells a visitor nothing
+    where it is no photo. Raises gr.Error, which the visitor reads, with what to do.
+    """
+
+    def handle(upload: dict[str, Any] | None) -> Result:
+        try:
+            return handler(open_photo(Path(upload["path"])) if upload else None)
+        except DataError as error:
+            raise gr.Error(
+                f"This file can't be used: {error}. Try a JPEG or PNG photo.", print_exception=False
+            ) from error
+
+    return handle
+
+
+def classify_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], list[Any]]:
+    """Photo -> the crop, then for every model its probabilities and its class activation map over the photo."""
+
+    def classify(photo: Image.Image | None) -> list[Any]:
+        if photo is None:
+            return [None] * (1 + 2 * len(models))
+        results: list[Any] = [models[0].config.preprocessing.cropped(photo)]
+        for shown in models:
+            explanation = shown.classifier.explain(photo)
+            activation_map = explanation.activation_maps[explanation.prediction.label]
+            box = shown.config.preprocessing.crop_box(photo.width, photo.height)
+            heat = figures.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
+            results += [explanation.prediction.probabilities, heat]
+        return results
+
+    return classify
+
+
+def predict_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], dict[str, Any]]:
+    """Photo -> for every model its answer and the probabilities: the page's API."""
+
+    def predict(photo: Image.Image | None) -> dict[str, Any]:
+        if photo is None:
+            raise gr.Error("No photo came: send an image file.", print_exception=False)
+        predictions = {shown.name: shown.classifier.predict([photo])[0] for shown in models}
+        return {name: {"label": p.label, "probabilities": p.probabilities} for name, p in predictions.items()}
+
+    return predict
+
+
+def example_paths(photos: PhotoFolder, per_class: int = 4) -> list[Path]:
+    """A few validation photos, the classes in turn."""
+    by_class = [
+        [path for path, label in zip(photos.val.paths, photos.val.labels, strict=True) if label == index][:per_class]
+        for index in range(len(photos.class_names))
+    ]
+    return [path for turn in zip(*by_class, strict=False) for path in turn]
+
+
+def batches_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Blocks) -> None:
+    """The tutorial's sample batch grid: what training sees, or what the models answer on validation photos."""
+    if photos is None:
+        gr.Markdown("### No photos here\nName the folder the models learned from: `python app.py --data DIR`")
+        return
+    gr.Markdown(
+        "**train** shows photos as the network learns from them: cropped and mirrored at random, different in every "
+        "epoch. **val** shows the evaluation crop and what each model answers: a solid blue frame and "
+        f"{figures.RIGHT_SIGN} for right, a dashed orange one and {figures.WRONG_SIGN} for wrong."
+    )
+    with gr.Row():
+        split = gr.Radio(["train", "val"], value="train", label="Split")
+        size = gr.Slider(4, LARGEST_BATCH, value=8, step=4, label="Batch size")
+        seed = gr.Number(0, precision=0, label="Seed")
+        new = gr.Button("New batch", variant="primary")
+    places: list[gr.components.Component] = []
+    for _ in range(max(1, len(models))):
+        places.append(gr.Markdown())
+        places.append(gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"]))
+    draw = batch_handler(models, photos)
+
+    def fill(split: str, size: int, seed: int) -> list[Any]:
+        return [
+            part
+            for title, grid in draw(split, size, seed)
+            for part in (f"**{title}**" if title else "", gr.Image(grid, visible=grid is not None, alt_text=title))
+        ]
+
+    changes = [page.load, split.change, size.release, seed.change]
+    gr.on(changes, fill, [split, size, seed], places, api_visibility="private")
+    new.click(lambda seed: seed + 1, seed, seed, api_visibility="private")
+
+
+def batch_handler(
+    models: Sequence[Shown], photos: PhotoFolder
+) -> Callable[[str, int, int], list[tuple[str, Image.Image | None]]]:
+    """Split, batch size and seed -> a label and a grid for each place on the tab; None where a place stays empty."""
+    preprocessing = models[0].config.preprocessing if models else FAST.preprocessing
+    smallest_crop = models[0].config.recipe.get("smallest_crop", 1.0) if models else FAST.smallest_crop
+    transforms = {"train": preprocessing.augmentation(smallest_crop), "val": preprocessing.evaluation()}
+
+    def draw(split: str, size: int, seed: int) -> list[tuple[str, Image.Image | None]]:
+        chosen = photos.train if split == "train" else photos.val
+        positions = torch.randperm(len(chosen), generator=seeded_generator(seed, split))[:size]
+        if split == "val" and models:
+            return [(f"{shown.name}: val batch {seed}", answer_grid(shown, photos, positions)) for shown in models]
+        images = visible(chosen, transforms[split], preprocessing, positions, seed)
+        names = [photos.class_names[chosen.labels[position]] for position in positions]
+        picture = figures.grid([figures.Tile(image, name) for image, name in zip(images, names, strict=True)])
+        return [(f"{split} batch {seed}", picture), *[("", None)] * (len(models) - 1)]
+
+    return draw
+
+
+def visible(split: Split, transform: Compose, preprocessing: Preprocessing, positions: Tensor, seed: int) -> Tensor:
+    """Photos as the network is given them, made visible again: float32 (B, 3, H, W) in 0..1."""
+    ((images, _),) = Photos(split, transform, seed=seed).batches([positions])
+    return preprocessing.unnormalise(images)
+
+
+def answer_grid(shown: Shown, photos: PhotoFolder, positions: Tensor) -> Image.Image:
+    """Validation photos with a model's answers, right or wrong, and the class each is really of."""
+    preprocessing = shown.config.preprocessing
+    images = visible(photos.val, preprocessing.evaluation(), preprocessing, positions, seed=0)
+    predictions = shown.classifier.predict([open_photo(photos.val.paths[position]) for position in positions])
+    tiles = []
+    for image, position, prediction in zip(images, positions, predictions, strict=True):
+        truth = photos.class_names[photos.val.labels[position]]
+        answer = f"{prediction.label} {prediction.probabilities[prediction.label]:.0%}"
+        right = prediction.label == truth
+        tiles.append(figures.Tile(image, answer if right else f"{answer}\nis: {truth}", right))
+    return figures.grid(tiles)
+
+
+def report_tab(models: Sequence[Shown]) -> None:
+    """How the models compare, how they learned, what they confuse, and what their cards say."""
+    if not models:
+        gr.Markdown(HOW_TO_TRAIN)
+        return
+    rows = [list(row) for row in comparison(shown.config for shown in models)]
+    gr.Dataframe(rows, headers=list(COMPARISON_COLUMNS), interactive=False, label="The modes on the validation photos")
+    gr.Markdown(
+        "The kept epoch is the best of its run on the very photos it is scored on here; the last epoch was not chosen. "
+        "The interval says how far chance alone could move the result (Wilson, 95 %)."
+    )
+    curves = curve_table(models)
+    if len(curves):
+        with gr.Row():
+            for quantity in ("accuracy", "loss"):
+                gr.LinePlot(
+                    curves[curves["quantity"] == quantity],
+                    x="epoch",
+                    y="value",
+                    y_title=quantity,
+                    color="curve",
+                    color_title="mode, split",
+                    color_map=curve_colours(models),
+                    tooltip="all",
+                    label=f"Learning curves: {quantity}",
+                    height=400,
+                )
+    with gr.Row():
+        for shown in models:
+            if confusion := shown.config.metrics.get("confusion"):
+                with gr.Column(min_width=280):
+                    gr.Markdown(f"**{shown.name}: what it takes for what**")
+                    gr.Image(
+                        figures.confusion_matrix(confusion, shown.config.label_names),
+                        show_label=False,
+                        alt_text=f"Validation photos by true class and answer of {shown.name}",
+                        interactive=False,
+                        height=320,
+                        buttons=["download", "fullscreen"],
+                    )
+    for shown in models:
+        with gr.Accordion(f"{shown.name}: model card", open=False):
+            gr.Markdown(shown.card)
+
+
+def curve_table(models: Sequence[Shown]) -> pandas.DataFrame:
+    """The histories as a table with the columns epoch, curve, quantity and value."""
+    rows = [
+        {"epoch": record["epoch"], "curve": f"{shown.name}, {split}", "quantity": quantity, "value": value}
+        for shown in models
+        for record in shown.history
+        for split in ("train", "val")
+        for quantity in ("accuracy", "loss")
+        if (value := record.get(f"{split}_{quantity}")) is not None
+    ]
+    return pandas.DataFrame(rows, columns=["epoch", "curve", "quantity", "value"])
+
+
+def curve_colours(models: Sequence[Shown]) -> dict[str, str]:
+    """A colour for each curve: validation in the mode's own, training in a paler one."""
+    colours: dict[str, str] = {}
+    for number, shown in enumerate(models):
+        strong, pale = CURVE_COLOURS[number % len(CURVE_COLOURS)]
+        colours |= {f"{shown.name}, val": strong, f"{shown.name}, train": pale}
+    return colours

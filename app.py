@@ -1,0 +1,74 @@
+"""python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--share]
+
+Serves the page that shows what the models answer, what they were trained on and how good they are. MODEL is a model
+folder or a Hub id such as user/name; without one, every model in outputs/ is shown.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from antbee import data, drawn, hub, model, ui
+from antbee.classifier import CONFIG_FILE, ModelFolderError
+
+ROOT = Path(__file__).resolve().parent
+DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The flags of the command line."""
+    parser = argparse.ArgumentParser(description="Show trained models in the browser.")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="model folder or Hub id (default: all in outputs/)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="photos for examples and batches (default: in data/)")
+    parser.add_argument("--host", metavar="H", help="address to serve on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="P", help="port to serve on (default: 7860)")
+    parser.add_argument("--share", action="store_true", help="also serve on a public address for a week")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load the models, find photos to show, serve the page."""
+    arguments = parse_arguments()
+    models = ui.load_models(arguments.models or models_in(ROOT / "outputs"))
+    for shown in models:
+        print(f"model     {shown.name}: {', '.join(shown.config.label_names)}")
+    with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
+        photos = choose_photos(arguments.data, models, Path(workshop))
+        page = ui.build_page(models, photos)
+        ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share)
+
+
+def models_in(outputs: Path) -> list[Path]:
+    """The model folders that training wrote, without those it put aside."""
+    configs = outputs.glob(f"[!.]*/{CONFIG_FILE}")
+    return sorted(path.parent for path in configs if not path.parent.name.endswith(".previous"))
+
+
+def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:
+    """The photos to show: the folder named, else the models' own data set, else drawn ones where those fit.
+
+    Raises data.DataError where the folder named can't be used or has other classes than the models.
+    """
+    class_names = models[0].config.label_names if models else drawn.CLASSES
+    if choice is not None:
+        photos = data.read_folder(choice)
+        if models and photos.class_names != class_names:
+            raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the model others")
+        return photos
+    if class_names != drawn.CLASSES:
+        return None
+    names = [shown.config.data.get("name") for shown in models]
+    here = [ROOT / "data" / name for name in (*names, "hymenoptera_data") if name is not None]
+    if found := [folder for folder in here if folder.is_dir()]:
+        return data.read_folder(found[0])
+    counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
+    return data.read_folder(drawn.write_drawn_set(workshop / "drawn", train=counts, val=counts))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,323 @@
+"""The page: its handlers as plain functions, its API over a real client, and all of it in a real browser."""
+
+import json
+import shutil
+import socket
+from contextlib import contextmanager
+
+import gradio as gr
+import pytest
+import torch
+from gradio_client import Client, handle_file
+from huggingface_hub import constants
+from PIL import Image, ImageChops
+
+from antbee import Classifier, hub, model, ui
+from antbee.classifier import ClassifierConfig
+from antbee.data import open_photo, read_folder
+from antbee.drawn import draw
+
+HISTORY = [
+    {"epoch": epoch, "learning_rate": 0.1}
+    | {f"{split}_{name}": epoch / 10 for split in ("train", "val") for name in ("loss", "accuracy", "seconds")}
+    for epoch in (1, 2, 3)
+]
+RESULT = {"epoch": 2, "accuracy": 0.75, "loss": 0.5, "correct": 12, "count": 16, "interval": [0.51, 0.9]}
+METRICS = {
+    "kept": RESULT,
+    "last": RESULT,
+    "selected_on": "val",
+    "confusion": [[6, 2], [2, 6]],
+    "epochs": 3,
+    "seconds": 1.5,
+    "parameters": {"total": 11_177_538, "trainable": 1_026},
+}
+
+
+def write_model(folder, mode, seed, label_names=("ants", "bees")):
+    network = model.build_network("resnet18", len(label_names), model.StartingWeights("random"), seed=seed)
+    config = ClassifierConfig(
+        "resnet18",
+        label_names,
+        mode=mode,
+        data={"name": "drawn", "train": {"ants": 12, "bees": 12}, "val": {"ants": 8, "bees": 8}, "skipped": []},
+        weights={"name": "random", "digest": None, "base_model": None},
+        metrics=METRICS,
+    )
+    Classifier(network, config).save_pretrained(folder)
+    (folder / "history.json").write_text(json.dumps(HISTORY))
+    (folder / "README.md").write_text(hub.model_card(config.to_json()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Both modes, untrained, as the page holds them."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    folders = [write_model(outputs / mode, mode, seed) for seed, mode in enumerate(("frozen", "finetune"))]
+    return ui.load_models(folders, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photos(drawn_root):
+    return read_folder(drawn_root)
+
+
+# ---- what is loaded --------------------------------------------------------------------------------------------------
+
+
+def test_models_are_called_by_their_modes_and_by_their_sources_where_modes_repeat(models, tmp_path):
+    assert [shown.name for shown in models] == ["frozen", "finetune"]
+    folders = [write_model(tmp_path / name, "frozen", 0) for name in ("a", "b")]
+    assert [shown.name for shown in ui.load_models(folders, device="cpu")] == [str(folder) for folder in folders]
+
+
+def test_a_card_is_shown_without_front_matter_and_pictures_the_page_does_not_have(models):
+    assert "library_name" not in models[0].card
+    assert "![" not in models[0].card
+    assert "## Results" in models[0].card
+
+
+def test_a_folder_of_weights_and_config_alone_is_shown(tmp_path):
+    write_model(tmp_path, "frozen", 0)
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "history.json").unlink()
+    (shown,) = ui.load_models([tmp_path], device="cpu")
+    assert shown.history == ()
+    assert "no card" in shown.card
+
+
+def test_drawn_pictures_and_random_weights_are_announced(models):
+    drawn, random = ui.notices(models)
+    assert "frozen and finetune learned from pictures that a program drew" in drawn
+    assert "Random weights" in random
+
+
+# ---- handlers --------------------------------------------------------------------------------------------------------
+
+
+def test_classify_gives_the_crop_and_every_models_probabilities_and_map(models):
+    photo = draw("ants", 1, 320)
+    crop, *answers = ui.classify_handler(models)(photo)
+    assert crop.size == (224, 224)
+    assert len(answers) == 4
+    for shown, probabilities, heat in zip(models, answers[::2], answers[1::2], strict=True):
+        assert probabilities == pytest.approx(shown.classifier.predict([photo])[0].probabilities, abs=1e-5)
+        assert heat.size == photo.size
+        assert ImageChops.difference(heat, photo).getbbox() is not None
+
+
+def test_without_a_photo_every_place_is_empty(models):
+    assert ui.classify_handler(models)(None) == [None] * 5
+
+
+def test_predict_names_every_models_answer(models):
+    photo = draw("bees", 2, 200)
+    answers = ui.predict_handler(models)(photo)
+    assert list(answers) == ["frozen", "finetune"]
+    for shown in models:
+        (prediction,) = shown.classifier.predict([photo])
+        assert answers[shown.name] == {"label": prediction.label, "probabilities": prediction.probabilities}
+    with pytest.raises(gr.Error, match="No photo came"):
+        ui.predict_handler(models)(None)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_batch_hangs_on_its_seed(models, photos, split):
+    draw_batch = ui.batch_handler(models, photos)
+    grids = [[grid.tobytes() for _, grid in draw_batch(split, 4, seed) if grid] for seed in (0, 0, 1)]
+    assert grids[0] == grids[1]
+    assert grids[0] != grids[2]
+
+
+def test_training_batches_fill_one_place_and_validation_batches_one_for_each_model(models, photos):
+    draw_batch = ui.batch_handler(models, photos)
+    assert [(title, grid is None) for title, grid in draw_batch("train", 4, 7)] == [
+        ("train batch 7", False),
+        ("", True),
+    ]
+    titles = [title for title, _ in draw_batch("val", 4, 7)]
+    assert titles == ["frozen: val batch 7", "finetune: val batch 7"]
+
+
+def test_validation_tiles_tell_the_answer_and_whether_it_is_right(models, photos, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(ui.figures, "grid", lambda tiles: drawn.extend(tiles) or Image.new("RGB", (8, 8)))
+    positions = torch.arange(len(photos.val))
+    ui.answer_grid(models[0], photos, positions)
+    predictions = models[0].classifier.predict([open_photo(path) for path in photos.val.paths])
+    for tile, prediction, label in zip(drawn, predictions, photos.val.labels, strict=True):
+        truth = photos.class_names[label]
+        assert tile.right == (prediction.label == truth)
+        assert tile.title.startswith(prediction.label)
+        assert (f"is: {truth}" in tile.title) != tile.right
+
+
+def test_batches_are_shown_before_any_model_is_trained(photos):
+    for split in ("train", "val"):
+        ((title, grid),) = ui.batch_handler((), photos)(split, 4, 0)
+        assert title == f"{split} batch 0"
+        assert grid is not None
+
+
+def test_examples_take_the_classes_in_turn(photos):
+    classes = [path.parent.name for path in ui.example_paths(photos)]
+    assert classes == ["ants", "bees"] * 4
+
+
+def test_every_curve_is_in_the_table_and_has_a_colour(models):
+    table = ui.curve_table(models)
+    assert len(table) == 2 * 3 * 2 * 2
+    assert set(table["curve"]) == set(ui.curve_colours(models))
+    assert set(table["quantity"]) == {"accuracy", "loss"}
+
+
+# ---- the page over HTTP ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def own_gradio(tmp_path, monkeypatch):
+    """Gradio with a folder of this test's own for uploads, which it looks up when a page is built."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    # The client, not the page, would ask the Hub who is calling and tell Gradio that somebody does.
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@contextmanager
+def serving(page):
+    """The address of a page, on a free loopback port while the block lasts."""
+    launch = page.launch
+    page.launch = lambda **settings: launch(**settings, prevent_thread_lock=True, quiet=True)
+    ui.launch(page, host="127.0.0.1", port=free_port(), share=False)
+    yield page.local_url
+    page.close()
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@pytest.fixture
+def served(models, photos):
+    """The address of the page with both models."""
+    with serving(ui.build_page(models, photos)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(served, tmp_path):
+    return Client(served, verbose=False, download_files=str(tmp_path / "downloads"), analytics_enabled=False)
+
+
+def test_the_api_answers_as_the_classifier_does(client, models, tmp_path):
+    path = tmp_path / "photo.png"
+    draw("ants", 5, 300).save(path)
+    answers = client.predict(handle_file(path), api_name="/predict")
+    for shown in models:
+        (prediction,) = shown.classifier.predict([open_photo(path)])
+        assert answers[shown.name]["label"] == prediction.label
+        assert answers[shown.name]["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+def test_predict_is_the_only_public_endpoint(client):
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/predict"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no photo at all", b"\x89PNG\r\n\x1a\n cut", b"<svg/>"])
+def test_what_is_no_photo_gets_a_sentence_with_a_remedy(client, tmp_path, content):
+    (tmp_path / "photo.jpg").write_bytes(content)
+    with pytest.raises(Exception, match=r"This file can't be used: .*Try a JPEG or PNG photo") as raised:
+        client.predict(handle_file(tmp_path / "photo.jpg"), api_name="/predict")
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_the_page_opens_without_a_model_and_says_how_to_train_one(photos):
+    with serving(ui.build_page((), photos)) as url:
+        client = Client(url, verbose=False, analytics_enabled=False)
+        texts = [part["props"].get("value") for part in client.config["components"]]
+    assert any("python scripts/train.py" in str(text) for text in texts)
+
+
+def test_the_page_opens_without_photos_and_says_how_to_name_them(models):
+    page = ui.build_page(models, None)
+    texts = [str(part["props"].get("value")) for part in page.get_config_file()["components"]]
+    assert any("python app.py --data DIR" in text for text in texts)
+
+
+def test_class_names_that_are_markup_are_no_markup(tmp_path, photos):
+    names = ("<img src=x onerror=alert(1)>", "**bees**")
+    write_model(tmp_path, "frozen", 0, names)
+    shown = ui.load_models([tmp_path], device="cpu")
+    _, probabilities, _ = ui.classify_handler(shown)(draw("ants", 0, 100))
+    assert set(probabilities) == set(names)  # gr.Label shows its labels as text
+    assert "<img src=x" not in shown[0].card
+
+
+# ---- the page in a real browser --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium or Chrome that is installed here."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next((path for name in names if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("no Chromium or Chrome here: install one to have the page tried in a browser")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=executable, args=arguments)
+        yield running
+        running.close()
+
+
+def test_a_visitor_classifies_a_photo_draws_batches_and_reads_the_report(served, browser, models, photos, tmp_path):
+    page = browser.new_page()
+    requests, problems = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(served)
+
+    # A first example is answered without a click; then the visitor's own photo is.
+    answers = page.locator("[data-testid='label-output-value']")
+    answers.nth(1).wait_for()
+    assert "stand-in" not in page.content()
+    photo = tmp_path / "bee.jpg"
+    draw("bees", 9, 400).save(photo)
+    for shown in models:
+        assert page.get_by_text(f"{shown.name}: probabilities").count() == 1
+    page.get_by_label("Remove Image").first.click()
+    answers.first.wait_for(state="detached")
+    page.locator("input[type=file]").first.set_input_files(str(photo))
+    answers.nth(1).wait_for()
+    expected = [shown.classifier.predict([open_photo(photo)])[0].label for shown in models]
+    assert [text.strip() for text in answers.all_inner_texts()] == expected
+
+    page.get_by_role("tab", name="Batches").click()
+    page.get_by_alt_text("train batch 0").wait_for()
+    page.get_by_role("button", name="New batch").click()
+    page.get_by_alt_text("train batch 1").wait_for()
+    page.get_by_label("val", exact=True).click()
+    page.get_by_alt_text("finetune: val batch 1").wait_for()
+
+    page.get_by_role("tab", name="Report").click()
+    page.get_by_text("51.0% to 90.0%").locator("visible=true").first.wait_for()
+    assert page.get_by_text("Learning curves: accuracy").count() == 1
+    assert page.get_by_alt_text("Validation photos by true class and answer of frozen").is_visible()
+
+    assert problems == []
+    assert [url for url in requests if not url.startswith((served, "data:", "blob:"))] == []
+    page.close()
+
+
+def test_a_visitor_who_drops_a_text_file_reads_what_to_do(served, browser, tmp_path):
+    (tmp_path / "notes.png").write_text("These are notes.")
+    page = browser.new_page()
+    page.goto(served)
+    page.locator("[data-testid='label-output-value']").nth(1).wait_for()
+    page.get_by_label("Remove Image").first.click()
+    page.locator("input[type=file]").first.set_input_files(str(tmp_path / "notes.png"))
+    page.get_by_text("Try a JPEG or PNG photo").first.wait_for()
+    page.close()
