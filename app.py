@@ -37,7 +37,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
         photos = choose_photos(arguments.data, models, Path(workshop))
         page = ui.build_page(models, photos)
-        ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share)
+        for address in ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share):
+            print(f"page      {address}", flush=True)
+        page.block_thread()
 
 
 def models_in(outputs: Path) -> list[Path]:

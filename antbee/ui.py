@@ -121,10 +121,13 @@ def build_page(models: Sequence[Shown], photos: PhotoFolder | None) -> gr.Blocks
     return page
 
 
-def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) -> None:
-    """Serves the page until it is stopped. Raises OSError where the port is taken."""
+def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) -> list[str]:
+    """Serves the page in the background and gives its addresses; `page.block_thread()` waits until it is stopped.
+
+    Raises OSError where the port is taken.
+    """
     page.queue(max_size=32)  # visitors beyond it are told to try again
-    page.launch(
+    _, local, public = page.launch(
         server_name=host,
         server_port=port,
         share=share,
@@ -135,7 +138,10 @@ def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) 
         run_history=False,  # photos are not kept in the visitor's browser
         enable_monitoring=False,
         ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
     )
+    return [address for address in (local, public) if address]
 
 
 def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Blocks) -> None:

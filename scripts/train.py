@@ -61,7 +61,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     how.add_argument("--seed", type=int, default=0, metavar="N", help="repeats a run on the same machine (default: 0)")
     where = parser.add_argument_group("where it runs and what it writes")
     where.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
-    where.add_argument("--workers", type=int, metavar="N", help="processes that decode photos (default: 4 with CUDA)")
+    where.add_argument("--workers", type=count, metavar="N", help="processes that decode photos (default: 4 with CUDA)")
     where.add_argument("--output", type=Path, default=ROOT / "outputs", metavar="DIR", help="default: outputs/")
     where.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     return parser.parse_args(words)
@@ -71,11 +71,19 @@ def positive(number: Callable[[str], float]) -> Callable[[str], float]:
     """A flag's type: a number above zero."""
 
     def parse(text: str) -> float:
-        if (value := number(text)) <= 0:
+        value = number(text)
+        if not value > 0:  # also where it is "nan"
             raise argparse.ArgumentTypeError(f"{text} is not above zero")
         return value
 
     return parse
+
+
+def count(text: str) -> int:
+    """A flag's type: a whole number, zero or more."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below zero")
+    return value
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from loopback_hub import LoopbackHub
 from PIL import ExifTags, Image
 from safetensors.torch import save_file
 
-from antbee import Classifier, hub
+from antbee import Classifier, hub, ui
 from antbee.classifier import ClassifierConfig
 from antbee.model import empty_network
 
@@ -239,6 +239,19 @@ def test_a_push_to_a_new_branch_creates_it_and_is_pulled_by_its_name(server, mod
     assert len(repository.commits) == 2
     pulled = hub.pull("tester/bugs", revision="better/lighting")
     assert pulled.name == repository.references["better/lighting"]
+
+
+def test_a_pushed_model_is_loaded_back_by_its_name_with_equal_logits_and_shown(server, tmp_path):
+    config = ClassifierConfig("resnet18", ("ants", "bees"), mode="frozen")
+    classifier = Classifier(empty_network("resnet18", 2), config)
+    classifier.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text(hub.model_card(config.to_json()))
+    hub.push(tmp_path / "model", "tester/bugs")
+    photo = Image.effect_noise((300, 200), 64).convert("RGB")
+    assert torch.equal(Classifier.from_pretrained("tester/bugs").logits([photo]), classifier.logits([photo]))
+    (shown,) = ui.load_models(["tester/bugs"])
+    assert shown.name == "frozen"
+    assert "tester/bugs" in shown.card
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------

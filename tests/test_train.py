@@ -299,7 +299,9 @@ def test_what_can_not_be_used_ends_with_one_line_and_status_1(tiny_root, words, 
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", [["--epochs", "0"], ["--lr", "-1"], ["--arch", "vgg11"], ["--mode", "all"], ["--x"]])
+@pytest.mark.parametrize(
+    "words", [["--epochs", "0"], ["--lr", "nan"], ["--workers", "-1"], ["--arch", "vgg11"], ["--mode", "all"], ["--x"]]
+)
 def test_a_wrong_flag_ends_with_status_2(script, words, capsys):
     with pytest.raises(SystemExit) as ended:
         script.parse_arguments(words)

@@ -187,11 +187,9 @@ def own_gradio(tmp_path, monkeypatch):
 @contextmanager
 def serving(page):
     """The address of a page, on a free loopback port while the block lasts."""
-    launch = page.launch
-    page.launch = lambda **settings: launch(**settings, prevent_thread_lock=True, quiet=True)
-    ui.launch(page, host="127.0.0.1", port=free_port(), share=False)
-    yield page.local_url
-    page.close()
+    (address,) = ui.launch(page, host="127.0.0.1", port=free_port(), share=False)
+    yield address
+    page.close(verbose=False)
 
 
 def free_port():
@@ -305,7 +303,7 @@ def test_a_visitor_classifies_a_photo_draws_batches_and_reads_the_report(served,
     page.get_by_role("tab", name="Report").click()
     page.get_by_text("51.0% to 90.0%").locator("visible=true").first.wait_for()
     assert page.get_by_text("Learning curves: accuracy").count() == 1
-    assert page.get_by_alt_text("Validation photos by true class and answer of frozen").is_visible()
+    page.get_by_alt_text("Validation photos by true class and answer of frozen").wait_for()
 
     assert problems == []
     assert [url for url in requests if not url.startswith((served, "data:", "blob:"))] == []

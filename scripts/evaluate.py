@@ -1,0 +1,78 @@
+"""python scripts/evaluate.py MODEL [--data DIR] [--split val|train] [--json FILE]
+
+Measures a model on a data folder: accuracy with its 95 % interval, loss, and what it takes for what. MODEL is a model
+folder or a Hub id such as user/name; without --data its own data set is looked for in data/.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
+
+from antbee import data, evaluation, hub, model, training
+from antbee.classifier import Classifier, ModelFolderError
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The flags of the command line."""
+    parser = argparse.ArgumentParser(description="Measure a model on a data folder.")
+    parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (default: the model's own in data/)")
+    parser.add_argument("--split", default="val", choices=("val", "train"), help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load the model and the photos, measure, tell."""
+    arguments = parse_arguments()
+    classifier = Classifier.from_pretrained(arguments.model)
+    names = classifier.config.label_names
+    photos = data.read_folder(arguments.data or ROOT / "data" / str(classifier.config.data.get("name")))
+    if photos.class_names != names:
+        raise data.DataError(
+            f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(names)}: "
+            "name a folder of the model's classes with --data"
+        )
+    result = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
+    result |= measured(classifier, photos.val if arguments.split == "val" else photos.train)
+
+    low, high = result["interval"]
+    print(
+        f"accuracy  {result['accuracy']:.1%} ({result['correct']} of {result['count']}), 95 % {low:.1%} to {high:.1%}"
+    )
+    print(f"loss      {result['loss']:.3f}")
+    for name, row in zip(names, result["confusion"], strict=True):
+        print(f"{name}: " + ", ".join(f"{count} as {answer}" for answer, count in zip(names, row, strict=True)))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        print(f"written to {arguments.json}")
+
+
+def measured(classifier: Classifier, split: data.Split) -> dict[str, Any]:
+    """How good the classifier is on a split's photos."""
+    looks = data.Photos(split, classifier.config.preprocessing.evaluation())
+    process = training.Process(classifier.device)
+    logits = training.compute_rows(
+        classifier.network, looks, len(classifier.config.label_names), process, what="predicting"
+    ).cpu()
+    result = evaluation.score(logits, looks.labels)
+    return {
+        "count": result.count,
+        "correct": result.correct,
+        "accuracy": result.accuracy,
+        "interval": evaluation.wilson_interval(result.correct, result.count),
+        "loss": result.loss,
+        "confusion": evaluation.confusion_matrix(logits, looks.labels).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,108 @@
+"""python scripts/predict.py MODEL PATH ... [--csv FILE] [--explain DIR]
+
+Says what is in photos: a line for each, or a CSV file with every class's probability. PATH is a photo or a folder of
+photos, MODEL a model folder or a Hub id such as user/name. --explain writes each photo with the places glowing that
+speak for the answer.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
+
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from tqdm import tqdm
+
+from antbee import data, figures, hub, model
+from antbee.classifier import Classifier, ModelFolderError, Prediction
+
+BATCH = 32  # photos predicted at once
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The flags of the command line."""
+    parser = argparse.ArgumentParser(description="Say what is in photos.")
+    parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos, or folders of photos")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the answers to a CSV file")
+    parser.add_argument("--explain", type=Path, metavar="DIR", help="write a heat map for each photo")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Predict every photo; say which files are none, and end with status 1 if there were any."""
+    arguments = parse_arguments()
+    classifier = Classifier.from_pretrained(arguments.model)
+    paths = [photo for path in arguments.paths for photo in photos_in(path)]
+    unusable: list[str] = []
+    answers: list[tuple[Path, Prediction]] = []
+    for batch in batched(opened(paths, unusable)):
+        predictions = classifier.predict([photo for _, photo in batch])
+        for (path, photo), prediction in zip(batch, predictions, strict=True):
+            answers.append((path, prediction))
+            if arguments.explain is not None:
+                explain(classifier, path, photo, arguments.explain)
+    if arguments.csv is None:
+        for path, prediction in answers:
+            print(f"{prediction.probabilities[prediction.label]:6.1%}  {prediction.label}  {path}")
+    else:
+        write_csv(arguments.csv, classifier.config.label_names, answers)
+        print(f"{len(answers)} answers written to {arguments.csv}")
+    if arguments.explain is not None:
+        print(f"heat maps written to {arguments.explain}")
+    if unusable:
+        raise data.DataError("not answered: " + "; ".join(unusable))
+
+
+def photos_in(path: Path) -> list[Path]:
+    """The file itself, or every photo below a folder."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+
+
+def opened(paths: Sequence[Path], unusable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Each photo with its path; what can't be used is added to `unusable`."""
+    for path in tqdm(paths, "photos", leave=False, delay=0.5, disable=None):
+        try:
+            yield path, data.open_photo(path)
+        except data.DataError as error:
+            unusable.append(f"{path}: {error}")
+
+
+def batched(photos: Iterable[tuple[Path, Image.Image]]) -> Iterator[list[tuple[Path, Image.Image]]]:
+    """The photos, BATCH at a time."""
+    photos = iter(photos)
+    while batch := list(islice(photos, BATCH)):
+        yield batch
+
+
+def explain(classifier: Classifier, path: Path, photo: Image.Image, folder: Path) -> None:
+    """Writes the photo with its class activation map, named after its folder and itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    explanation = classifier.explain(photo)
+    activation_map = explanation.activation_maps[explanation.prediction.label]
+    box = classifier.config.preprocessing.crop_box(photo.width, photo.height)
+    picture = figures.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
+    picture.save(folder / f"{path.resolve().parent.name}_{path.name}.png")
+
+
+def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Path, Prediction]]) -> None:
+    """A row for each photo: its file, the answer, and the probability of every class."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", *label_names])
+        for photo, prediction in answers:
+            writer.writerow([photo, prediction.label, *prediction.probabilities.values()])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
+        sys.exit(f"error: {error}")

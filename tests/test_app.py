@@ -1,0 +1,107 @@
+"""app.py: which models and which photos the page shows."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import app
+from antbee import Classifier, data, model, ui
+from antbee.classifier import ClassifierConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_model(folder, label_names=("ants", "bees"), **config):
+    network = model.build_network("resnet18", len(label_names), model.StartingWeights("random"), seed=0)
+    Classifier(network, ClassifierConfig("resnet18", tuple(label_names), **config)).save_pretrained(folder)
+    return folder
+
+
+def test_models_are_found_in_outputs_without_those_put_aside(tmp_path):
+    for name in ("frozen", "finetune", "frozen.previous", ".finetune.writing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / ".checkpoints").mkdir()
+    assert [path.name for path in app.models_in(tmp_path)] == ["finetune", "frozen"]
+    assert app.models_in(tmp_path / "nowhere") == []
+
+
+def test_the_models_own_data_set_is_shown_where_it_is(tmp_path, drawn_root, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").symlink_to(drawn_root)
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    models = ui.load_models([write_model(tmp_path / "model", data={"name": "mine"})])
+    photos = app.choose_photos(None, models, tmp_path / "workshop")
+    assert photos.root == tmp_path / "data" / "mine"
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_drawn_pictures_are_shown_where_there_are_no_photos_of_ants_and_bees(tmp_path, monkeypatch, with_model):
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    models = ui.load_models([write_model(tmp_path / "model")]) if with_model else ()
+    photos = app.choose_photos(None, models, tmp_path)
+    assert photos.class_names == ("ants", "bees")
+    assert len(photos.val) == 2 * app.DRAWN_EXAMPLES
+
+
+def test_no_pictures_are_made_up_for_other_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    models = ui.load_models([write_model(tmp_path / "model", ["cats", "dogs", "owls"])])
+    assert app.choose_photos(None, models, tmp_path) is None
+
+
+def test_a_named_folder_of_other_classes_is_refused(tmp_path):
+    models = ui.load_models([write_model(tmp_path / "model")])
+    for split in ("train", "val"):
+        for name in ("cats", "dogs"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / name / "a.png")
+    with pytest.raises(data.DataError, match="has the classes cats, dogs"):
+        app.choose_photos(tmp_path / "pets", models, tmp_path)
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), *map(str, words)],
+        cwd="/",
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def test_the_command_serves_the_page_says_where_and_ends_on_ctrl_c(tmp_path, drawn_root):
+    folder = write_model(tmp_path / "model", mode="frozen")
+    port = free_port()
+    process = start(folder, "--data", drawn_root, "--port", port)
+    lines = [process.stdout.readline().strip() for _ in range(2)]
+    assert lines == ["model     frozen: ants, bees", f"page      http://127.0.0.1:{port}/"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=20) as answer:
+        assert json.load(answer)["title"] == "antbee"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_a_taken_port_is_one_clear_line_and_status_1(tmp_path, drawn_root):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start(write_model(tmp_path / "model"), "--data", drawn_root, "--port", port)
+        _, err = process.communicate(timeout=60)
+    assert err.startswith("error: ")
+    assert str(port) in err
+    assert len(err.splitlines()) == 1

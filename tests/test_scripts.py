@@ -1,0 +1,105 @@
+"""The smaller scripts: they answer just as the classifier does, and end clearly where they can't."""
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from antbee import Classifier, data, model
+from antbee.classifier import ClassifierConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """An untrained model of ants and bees."""
+    network = model.build_network("resnet18", 2, model.StartingWeights("random"), seed=0)
+    folder = tmp_path_factory.mktemp("models") / "frozen"
+    Classifier(network, ClassifierConfig("resnet18", ("ants", "bees"))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """Runs a script of scripts/ in this process, from another folder."""
+
+    def run(name, *words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+
+    return run
+
+
+def error_of(run, *words):
+    with pytest.raises(SystemExit) as ended:
+        run(*words)
+    assert isinstance(ended.value.code, str), "a text makes the exit status 1"
+    assert len(ended.value.code.splitlines()) == 1
+    return ended.value.code
+
+
+def test_predict_answers_for_folders_and_files_just_as_the_classifier(script, model_folder, drawn_root, tmp_path):
+    folder, file = drawn_root / "val" / "ants", next((drawn_root / "val" / "bees").iterdir())
+    script("predict.py", model_folder, folder, file, "--csv", "answers.csv")
+    rows = list(csv.DictReader((tmp_path / "answers.csv").read_text("utf-8").splitlines()))
+    assert [Path(row["file"]) for row in rows] == [*sorted(folder.iterdir()), file]
+    classifier = Classifier.from_pretrained(model_folder)
+    for row in rows:
+        (prediction,) = classifier.predict([data.open_photo(Path(row["file"]))])
+        assert row["label"] == prediction.label
+        assert float(row["ants"]) == pytest.approx(prediction.probabilities["ants"], abs=1e-5)
+
+
+def test_predict_prints_a_line_for_each_photo_and_writes_heat_maps(script, model_folder, drawn_root, tmp_path, capsys):
+    photo = next((drawn_root / "val" / "bees").iterdir())
+    script("predict.py", model_folder, photo, "--explain", "maps")
+    assert str(photo) in capsys.readouterr().out
+    with Image.open(tmp_path / "maps" / f"bees_{photo.name}.png") as heat, Image.open(photo) as original:
+        assert heat.size == original.size
+
+
+def test_predict_answers_the_good_files_and_names_the_bad_ones(script, model_folder, drawn_root, tmp_path, capsys):
+    good = next((drawn_root / "val" / "bees").iterdir())
+    (tmp_path / "bad.jpg").write_text("no photo")
+    error = error_of(script, "predict.py", model_folder, good, tmp_path / "bad.jpg", tmp_path / "none.jpg")
+    assert str(good) in capsys.readouterr().out
+    assert "bad.jpg: not a photo" in error
+    assert "none.jpg: can't be opened" in error
+
+
+def test_evaluate_measures_what_the_classifier_answers(script, model_folder, drawn_root, tmp_path, capsys):
+    script("evaluate.py", model_folder, "--data", drawn_root, "--json", "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
+    photos = data.read_folder(drawn_root)
+    predictions = Classifier.from_pretrained(model_folder).predict([data.open_photo(path) for path in photos.val.paths])
+    truth = [photos.class_names[label] for label in photos.val.labels]
+    right = sum(prediction.label == name for prediction, name in zip(predictions, truth, strict=True))
+    assert (result["correct"], result["count"], result["split"]) == (right, 16, "val")
+    assert sum(map(sum, result["confusion"])) == 16
+    assert f"({right} of 16)" in capsys.readouterr().out
+
+
+def test_evaluate_measures_the_training_photos_too(script, model_folder, drawn_root, capsys):
+    script("evaluate.py", model_folder, "--data", drawn_root, "--split", "train")
+    assert "of 24)" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_photos_of_other_classes(script, model_folder, tmp_path):
+    for split in ("train", "val"):
+        for name in ("cats", "dogs"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / name / "a.png")
+    error = error_of(script, "evaluate.py", model_folder, "--data", tmp_path / "pets")
+    assert "cats, dogs, the model ants, bees" in error
+
+
+def test_a_model_that_is_not_there_is_one_clear_line(script, drawn_root):
+    for name, words in (("predict.py", [drawn_root]), ("evaluate.py", ["--data", drawn_root])):
+        assert "expected a model folder, or a Hub id" in error_of(script, name, "/nowhere", *words)
