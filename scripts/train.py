@@ -124,6 +124,8 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
         photos = data.read_folder(root, seed=arguments.seed)
         weights, no_weights = choose_weights(arguments.weights, arguments.arch)
     recipe = changed(training.RECIPES[arguments.recipe], arguments)
+    if weights.state is None:  # random weights bring no BatchNorm statistics that would be worth keeping
+        recipe = replace(recipe, batch_norm="adapting")
     notices = tuple(notice for notice in (no_photos, no_weights) if notice)
     return Job(arguments, process, photos, weights, recipe, notices)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from antbee import Classifier, data, model
 from antbee.drawn import write_drawn_set
@@ -33,14 +33,16 @@ FILES = {
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
-    """Six pictures of each class to learn from, two to check with."""
+    """Four pictures of each class to learn from, two to check with; beside them weights that know nothing."""
     root = tmp_path_factory.mktemp("tiny") / "pictures"
-    return write_drawn_set(root, train={"ants": 6, "bees": 6}, val={"ants": 2, "bees": 2}, longest_side=96)
+    network = model.build_network("resnet18", 1000, model.StartingWeights("random"), seed=5)
+    save_file(network.state_dict(), root.parent / "untrained.safetensors")
+    return write_drawn_set(root, train={"ants": 4, "bees": 4}, val={"ants": 2, "bees": 2}, longest_side=96)
 
 
 def flags(root, output, *more):
-    words = ["--data", root, "--weights", "random", "--device", "cpu", "--output", output, "--batch-size", 4, *more]
-    return [str(word) for word in words]
+    start = ["--data", root, "--weights", root.parent / "untrained.safetensors", "--device", "cpu"]
+    return [str(word) for word in [*start, "--output", output, "--batch-size", 4, *more]]
 
 
 @pytest.fixture
@@ -108,8 +110,8 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
     assert files_of(output / mode) == FILES
     config = Classifier.from_pretrained(output / mode, device="cpu").config
     assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
-    assert config.data["train"] == {"ants": 6, "bees": 6}
-    assert config.weights["name"] == "random"
+    assert config.data["train"] == {"ants": 4, "bees": 4}
+    assert config.weights["name"] == "untrained.safetensors"
     metrics, history = config.metrics, json.loads((output / mode / "history.json").read_text())
     assert metrics["parameters"] == {"total": 11_177_538, "trainable": trainable}
     assert [record["epoch"] for record in history] == [1, 2, 3]
@@ -122,8 +124,8 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
 
 def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run, tiny_root):
     output, printed = whole_run
-    assert "6 train, 2 val" in printed
-    assert "weights: random" in printed
+    assert "4 train, 2 val" in printed
+    assert "weights: untrained.safetensors" in printed
     assert printed.count("epoch  3") == 2
     for mode, trainable in (("frozen", "1,026"), ("finetune", "11,177,538")):
         assert re.search(rf"^{mode} +{trainable} .*% to .*% .* of 3", printed, re.MULTILINE)
@@ -161,11 +163,25 @@ def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, 
     counts = {"ants": 3, "bees": 3}
     root = write_drawn_set(tmp_path / "pictures", train=counts, val=counts, longest_side=64)
     (root / "train" / "ants" / "imageNotFound.gif").write_bytes(b"GIF89a")
-    train(*flags(root, tmp_path / "out", "--epochs", 1, "--mode", "frozen"))
+    train(*flags(root, tmp_path / "out", "--epochs", 1, "--mode", "frozen", "--weights", "random"))
     assert "train/ants/imageNotFound.gif" in capsys.readouterr().out
     (skipped,) = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config.data["skipped"]
     assert skipped["file"] == "train/ants/imageNotFound.gif"
     assert "imageNotFound.gif" in (tmp_path / "out" / "frozen" / "README.md").read_text()
+
+
+def test_random_weights_have_no_batch_norm_statistics_worth_keeping_while_a_files_are_kept(
+    whole_run, train, tiny_root, tmp_path
+):
+    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--weights", "random"))
+    at_the_start = torch.zeros(64)
+    for output, mode, kept in (
+        (tmp_path, "frozen", True),
+        (tmp_path, "finetune", False),
+        (whole_run[0], "finetune", True),
+    ):
+        statistics = load_file(output / mode / "model.safetensors")["bn1.running_mean"]
+        assert torch.equal(statistics, at_the_start) == kept
 
 
 def test_the_tutorial_recipe_runs_with_its_own_preprocessing(train, tiny_root, tmp_path):
@@ -189,15 +205,16 @@ def run_until(words, line):
     raise AssertionError(process.stderr.read())
 
 
-@pytest.mark.parametrize("line", ["frozen epoch  2", "finetune epoch  2"])
-def test_a_killed_run_is_resumed_to_the_very_weights_of_one_never_killed(whole_run, tiny_root, tmp_path, line):
+def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_killed(whole_run, tiny_root, tmp_path):
     words = flags(tiny_root, tmp_path, "--epochs", 3)
-    process = run_until(words, line)
-    process.send_signal(signal.SIGKILL)
-    finished(process)
-    code, out, err = finished(child(*words, "--resume"))
+    for line, resume in (("frozen epoch  2", []), ("finetune epoch  2", ["--resume"])):
+        process = run_until([*words, *resume], line)
+        process.send_signal(signal.SIGKILL)
+        finished(process)
+    code, printed, err = finished(child(*words, "--resume"))
     assert code == 0, err
-    assert f"{line.split()[0]}\n  epoch  1" not in out
+    assert "frozen: finished before" in printed
+    assert "epoch  1" not in printed
     for mode in ("frozen", "finetune"):
         resumed, whole = (folder / mode / "model.safetensors" for folder in (tmp_path, whole_run[0]))
         assert resumed.read_bytes() == whole.read_bytes()
