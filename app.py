@@ -43,9 +43,10 @@ def main() -> None:
 
 
 def models_in(outputs: Path) -> list[Path]:
-    """The model folders that training wrote, without those it put aside."""
-    configs = outputs.glob(f"[!.]*/{CONFIG_FILE}")
-    return sorted(path.parent for path in configs if not path.parent.name.endswith(".previous"))
+    """The model folders that training wrote, in its order, without those it put aside."""
+    folders = [path.parent for path in outputs.glob(f"[!.]*/{CONFIG_FILE}")]
+    shown = [folder for folder in folders if not folder.name.endswith(".previous")]
+    return sorted(shown, key=lambda folder: (folder.name != "frozen", folder.name))
 
 
 def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:

@@ -34,11 +34,12 @@ python app.py
 CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"), ("#d55e00", "#f0b48c"), ("#0072b2", "#8cbfdf"))
 LARGEST_BATCH = 32  # photos; each model predicts them all when a batch is drawn
 MODE_SENTENCES = {
-    "frozen": "frozen: the backbone is a fixed feature extractor, only the head learned",
+    "frozen": "frozen: only the head learned",
     "finetune": "finetune: every weight learned",
 }
 STYLE = """
 .notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
+.notice .notice { border: 0; padding: 0; } /* Gradio gives the class to the block and to the text in it */
 """
 
 
@@ -337,8 +338,7 @@ def report_tab(models: Sequence[Shown]) -> None:
                     color_map=curve_colours(models),
                     tooltip="all",
                     label=f"Learning curves: {quantity}",
-                    height=400,
-                )
+                )  # of its own height: with one given, the front end cuts the legend off
     with gr.Row():
         for shown in models:
             if confusion := shown.config.metrics.get("confusion"):

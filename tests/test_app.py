@@ -30,7 +30,7 @@ def test_models_are_found_in_outputs_without_those_put_aside(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").touch()
     (tmp_path / ".checkpoints").mkdir()
-    assert [path.name for path in app.models_in(tmp_path)] == ["finetune", "frozen"]
+    assert [path.name for path in app.models_in(tmp_path)] == ["frozen", "finetune"]
     assert app.models_in(tmp_path / "nowhere") == []
 
 

@@ -171,6 +171,14 @@ def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path):
     )
 
 
+def test_a_real_weights_file_fills_the_backbone_and_leaves_its_thousand_classes_behind(standin_weights):
+    weights = load_starting_weights(str(standin_weights), "resnet18")
+    network = build_network("resnet18", 2, weights, seed=0)
+    assert weights.state["fc.weight"].shape == (1000, 512)
+    assert torch.equal(network.layer4[1].bn2.running_var, weights.state["layer4.1.bn2.running_var"])
+    assert network.fc.weight.shape == (2, 512)
+
+
 def test_a_missing_file_says_what_was_expected(tmp_path):
     text = complaint(load_starting_weights, str(tmp_path / "none.pth"), "resnet18")
     assert "expected imagenet, random, or a .safetensors or .pth file" in text
