@@ -1,6 +1,6 @@
 """The page: one function a tab. Handlers take and return plain data; the layout has no logic.
 
-Gradio is imported here and in app.py alone.
+Gradio is imported here alone.
 """
 
 import json
@@ -269,7 +269,7 @@ def batches_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Bl
 
     changes = [page.load, split.change, size.release, seed.change]
     gr.on(changes, fill, [split, size, seed], places, api_visibility="private")
-    new.click(lambda seed: seed + 1, seed, seed, api_visibility="private")
+    new.click(lambda seed: (seed or 0) + 1, seed, seed, api_visibility="private")
 
 
 def batch_handler(
