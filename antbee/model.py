@@ -195,21 +195,24 @@ def _imagenet_weights(architecture: str) -> StartingWeights:
     enum: WeightsEnum = get_model_weights(architecture)["IMAGENET1K_V1"]
     name = enum.url.rsplit("/", 1)[-1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    expected = name.partition("-")[2].partition(".")[0]  # the hash's beginning is part of the file's name
     if not path.is_file():
-        _download(enum.url, path)
-    # torch checks the hash in the file's name only while it downloads, and never that of a file already in its cache.
-    digest, expected = _sha256(path), name.partition("-")[2].partition(".")[0]
+        _download(enum.url, path, expected)
+    # torch checks it only while it downloads, and never that of a file already in its cache.
+    digest = _sha256(path)
     if not digest.startswith(expected):
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}, expected {expected}): delete it and try again")
     return StartingWeights("imagenet", _read_tensors(path), digest, base_model=f"timm/{architecture}.tv_in1k")
 
 
-def _download(url: str, path: Path) -> None:
+def _download(url: str, path: Path, expected: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(url, str(path))  # to a temporary name, then renamed
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=expected)  # to a temporary name, then renamed
     except OSError as error:
         raise WeightsUnreachableError(f"{url} can't be reached ({getattr(error, 'reason', error)})") from error
+    except RuntimeError as error:  # what arrived has another hash
+        raise WeightsUnreachableError(f"the download of {url} was cut off or changed ({error}): try again") from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

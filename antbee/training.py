@@ -500,7 +500,7 @@ def _learn(
         # The mean over the whole batch, whatever share of it this process has: gradients are averaged over processes.
         (loss * process.count / len(batch)).backward()
         optimiser.step()
-        correct = (logits.detach().argmax(1) == labels).sum()
+        correct = (logits.detach().argmax(1) == labels).sum(dtype=loss.dtype)
         totals += torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
     loss_sum, correct_sum, count = process.total(totals).tolist()
     if not math.isfinite(loss_sum):

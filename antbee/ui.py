@@ -32,6 +32,7 @@ python app.py
 """
 # Told apart with every kind of colour vision; of each model, validation and training.
 CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"), ("#d55e00", "#f0b48c"), ("#0072b2", "#8cbfdf"))
+LARGEST_SEED = 999_999  # what the browser sends must fit into the numbers it is sent back in
 LARGEST_BATCH = 32  # photos; each model predicts them all when a batch is drawn
 MODE_SENTENCES = {
     "frozen": "frozen: only the head learned",
@@ -252,7 +253,7 @@ def batches_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Bl
     with gr.Row():
         split = gr.Radio(["train", "val"], value="train", label="Split")
         size = gr.Slider(4, LARGEST_BATCH, value=8, step=4, label="Batch size")
-        seed = gr.Number(0, precision=0, label="Seed")
+        seed = gr.Number(0, precision=0, minimum=0, maximum=LARGEST_SEED, label="Seed")
         new = gr.Button("New batch", variant="primary")
     places: list[gr.components.Component] = []
     for _ in range(max(1, len(models))):
@@ -269,7 +270,7 @@ def batches_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Bl
 
     changes = [page.load, split.change, size.release, seed.change]
     gr.on(changes, fill, [split, size, seed], places, api_visibility="private")
-    new.click(lambda seed: (seed or 0) + 1, seed, seed, api_visibility="private")
+    new.click(lambda seed: ((seed or 0) + 1) % (LARGEST_SEED + 1), seed, seed, api_visibility="private")
 
 
 def batch_handler(

@@ -1,5 +1,6 @@
 """The network: what is backbone and head, what learns, where its starting weights come from."""
 
+import io
 import pickle
 import urllib.error
 from pathlib import Path
@@ -203,12 +204,23 @@ def test_a_planted_file_in_torchs_cache_is_refused_by_its_hash(weight_cache):
 
 
 def test_unreachable_imagenet_weights_are_told_from_unusable_ones(weight_cache, monkeypatch):
-    def refuse(url, path):
+    def refuse(url, path, hash_prefix):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(model.WeightsUnreachableError, match=r"resnet34-b627a593\.pth can't be reached \(no route"):
         load_starting_weights("imagenet", "resnet34")
+    assert list(weight_cache.iterdir()) == []
+
+
+def test_a_cut_download_of_imagenet_weights_never_counts_as_complete(weight_cache, monkeypatch):
+    body = io.BytesIO(b"half of the file")
+    body.headers = {"Content-Length": "1000"}
+    body.info = lambda: body
+    body.get_all = lambda name: [body.headers[name]] if name in body.headers else []
+    monkeypatch.setattr(torch.hub, "urlopen", lambda *arguments, **options: body)
+    with pytest.raises(model.WeightsUnreachableError, match="was cut off or changed"):
+        load_starting_weights("imagenet", "resnet18")
     assert list(weight_cache.iterdir()) == []
 
 
