@@ -55,8 +55,10 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
     Raises data.DataError where the folder named can't be used or has other classes than the models.
     """
     class_names = models[0].config.label_names if models else drawn.CLASSES
+    # Without a val/ folder the models' own seed draws the photos that they were checked with, and not trained on.
+    seed = (models[0].config.seed or 0) if models else 0
     if choice is not None:
-        photos = data.read_folder(choice)
+        photos = data.read_folder(choice, seed=seed)
         if models and photos.class_names != class_names:
             raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the model others")
         return photos
@@ -65,7 +67,7 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
     names = [shown.config.data.get("name") for shown in models]
     here = [ROOT / "data" / name for name in (*names, "hymenoptera_data") if name is not None]
     if found := [folder for folder in here if folder.is_dir()]:
-        return data.read_folder(found[0])
+        return data.read_folder(found[0], seed=seed)
     counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
     return data.read_folder(drawn.write_drawn_set(workshop / "drawn", train=counts, val=counts))
 

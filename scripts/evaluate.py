@@ -32,7 +32,9 @@ def main() -> None:
     arguments = parse_arguments()
     classifier = Classifier.from_pretrained(arguments.model)
     names = classifier.config.label_names
-    photos = data.read_folder(arguments.data or ROOT / "data" / str(classifier.config.data.get("name")))
+    root = arguments.data or ROOT / "data" / str(classifier.config.data.get("name"))
+    # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
+    photos = data.read_folder(root, seed=classifier.config.seed or 0)
     if photos.class_names != names:
         raise data.DataError(
             f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(names)}: "

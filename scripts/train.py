@@ -12,6 +12,7 @@ Several processes train together under `torchrun --nproc-per-node N scripts/trai
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -385,7 +386,7 @@ def conclude(job: Job, configs: Sequence[ClassifierConfig]) -> None:
     job.say(f"(the best epoch is chosen on the {len(job.photos.val)} photos it is scored on; the last is not chosen)")
     job.say(box(job.notices))
     job.say(f"models    {job.arguments.output}")
-    job.say(" ".join(["see them  python app.py", *app_words(job.arguments)]))
+    job.say(f"see them  {shlex.join(['python', 'app.py', *app_words(job.arguments)])}")
 
 
 def app_words(arguments: argparse.Namespace) -> list[str]:

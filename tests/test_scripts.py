@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from antbee import Classifier, data, model
+import app
+from antbee import Classifier, data, model, ui
 from antbee.classifier import ClassifierConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +85,25 @@ def test_evaluate_measures_what_the_classifier_answers(script, model_folder, dra
     assert (result["correct"], result["count"], result["split"]) == (right, 16, "val")
     assert sum(map(sum, result["confusion"])) == 16
     assert f"({right} of 16)" in capsys.readouterr().out
+
+
+def test_a_folder_without_val_is_divided_as_it_was_in_the_models_training(script, drawn_root, tmp_path):
+    network = model.build_network("resnet18", 2, model.StartingWeights("random"), seed=0)
+    config = ClassifierConfig("resnet18", ("ants", "bees"), seed=3)
+    Classifier(network, config).save_pretrained(tmp_path / "model")
+    seen = []
+    read = data.read_folder
+
+    def read_and_note(root, **options):
+        seen.append(read(root, **options))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "read_folder", read_and_note)
+        script("evaluate.py", tmp_path / "model", "--data", drawn_root / "train")
+        app.choose_photos(drawn_root / "train", ui.load_models([tmp_path / "model"]), tmp_path)
+    assert [photos.val for photos in seen] == [read(drawn_root / "train", seed=3).val] * 2
+    assert seen[0].val != read(drawn_root / "train", seed=0).val
 
 
 def test_evaluate_measures_the_training_photos_too(script, model_folder, drawn_root, capsys):
