@@ -62,12 +62,14 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
         if models and photos.class_names != class_names:
             raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the model others")
         return photos
+    names = [shown.config.data.get("name") for shown in models]
+    for name in (*names, "hymenoptera_data"):
+        if folder := data.folder_named(ROOT / "data", name):
+            photos = data.read_folder(folder, seed=seed)
+            if photos.class_names == class_names:
+                return photos
     if class_names != drawn.CLASSES:
         return None
-    names = [shown.config.data.get("name") for shown in models]
-    here = [ROOT / "data" / name for name in (*names, "hymenoptera_data") if name is not None]
-    if found := [folder for folder in here if folder.is_dir()]:
-        return data.read_folder(found[0], seed=seed)
     counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
     return data.read_folder(drawn.write_drawn_set(workshop / "drawn", train=counts, val=counts))
 

@@ -206,9 +206,7 @@ class Classifier:
         state = {name: tensor.contiguous().cpu() for name, tensor in self.network.state_dict().items()}
         # Through bytes, since save_file makes a file that only its owner can read, whatever the umask says.
         (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state, {"format": "pt"}))
-        (folder / CONFIG_FILE).write_text(
-            json.dumps(self.config.to_json(), indent=2, ensure_ascii=False) + "\n", "utf-8"
-        )
+        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_json(), indent=2) + "\n", "utf-8")
 
     @classmethod
     def from_pretrained(
@@ -244,7 +242,10 @@ def find_folder(
         return folder
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise ModelFolderError(f"no folder {source}: expected a model folder, or a Hub id such as user/name")
-    return hub.pull(str(source), revision=revision, token=token, local_files_only=local_files_only)
+    try:
+        return hub.pull(str(source), revision=revision, token=token, local_files_only=local_files_only)
+    except hub.HubError as error:
+        raise hub.HubError(f"There is no folder {source} here, and no such model from the Hub. {error}") from error
 
 
 def read_config(folder: Path) -> ClassifierConfig:

@@ -126,7 +126,7 @@ def open_photo(file: Path | BinaryIO) -> Image.Image:
         raise DataError(f"can't be opened ({error.strerror})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too large a photo ({error}): make it smaller") from error
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error) as error:
         raise DataError(f"damaged photo ({error})") from error
 
 
@@ -143,7 +143,7 @@ def _refuse_size(width: int, height: int) -> None:
 def _rgb(image: Image.Image) -> Image.Image:
     """The colours as a viewer shows them; Pillow alone clips 16-bit grey to white and uncovers what is transparent."""
     if image.mode.startswith("I"):
-        image = image.point(lambda value: value / 256).convert("L")
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -271,7 +271,8 @@ def _read_split(
             if digest is None:
                 reason = damage
             else:
-                digests[path] = digest
+                if not path.name.startswith("."):  # a desktop that leaves .DS_Store makes no other data set
+                    digests[path] = digest
                 reason = _outside_of_image_folder(path.relative_to(split_root), path in samples) or damage
             if reason:
                 skipped.append(Skipped(path.relative_to(root).as_posix(), reason))
@@ -469,6 +470,16 @@ def _unpack(archive: Path, target: Path) -> None:
     # zipfile meets damage with all of these: an unknown method, a password, a name or a place that can't be.
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise DownloadError(f"the downloaded archive can't be unpacked ({error}): try again") from error
+
+
+def folder_named(parent: Path, name: object) -> Path | None:
+    """The folder of that name in `parent`, if it is there; a name that leads out of `parent` is none.
+
+    Names come from models, and models from anybody.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        return None
+    return parent / name if (parent / name).is_dir() else None
 
 
 def drawn_folder(parent: Path) -> Path:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, HfApi
 
 REQUIRED_FILES = ("model.safetensors", "config.json", "README.md")
-REPOSITORY_FILES = (*REQUIRED_FILES, "history.json", "neighbours.safetensors", "figures/*.png")
+REPOSITORY_FILES = (*REQUIRED_FILES, "history.json", "figures/*.png")
 
 # Stands in a card for the repository's name, which is only known when the model is pushed.
 PLACEHOLDER = "your-name/model-name"

@@ -7,7 +7,11 @@ everything before `fc`; the head is `fc`, one linear layer on the pooled feature
 """
 
 import hashlib
+import http.client
 import pickle  # for the name of its error alone: nothing is ever unpickled
+import ssl
+import struct
+import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +36,9 @@ ARCHITECTURES = (
     "wide_resnet101_2",
 )
 HEAD = "fc."  # what the names of the head's tensors start with
+
+
+NO_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 
 class WeightsError(ValueError):
@@ -90,6 +97,8 @@ def _head_state(network: ResNet) -> dict[str, Tensor]:
 def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> None:
     """Fills every tensor of `network`; raises WeightsError, naming `source` and up to three misfits, if it can't."""
     own = network.state_dict()
+    # BatchNorm's step counters are in no file older than they are; nothing here reads them.
+    state = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")} | dict(state)
     misfits = [f"{name} is missing" for name in own if name not in state]
     misfits += [f"{name} is unknown" for name in state if name not in own]
     misfits += [
@@ -102,7 +111,7 @@ def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> 
         raise WeightsError(
             f"{source} don't fit this network: {'; '.join(misfits[:3])}{more}. Is it another architecture?"
         )
-    network.load_state_dict(dict(state))
+    network.load_state_dict(state)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -166,7 +175,10 @@ def choose_device(name: str) -> torch.device:
     here = ("cpu", accelerator.type) if accelerator else ("cpu",)
     if name.partition(":")[0] not in here:
         raise DeviceError(f"no device {name!r} here: this machine has {' and '.join(here)}; choose one, or auto")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"no device {name!r}: expected {' or '.join(here)}, or auto") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -209,7 +221,7 @@ def _download(url: str, path: Path, expected: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=expected)  # to a temporary name, then renamed
-    except OSError as error:
+    except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
         raise WeightsUnreachableError(f"{url} can't be reached ({getattr(error, 'reason', error)})") from error
     except RuntimeError as error:  # what arrived has another hash
         raise WeightsUnreachableError(f"the download of {url} was cut off or changed ({error}): try again") from error
@@ -220,7 +232,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    # What torch's reader meets in a file that is none of its own, found by feeding it such files.
+    except (SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, *NO_WEIGHTS) as error:
         reason = str(error).partition("\n")[0]
         raise WeightsError(
             f"{path} can't be read as weights ({reason}): expected .safetensors or a torchvision .pth"

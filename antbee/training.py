@@ -215,6 +215,12 @@ class Process:
         torch.distributed.broadcast_object_list(box)
         return box[0]
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the first one's buffers: BatchNorm's statistics of different shares differ."""
+        if self.count > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
         """Lets the first process through, then one on every machine, then the rest.
@@ -363,9 +369,9 @@ class Checkpoint:
             return None
         try:
             content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, *model.NO_WEIGHTS) as error:
             raise TrainingError(f"{self.path} is damaged: delete it, or train without --resume") from error
-        if content["fingerprint"] != self.fingerprint:
+        if content.get("fingerprint") != self.fingerprint:
             raise TrainingError(
                 f"{self.path} is of a run with other photos, weights, recipe or seed: "
                 "repeat that run's flags, or train without --resume"
@@ -514,6 +520,7 @@ def _look(module: nn.Module, val: Examples, number: int, process: Process) -> tu
     """How good the weights are now, on the validation split."""
     started = time.perf_counter()
     module.eval()
+    process.share_buffers(module)  # what is scored is what is saved
     class_count = int(val.labels.max()) + 1  # every class has validation photos: `read_folder` sees to it
     logits = compute_rows(module, val, class_count, process, what=f"epoch {number}, validation").cpu()
     result = evaluation.score(logits, val.labels)
@@ -527,7 +534,7 @@ def _in_parallel(module: nn.Module, batch_norm: str, process: Process) -> nn.Mod
     devices = [process.device] if process.device.type == "cuda" else None
     if batch_norm == "adapting" and devices:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # statistics of the whole batch; not there for CPUs
-    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=batch_norm == "adapting")
+    return DistributedDataParallel(module, device_ids=devices)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,9 @@ def main() -> None:
     arguments = parse_arguments()
     classifier = Classifier.from_pretrained(arguments.model)
     names = classifier.config.label_names
-    root = arguments.data or ROOT / "data" / str(classifier.config.data.get("name"))
+    root = arguments.data or data.folder_named(ROOT / "data", classifier.config.data.get("name"))
+    if root is None:
+        raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
     photos = data.read_folder(root, seed=classifier.config.seed or 0)
     if photos.class_names != names:
@@ -74,6 +76,7 @@ def measured(classifier: Classifier, split: data.Split) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
     try:
         main()
     except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:

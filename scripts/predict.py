@@ -7,6 +7,7 @@ speak for the answer.
 
 import argparse
 import csv
+import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -63,7 +64,10 @@ def photos_in(path: Path) -> list[Path]:
     """The file itself, or every photo below a folder."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    photos = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    if not photos:
+        raise data.DataError(f"{path} has no photo: expected files that end in {' '.join(IMG_EXTENSIONS)}")
+    return photos
 
 
 def opened(paths: Sequence[Path], unusable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
@@ -89,7 +93,10 @@ def explain(classifier: Classifier, path: Path, photo: Image.Image, folder: Path
     activation_map = explanation.activation_maps[explanation.prediction.label]
     box = classifier.config.preprocessing.crop_box(photo.width, photo.height)
     picture = figures.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
-    picture.save(folder / f"{path.resolve().parent.name}_{path.name}.png")
+    target = folder / f"{path.resolve().parent.name}_{path.name}.png"
+    if target.exists():  # of another photo of that name
+        target = target.with_stem(f"{target.stem}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}")
+    picture.save(target)
 
 
 def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Path, Prediction]]) -> None:
@@ -102,6 +109,7 @@ def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Pa
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
     try:
         main()
     except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:

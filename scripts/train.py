@@ -12,6 +12,7 @@ Several processes train together under `torchrun --nproc-per-node N scripts/trai
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,7 +60,9 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     how.add_argument("--epochs", type=positive(int), metavar="N", help="of each mode (default: the recipe's)")
     how.add_argument("--batch-size", type=positive(int), metavar="N", help="photos a step (default: the recipe's)")
     how.add_argument("--lr", type=positive(float), metavar="X", help="highest learning rate (default: the recipe's)")
-    how.add_argument("--seed", type=int, default=0, metavar="N", help="repeats a run on the same machine (default: 0)")
+    how.add_argument(
+        "--seed", type=count, default=0, metavar="N", help="repeats a run on the same machine (default: 0)"
+    )
     where = parser.add_argument_group("where it runs and what it writes")
     where.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
     where.add_argument("--workers", type=count, metavar="N", help="processes that decode photos (default: 4 with CUDA)")
@@ -73,17 +76,18 @@ def positive(number: Callable[[str], float]) -> Callable[[str], float]:
 
     def parse(text: str) -> float:
         value = number(text)
-        if not value > 0:  # also where it is "nan"
-            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        if not 0 < value < math.inf:  # also where it is "nan"
+            raise argparse.ArgumentTypeError(f"{text} is not a number above zero")
         return value
 
+    parse.__name__ = number.__name__  # what argparse calls it
     return parse
 
 
 def count(text: str) -> int:
     """A flag's type: a whole number, zero or more."""
-    if (value := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below zero")
+    if not 0 <= (value := int(text)) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {2**32 - 1}")
     return value
 
 
@@ -120,10 +124,16 @@ def main() -> None:
 
 def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
     """The photos, the starting weights and the recipe."""
-    with process.in_turn():
+    no_photos = no_weights = None
+    if process.is_first:  # it alone finds out whether there is a network, so that all go on with the same
         root, no_photos = choose_data(arguments.data)
-        photos = data.read_folder(root, seed=arguments.seed)
         weights, no_weights = choose_weights(arguments.weights, arguments.arch)
+    no_photos, no_weights = process.from_first((no_photos, no_weights))
+    with process.in_turn():
+        if not process.is_first:
+            root, _ = choose_data("drawn" if no_photos else arguments.data)
+            weights, _ = choose_weights("random" if no_weights else arguments.weights, arguments.arch)
+    photos = data.read_folder(root, seed=arguments.seed)
     recipe = changed(training.RECIPES[arguments.recipe], arguments)
     if weights.state is None:  # random weights bring no BatchNorm statistics that would be worth keeping
         recipe = replace(recipe, batch_norm="adapting")
@@ -416,6 +426,7 @@ def box(notices: Sequence[str], width: int = 100) -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
     try:
         main()
     except KeyboardInterrupt:

@@ -52,6 +52,13 @@ def test_drawn_pictures_are_shown_where_there_are_no_photos_of_ants_and_bees(tmp
     assert len(photos.val) == 2 * app.DRAWN_EXAMPLES
 
 
+@pytest.mark.parametrize("name", ["..", "/etc", "../secret", "", None, 3, ["x"]])
+def test_a_models_config_never_leads_out_of_the_data_folder(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret").mkdir()
+    assert data.folder_named(tmp_path / "data", name) is None
+
+
 def test_no_pictures_are_made_up_for_other_classes(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "ROOT", tmp_path)
     models = ui.load_models([write_model(tmp_path / "model", ["cats", "dogs", "owls"])])

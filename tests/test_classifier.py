@@ -112,6 +112,12 @@ def test_any_number_of_classes_and_any_known_architecture_come_back(tmp_path):
     assert Classifier.from_pretrained(tmp_path, device="cpu").config == config
 
 
+def test_class_names_that_are_no_valid_unicode_come_back(tmp_path):
+    config = ClassifierConfig("resnet18", ("ants", os.fsdecode(b"b\xff")))
+    new_classifier(config).save_pretrained(tmp_path)
+    assert Classifier.from_pretrained(tmp_path, device="cpu").config == config
+
+
 # ---- loaded by others ------------------------------------------------------------------------------------------------
 
 

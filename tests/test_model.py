@@ -115,6 +115,13 @@ def test_a_backbone_that_does_not_fit_exactly_is_refused(change, words):
     assert words in text
 
 
+def test_weights_from_before_batch_norm_counted_its_steps_are_whole():
+    state = {name: tensor for name, tensor in state_of().items() if not name.endswith("num_batches_tracked")}
+    assert len(state) == 102
+    network = build_network("resnet18", 2, StartingWeights("old.pth", state), seed=0)
+    assert torch.equal(network.layer4[1].bn2.running_var, state["layer4.1.bn2.running_var"])
+
+
 def test_weights_of_another_architecture_name_three_misfits_and_count_the_rest():
     weights = StartingWeights("large.pth", state_of("resnet34"))
     text = complaint(lambda: build_network("resnet18", 2, weights, seed=0))
@@ -156,7 +163,14 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.pth", b""), ("a.pth", b"<html>"), ("a.safetensors", b""), ("a.safetensors", b"\xff" * 99)]
+    ("name", "content"),
+    [
+        ("a.pth", b""),
+        ("a.pth", b"<html>"),
+        ("a.pth", b"hello world"),
+        ("a.safetensors", b""),
+        ("a.safetensors", b"\xff" * 99),
+    ],
 )
 def test_a_file_without_weights_is_refused_by_name(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -253,8 +267,8 @@ def test_auto_is_the_accelerator_where_there_is_one(monkeypatch):
     assert model.choose_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "abacus", ""])
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "abacus", "", "cpu:abc"])
 def test_a_device_that_is_not_here_is_named_with_those_that_are(monkeypatch, name):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
-    with pytest.raises(model.DeviceError, match=f"no device '{name}' here: this machine has cpu"):
+    with pytest.raises(model.DeviceError, match=f"no device '{name}'.*cpu"):
         model.choose_device(name)

@@ -151,6 +151,20 @@ def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(whole_ru
     assert weights[0] == weights[1]
 
 
+def test_the_head_that_fast_fine_tuning_starts_from_is_the_frozen_modes(
+    script, train, tiny_root, tmp_path, monkeypatch
+):
+    heads, train_finetune = [], script.training.train_finetune
+
+    def note_and_train(network, run, checkpoint):
+        heads.append(network.fc.weight.detach().clone())
+        return train_finetune(network, run, checkpoint)
+
+    monkeypatch.setattr(script.training, "train_finetune", note_and_train)
+    train(*flags(tiny_root, tmp_path, "--epochs", 1))
+    assert torch.equal(heads[0], load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"])
+
+
 def test_a_second_run_keeps_the_older_model_and_says_where(train, tiny_root, tmp_path, capsys):
     for seed in (0, 1):
         train(*flags(tiny_root, tmp_path, "--epochs", 1, "--mode", "frozen", "--seed", seed))
@@ -317,7 +331,16 @@ def test_what_can_not_be_used_ends_with_one_line_and_status_1(tiny_root, words, 
 
 
 @pytest.mark.parametrize(
-    "words", [["--epochs", "0"], ["--lr", "nan"], ["--workers", "-1"], ["--arch", "vgg11"], ["--mode", "all"], ["--x"]]
+    "words",
+    [
+        ["--epochs", "0"],
+        ["--lr", "nan"],
+        ["--workers", "-1"],
+        ["--seed", "9" * 20],
+        ["--arch", "vgg11"],
+        ["--mode", "all"],
+        ["--x"],
+    ],
 )
 def test_a_wrong_flag_ends_with_status_2(script, words, capsys):
     with pytest.raises(SystemExit) as ended:
