@@ -1,153 +1,46 @@
-"""Folders of photos in, image tensors out: which photos there are, and what the network sees of each.
+"""Folders of photos in, batches of images out: which photos there are, and how they get to the network.
 
 A data folder is what `torchvision.datasets.ImageFolder` reads, twice: `train/` and `val/`, each with one folder a
-class. Everything here is decided once for the whole run: one class list, one `Preprocessing`, one list of the files
-that could not be used.
+class. Everything here is decided once for the whole run: one class list, one list of the files that could not be used.
 """
 
 import hashlib
 import http.client
 import io
-import math
 import os
+import random
 import shutil
 import struct
+import threading
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms import ToTensor, v2
-from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from antbee.drawn import write_drawn_set
+from antbee.images import Augmentation, DataError, Place, Preprocessing, open_photo, pixels_of
 
 HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 # Of the list "SHA-256, two spaces, path", one line a file, sorted by path: 398 files (see `folder_digest`).
 HYMENOPTERA_DIGEST = "b0e3506710bc375be5996e1c9b29818c80cdfc19bcc324e560091da6690149ec"
-# Decided by content, never by a file's name; a short list keeps rarely tested decoders out of reach.
-PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
-# A few kilobytes can unpack to gigabytes, and so can a sliver of a photo whose shorter side is enlarged to 256 pixels.
-LARGEST_PHOTO = 60_000_000  # pixels
-THINNEST_PHOTO = 40  # longer side : shorter side
 HIDDEN = (".", "__")  # how the names of folders begin that tools leave behind: .ipynb_checkpoints, __MACOSX
 LAYOUT = "expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, with two classes or more"
 
 
-class DataError(ValueError):
-    """A data folder or a photo can't be used; the message says which, why, and what to do."""
-
-
 class DownloadError(DataError):
     """The default photos could not be fetched from the network."""
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# One photo, as the network sees it
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What happens to a photo before the network: the same in training, evaluation, scripts and page.
-
-    It travels in `config.json` in timm's terms and rebuilds the same transforms wherever the model goes.
-    """
-
-    crop: int = 224  # pixels a side of the square the network sees
-    crop_pct: float = 0.875  # of the resized photo's shorter side that the crop keeps
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # per channel, of pixels in 0..1
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-    @property
-    def resize(self) -> int:
-        """Pixels of the shorter side before the centre crop; timm's rounding, so that both see the same pixels."""
-        return math.floor(self.crop / self.crop_pct)
-
-    def evaluation(self) -> v2.Compose:
-        """PIL RGB photo -> float32 (3, crop, crop), normalised: resize, centre crop, no randomness."""
-        return v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.crop), *self._to_tensor()])
-
-    def augmentation(self, smallest_crop: float) -> v2.Compose:
-        """PIL RGB photo -> float32 (3, crop, crop), normalised: a random crop and a random mirror image.
-
-        `smallest_crop` is the least share of the photo's area that a crop may keep.
-        """
-        crop = v2.RandomResizedCrop(self.crop, scale=(smallest_crop, 1.0))
-        return v2.Compose([crop, v2.RandomHorizontalFlip(), *self._to_tensor()])
-
-    def _to_tensor(self) -> list[Callable[[Any], Tensor]]:
-        # Resizing happened on the PIL image: torchvision's tensor resize differs from it by a shade or two. And
-        # v2.ToDtype multiplies by 1 / 255 where torchvision's own preset for the ImageNet weights, and timm, divide.
-        return [ToTensor(), v2.Normalize(self.mean, self.std)]
-
-    def unnormalise(self, images: Tensor) -> Tensor:
-        """Normalised float images (..., 3, H, W) -> the same in 0..1, to be looked at."""
-        mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
-        return (images * std + mean).clamp(0, 1)
-
-    def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom of the evaluation crop, in the pixels of a photo of `width` x `height`."""
-        side = min(width, height) * self.crop / self.resize
-        left, top = (width - side) / 2, (height - side) / 2
-        return left, top, left + side, top + side
-
-    def cropped(self, photo: Image.Image) -> Image.Image:
-        """The crop that `evaluation` feeds to the network, as an RGB picture of crop x crop pixels."""
-        return functional.center_crop(functional.resize(photo, [self.resize]), [self.crop])
-
-
-def open_photo(file: Path | BinaryIO) -> Image.Image:
-    """The photo, fully decoded, in RGB and turned upright by its EXIF orientation.
-
-    Raises DataError where the file is no photo, is cut short, is too large, or is of a kind that is not read here.
-    """
-    try:
-        with Image.open(file, formats=PHOTO_FORMATS) as image:
-            _refuse_size(*image.size)
-            return _rgb(ImageOps.exif_transpose(image))
-    except DataError:
-        raise
-    except UnidentifiedImageError as error:
-        raise DataError(f"not a photo that can be read (expected {', '.join(PHOTO_FORMATS)})") from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise DataError(f"can't be opened ({error.strerror})") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"too large a photo ({error}): make it smaller") from error
-    except (OSError, ValueError, TypeError, SyntaxError, struct.error) as error:
-        raise DataError(f"damaged photo ({error})") from error
-
-
-def _refuse_size(width: int, height: int) -> None:
-    if width * height > LARGEST_PHOTO:
-        limit = f"at most {LARGEST_PHOTO // 1_000_000} megapixels are read"
-        raise DataError(f"too large a photo ({width} x {height} pixels, {limit}): make it smaller")
-    if max(width, height) > THINNEST_PHOTO * min(width, height):
-        raise DataError(
-            f"too thin a photo ({width} x {height} pixels, at most {THINNEST_PHOTO} : 1 is read): crop it first"
-        )
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """The colours as a viewer shows them; Pillow alone clips 16-bit grey to white and uncovers what is transparent."""
-    if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -346,54 +239,99 @@ def _digest_of(digests: dict[str, str]) -> str:
 # Photos as batches
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How photos get to the network: a matter of time and memory alone, never of what the network sees."""
+
+    device: torch.device = torch.device("cpu")  # where the images are wanted
+    layout: torch.memory_format = torch.contiguous_format  # of the images
+    workers: int = 1  # threads that decode and crop; Pillow lets them run beside each other
+    ahead: int = 0  # batches prepared while the network computes: 0 where it needs the same cores
+    memory: int = (
+        512 * 2**20
+    )  # bytes of decoded pictures that are kept for the next epoch; what is beyond is read again
+
+
 class Photos:
-    """A split's photos as batches of tensors.
+    """A split's photos as batches of images: random crops with an `augmentation`, the evaluation's crop without one.
 
     A photo's random crop and mirror image hang on (seed, epoch, position) alone, so that a run repeats bit for bit,
-    goes on after an interruption as if there had been none, and does not change with the number of workers.
+    goes on after an interruption as if there had been none, and does not change with how the photos are loaded.
     """
 
-    def __init__(self, split: Split, transform: v2.Compose, *, seed: int = 0, workers: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation | None = None,
+        *,
+        seed: int = 0,
+        loading: Loading = Loading(),
+    ) -> None:
         self.split = split
-        self.transform = transform
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
         self.seed = seed
-        self.workers = workers
+        self.loading = loading
         self.labels = torch.tensor(split.labels)  # int64 (N,)
+        self._kept: dict[int, Image.Image] = {}
+        self._left = loading.memory
+        self._counting = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterable[tuple[Tensor, Tensor]]:
-        """For each batch of positions: float32 images (B, 3, H, W) and int64 labels (B,)."""
-        look = _Look(self.split, self.transform, self.seed, epoch)
-        return DataLoader(
-            look,
-            batch_sampler=[batch.tolist() for batch in positions],
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # workers' seeds are drawn from it, otherwise from torch's global one
-        )
+    def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch of positions: float32 images (B, 3, H, W) on the device wanted, and int64 labels (B,)."""
+        with ThreadPoolExecutor(self.loading.workers) as pool:
+            begun: deque[tuple[Tensor, list[Future[Image.Image]]]] = deque()
+            for batch in positions:
+                begun.append((batch, [pool.submit(self.crop, position, epoch) for position in batch.tolist()]))
+                if len(begun) > self.loading.ahead:
+                    yield self._finished(*begun.popleft())
+            while begun:
+                yield self._finished(*begun.popleft())
 
+    def _finished(self, batch: Tensor, crops: Sequence[Future[Image.Image]]) -> tuple[Tensor, Tensor]:
+        pixels = pixels_of([crop.result() for crop in crops]).contiguous(memory_format=self.loading.layout)
+        if self.loading.device.type == "cuda":
+            pixels = pixels.pin_memory()  # otherwise the copy would wait for the step before it
+        pixels = pixels.to(self.loading.device, non_blocking=True)  # as bytes: a quarter of what floats take
+        return self.preprocessing.normalise(pixels), self.labels[batch]
 
-@dataclass(frozen=True)
-class _Look(Dataset[tuple[Tensor, int]]):
-    """One epoch's look at every photo."""
+    def crop(self, position: int, epoch: int) -> Image.Image:
+        """What the network sees of a photo in an epoch, as a picture."""
+        picture = self.picture(position)
+        if self.augmentation is None:
+            return picture
+        return self.place(position, picture.size, epoch).cut(picture, self.augmentation.size(epoch))
 
-    split: Split
-    transform: v2.Compose
-    seed: int
-    epoch: int
+    def picture(self, position: int) -> Image.Image:
+        """What is the same in every epoch: the photo to cut from, or the evaluation's crop. Kept as memory allows.
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        Raises DataError, naming the file, where it can't be read any more.
+        """
+        if (kept := self._kept.get(position)) is not None:
+            return kept
         path = self.split.paths[position]
         try:
-            photo = open_photo(path)
+            if self.augmentation is None:
+                picture = self.preprocessing.cropped(open_photo(path))
+            else:
+                picture = open_photo(path, shorter_side=self.augmentation.shorter_side)
         except DataError as error:
             raise DataError(f"{path} has changed since the folder was read: {error}") from error
-        # torchvision's transforms draw from torch's global generator: borrow it, and give it back as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derived_seed(self.seed, "look", self.epoch, position))
-            return self.transform(photo), self.split.labels[position]
+        size = 4 * picture.width * picture.height  # Pillow pads RGB to four bytes a pixel
+        with self._counting:
+            if size <= self._left:
+                self._left -= size
+                self._kept[position] = picture
+        return picture
+
+    def place(self, position: int, size: tuple[int, int], epoch: int) -> Place:
+        """The random crop of an epoch in a picture of `size`, width and height."""
+        assert self.augmentation is not None
+        return self.augmentation.place(*size, random.Random(derived_seed(self.seed, "look", epoch, position)))
 
 
 def derived_seed(*parts: int | str) -> int:

@@ -6,6 +6,7 @@ everything before `fc`; the head is `fc`, one linear layer on the pooled feature
     images (B, 3, H, W) -> feature map (B, C, H/32, W/32) -> features (B, C) -> logits (B, classes)
 """
 
+import copy
 import hashlib
 import http.client
 import pickle  # for the name of its error alone: nothing is ever unpickled
@@ -15,11 +16,13 @@ import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models import ResNet, WeightsEnum, get_model, get_model_weights
 
 # The torchvision networks whose head is called `fc` and whose backbone ends in one pooled feature map.
@@ -37,6 +40,9 @@ ARCHITECTURES = (
 )
 HEAD = "fc."  # what the names of the head's tensors start with
 
+
+Precision = Literal["float32", "bfloat16"]  # of the factors of convolutions; weights and losses stay float32
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 NO_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
@@ -139,6 +145,52 @@ def class_activation_map(head: nn.Linear, maps: Tensor, class_index: int) -> Ten
     class's logit. Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150.
     """
     return torch.einsum("c,...chw->...hw", head.weight[class_index], maps)
+
+
+def folded(network: ResNet) -> ResNet:
+    """A copy for answering alone: every BatchNorm folded into the convolution before it, in the fastest memory layout.
+
+    With fixed statistics BatchNorm scales and shifts each channel, and so can the convolution's own weights and bias
+    (https://docs.pytorch.org/tutorials/intermediate/custom_function_conv_bn_tutorial.html). Equal but for rounding.
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in network.modules():
+        layers = dict(module.named_children())
+        # A block's layers are called conv1, bn1, conv2, bn2, ...; its shortcut is a pair "0", "1".
+        names = [(name, name.replace("conv", "bn")) for name in layers if name.startswith("conv")]
+        if isinstance(module, nn.Sequential) and isinstance(layers.get("0"), nn.Conv2d):
+            names = [("0", "1")]
+        for convolution, norm in names:
+            setattr(module, convolution, fuse_conv_bn_eval(layers[convolution], layers[norm]))
+            setattr(module, norm, nn.Identity())
+    return network.to(memory_format=fastest_layout(network.fc.weight.device))
+
+
+def fastest_layout(device: torch.device) -> torch.memory_format:
+    """How images and convolutions' weights lie in memory: channels last on CPUs and on tensor cores."""
+    return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """ "auto" is bfloat16 where the device multiplies it faster than float32: not on CPUs that have to emulate it.
+
+    Raises DeviceError for a name that is none.
+    """
+    if name in PRECISIONS:
+        return name
+    if name != "auto":
+        raise DeviceError(f"no precision {name!r}: expected auto, {' or '.join(PRECISIONS)}")
+    if device.type == "cpu":
+        instructions = torch.cpu.get_capabilities()
+        faster = instructions.get("avx512_bf16") or instructions.get("amx_bf16")
+    else:
+        faster = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if faster else "float32"
+
+
+def multiplying_in(precision: Precision, device: torch.device) -> torch.autocast:
+    """A context in which convolutions and matrix products take their factors in `precision` and add up in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def freeze_backbone(network: ResNet) -> None:

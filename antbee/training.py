@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -26,7 +26,10 @@ from torchvision.models import ResNet
 from tqdm import tqdm
 
 from antbee import evaluation, model
-from antbee.data import Photos, Preprocessing, seeded_generator
+from antbee.data import Photos, seeded_generator
+from antbee.images import Augmentation, Preprocessing
+from antbee.model import Precision
+from antbee.resident import ResidentPhotos
 
 EVALUATION_BATCH = 64  # photos; without gradients a batch this size fits wherever training does
 
@@ -61,22 +64,44 @@ class Recipe:
     finetune: Schedule
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     smallest_crop: float = 0.08  # least share of a photo's area that a training crop keeps
+    shorter_side: int | None = None  # pixels to which larger photos are shrunk before training crops are cut from them
+    finetune_sizes: tuple[int, ...] = ()  # pixels a side of training crops, each for a like share of the epochs
     cached_views: int = 0  # frozen: random looks at each photo whose features are computed, once; 0 computes them anew
     head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
-    channels_last: bool = False  # memory format: the faster one on CPUs and on tensor cores, equal but for rounding
+    channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
+    precision: Literal["auto"] | Precision = "float32"  # learning alone; what is measured is measured in float32
 
     def schedule(self, mode: str) -> Schedule:
         """The schedule of a mode, "frozen" or "finetune"."""
         return self.frozen if mode == "frozen" else self.finetune
 
+    def augmentation(self, mode: str) -> Augmentation:
+        """What a mode learns from: random crops, in fine-tuning of a size that may grow with the epochs."""
+        sizes = (self.finetune_sizes if mode == "finetune" else ()) or (self.preprocessing.crop,)
+        epochs = self.schedule(mode).epochs
+        return Augmentation(
+            smallest_crop=self.smallest_crop,
+            sizes=tuple(sizes[math.ceil(epoch * len(sizes) / epochs) - 1] for epoch in range(1, epochs + 1)),
+            shorter_side=self.shorter_side,
+        )
+
     def flat(self, mode: str) -> dict[str, Any]:
         """One mode's part of the recipe, by name: what a config or a model card tells of it."""
         shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        return {"name": self.name, **asdict(self.schedule(mode)), **shared}
+        sizes = ", ".join(map(str, dict.fromkeys(self.augmentation(mode).sizes)))
+        return {"name": self.name, **asdict(self.schedule(mode)), "crop_sizes": sizes, **shared}
 
 
-_SHARED_SETTINGS = ("smallest_crop", "cached_views", "head_first", "batch_norm", "channels_last")
+_SHARED_SETTINGS = (
+    "smallest_crop",
+    "shorter_side",
+    "cached_views",
+    "head_first",
+    "batch_norm",
+    "channels_last",
+    "precision",
+)
 
 
 # The tutorial's two runs to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
@@ -95,9 +120,11 @@ FAST = Recipe(
     frozen=Schedule(epochs=20, batch_size=32, learning_rate=0.003, momentum=0.9, weight_decay=0.05),
     finetune=Schedule(epochs=5, batch_size=16, learning_rate=0.001, momentum=0.9, weight_decay=1e-4, warmup=1.0),
     smallest_crop=0.35,
+    shorter_side=448,
     cached_views=2,
     head_first=True,
     channels_last=True,
+    precision="auto",
 )
 RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}
 
@@ -191,6 +218,7 @@ class Process:
     rank: int = 0
     local_rank: int = 0  # among the processes on this machine
     count: int = 1
+    local_count: int = 1  # processes on this machine
 
     @property
     def is_first(self) -> bool:
@@ -249,7 +277,8 @@ def joined(device: torch.device) -> Iterator[Process]:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Process(device, torch.distributed.get_rank(), local_rank, torch.distributed.get_world_size())
+        rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        yield Process(device, rank, local_rank, count, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         torch.distributed.destroy_process_group()
 
@@ -279,12 +308,22 @@ class CachedFeatures:
     A frozen backbone would compute the same ones again in every epoch; processes compute shards and exchange them.
     """
 
-    def __init__(self, network: ResNet, photos: Photos, *, views: int, process: Process, what: str) -> None:
+    def __init__(
+        self,
+        network: ResNet,
+        photos: Photos | ResidentPhotos,
+        *,
+        views: int,
+        process: Process,
+        what: str,
+        precision: Precision = "float32",
+    ) -> None:
         self.network = network
         self.photos = photos
         self.views = views
         self.process = process
         self.what = what
+        self.precision = precision
         self.labels = photos.labels.repeat(views)  # int64 (looks x photos,)
 
     def __len__(self) -> int:
@@ -292,24 +331,26 @@ class CachedFeatures:
 
     @cached_property
     def features(self) -> Tensor:
-        """Float32 (looks x photos, C), look by look."""
-        self.network.eval()
+        """Float32 (looks x photos, C), look by look, on the process's device."""
+        network = model.folded(self.network)
+
+        def features_of(images: Tensor) -> Tensor:
+            with model.multiplying_in(self.precision, self.process.device):
+                return model.pooled(network, model.feature_map(network, images))
+
         width = self.network.fc.in_features
         looks = [
-            compute_rows(self._features, self.photos, width, self.process, epoch=view, what=self._progress(view))
+            compute_rows(features_of, self.photos, width, self.process, epoch=view, what=self._progress(view))
             for view in range(self.views)
         ]
-        return torch.cat(looks).cpu()
-
-    def _features(self, images: Tensor) -> Tensor:
-        return model.pooled(self.network, model.feature_map(self.network, images))
+        return torch.cat(looks)
 
     def _progress(self, view: int) -> str:
         return f"features for {self.what}" + (f", look {view + 1} of {self.views}" if self.views > 1 else "")
 
     def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterable[tuple[Tensor, Tensor]]:
         """For each batch of positions: features (B, C) and labels (B,); the same in every epoch."""
-        return [(self.features[batch], self.labels[batch]) for batch in positions]
+        return [(self.features[batch.to(self.features.device)], self.labels[batch]) for batch in positions]
 
 
 def compute_rows(
@@ -430,6 +471,8 @@ def fit(
     schedule: Schedule,
     *,
     batch_norm: str = "fixed",
+    precision: Precision = "float32",
+    compiled: bool = False,
     seed: int = 0,
     process: Process = Process(),
     checkpoint: Checkpoint | None = None,
@@ -451,10 +494,15 @@ def fit(
         optimiser.load_state_dict(saved["optimiser"])
         history, best = History.from_records(saved["history"]), _Best(**saved["best"])
     learner = _in_parallel(module, batch_norm, process)
+    if compiled:
+        learner = cast(
+            nn.Module, torch.compile(learner)
+        )  # around the module: what is measured and saved stays as it is
+    multiplying = model.multiplying_in(precision, process.device)
 
     for number in range(len(history.epochs) + 1, schedule.epochs + 1):
         set_learning(learner, batch_norm)
-        rate, learned = _learn(learner, optimiser, train, schedule, number, seed, process)
+        rate, learned = _learn(learner, optimiser, train, schedule, number, seed, process, multiplying)
         looked, val_logits = _look(module, val, number, process)
         history = History((*history.epochs, Epoch(number, rate, learned, looked)))
         if history.kept.number == number:
@@ -481,6 +529,7 @@ def _learn(
     number: int,
     seed: int,
     process: Process,
+    multiplying: contextlib.AbstractContextManager[Any],
 ) -> tuple[float, Phase]:
     """One epoch of gradient steps; gives its highest learning rate too."""
     started = time.perf_counter()
@@ -500,8 +549,9 @@ def _learn(
         for group in optimiser.param_groups:
             group["lr"] = rate
         labels = labels_here.to(process.device, non_blocking=True)
-        logits = learner(inputs.to(process.device, non_blocking=True))
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        with multiplying:
+            logits = learner(inputs.to(process.device, non_blocking=True))
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
         optimiser.zero_grad()
         # The mean over the whole batch, whatever share of it this process has: gradients are averaged over processes.
         (loss * process.count / len(batch)).backward()
@@ -546,10 +596,11 @@ class Run:
     """What both modes have in common: the recipe, the photos, the seed, and where it runs."""
 
     recipe: Recipe
-    train: Photos
-    val: Photos
+    train: Photos | ResidentPhotos
+    val: Photos | ResidentPhotos
     seed: int = 0
     process: Process = Process()
+    compiled: bool = False  # torch.compile for whole networks: minutes at first, faster steps then on some GPUs
     report: Callable[[Epoch], None] = lambda epoch: None
 
 
@@ -563,7 +614,8 @@ def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None
     views = run.recipe.cached_views
     if not views:
         return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
-    train = CachedFeatures(network, run.train, views=views, process=run.process, what="training")
+    precision = model.choose_precision(run.recipe.precision, run.process.device)
+    train = CachedFeatures(network, run.train, views=views, process=run.process, what="training", precision=precision)
     val = CachedFeatures(network, run.val, views=1, process=run.process, what="validation")
     return _fit_mode(network.fc, train, val, "frozen", run, checkpoint)
 
@@ -577,12 +629,15 @@ def train_finetune(network: ResNet, run: Run, checkpoint: Checkpoint | None = No
 def _fit_mode(
     module: nn.Module, train: Examples, val: Examples, mode: str, run: Run, checkpoint: Checkpoint | None
 ) -> Fitted:
+    whole = isinstance(module, ResNet)  # not the head alone, which is too small to be worth either
     return fit(
         module,
         train,
         val,
         run.recipe.schedule(mode),
         batch_norm=run.recipe.batch_norm,
+        precision=model.choose_precision(run.recipe.precision, run.process.device) if whole else "float32",
+        compiled=run.compiled and whole,
         seed=run.seed,
         process=run.process,
         checkpoint=checkpoint,

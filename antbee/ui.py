@@ -15,11 +15,11 @@ import pandas
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import Compose
 
 from antbee import figures
 from antbee.classifier import COMPARISON_COLUMNS, Classifier, ClassifierConfig, comparison, find_folder
-from antbee.data import DataError, PhotoFolder, Photos, Preprocessing, Split, open_photo, seeded_generator
+from antbee.data import PhotoFolder, Photos, seeded_generator
+from antbee.images import Augmentation, DataError, open_photo
 from antbee.training import FAST
 
 HOW_TO_TRAIN = """
@@ -279,14 +279,14 @@ def batch_handler(
     """Split, batch size and seed -> a label and a grid for each place on the tab; None where a place stays empty."""
     preprocessing = models[0].config.preprocessing if models else FAST.preprocessing
     smallest_crop = models[0].config.recipe.get("smallest_crop", 1.0) if models else FAST.smallest_crop
-    transforms = {"train": preprocessing.augmentation(smallest_crop), "val": preprocessing.evaluation()}
+    augmentations = {"train": Augmentation(smallest_crop, (preprocessing.crop,)), "val": None}
 
     def draw(split: str, size: int, seed: int) -> list[tuple[str, Image.Image | None]]:
         chosen = photos.train if split == "train" else photos.val
         positions = torch.randperm(len(chosen), generator=seeded_generator(seed, split))[:size]
         if split == "val" and models:
             return [(f"{shown.name}: val batch {seed}", answer_grid(shown, photos, positions)) for shown in models]
-        images = visible(chosen, transforms[split], preprocessing, positions, seed)
+        images = visible(Photos(chosen, preprocessing, augmentations[split], seed=seed), positions)
         names = [photos.class_names[chosen.labels[position]] for position in positions]
         picture = figures.grid([figures.Tile(image, name) for image, name in zip(images, names, strict=True)])
         return [(f"{split} batch {seed}", picture), *[("", None)] * (len(models) - 1)]
@@ -294,16 +294,15 @@ def batch_handler(
     return draw
 
 
-def visible(split: Split, transform: Compose, preprocessing: Preprocessing, positions: Tensor, seed: int) -> Tensor:
+def visible(photos: Photos, positions: Tensor) -> Tensor:
     """Photos as the network is given them, made visible again: float32 (B, 3, H, W) in 0..1."""
-    ((images, _),) = Photos(split, transform, seed=seed).batches([positions])
-    return preprocessing.unnormalise(images)
+    ((images, _),) = photos.batches([positions])
+    return photos.preprocessing.unnormalise(images)
 
 
 def answer_grid(shown: Shown, photos: PhotoFolder, positions: Tensor) -> Image.Image:
     """Validation photos with a model's answers, right or wrong, and the class each is really of."""
-    preprocessing = shown.config.preprocessing
-    images = visible(photos.val, preprocessing.evaluation(), preprocessing, positions, seed=0)
+    images = visible(Photos(photos.val, shown.config.preprocessing), positions)
     predictions = shown.classifier.predict([open_photo(photos.val.paths[position]) for position in positions])
     tiles = []
     for image, position, prediction in zip(images, positions, predictions, strict=True):

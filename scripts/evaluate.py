@@ -13,6 +13,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
 
+import torch
+
 from antbee import data, evaluation, hub, model, training
 from antbee.classifier import Classifier, ModelFolderError
 
@@ -59,11 +61,11 @@ def main() -> None:
 
 def measured(classifier: Classifier, split: data.Split) -> dict[str, Any]:
     """How good the classifier is on a split's photos."""
-    looks = data.Photos(split, classifier.config.preprocessing.evaluation())
+    loading = data.Loading(classifier.device, workers=torch.get_num_threads(), memory=0)
+    looks = data.Photos(split, classifier.config.preprocessing, loading=loading)
     process = training.Process(classifier.device)
-    logits = training.compute_rows(
-        classifier.network, looks, len(classifier.config.label_names), process, what="predicting"
-    ).cpu()
+    network = model.folded(classifier.network)
+    logits = training.compute_rows(network, looks, len(classifier.config.label_names), process, what="predicting").cpu()
     result = evaluation.score(logits, looks.labels)
     return {
         "count": result.count,

@@ -10,16 +10,19 @@ import csv
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
+import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from antbee import data, figures, hub, model
+from antbee import data, hub, images, model
 from antbee.classifier import Classifier, ModelFolderError, Prediction
 
 BATCH = 32  # photos predicted at once
@@ -42,12 +45,12 @@ def main() -> None:
     paths = [photo for path in arguments.paths for photo in photos_in(path)]
     unusable: list[str] = []
     answers: list[tuple[Path, Prediction]] = []
-    for batch in batched(opened(paths, unusable)):
-        predictions = classifier.predict([photo for _, photo in batch])
-        for (path, photo), prediction in zip(batch, predictions, strict=True):
-            answers.append((path, prediction))
-            if arguments.explain is not None:
-                explain(classifier, path, photo, arguments.explain)
+    for batch in batched(cropped(classifier, paths, unusable)):
+        predictions = classifier.predict_crops([crop for _, crop in batch])
+        answers += [(path, prediction) for (path, _), prediction in zip(batch, predictions, strict=True)]
+    if arguments.explain is not None:
+        for path, _ in tqdm(answers, "heat maps", leave=False, delay=0.5, disable=None):
+            explain(classifier, path, arguments.explain)
     if arguments.csv is None:
         for path, prediction in answers:
             print(f"{prediction.probabilities[prediction.label]:6.1%}  {prediction.label}  {path}")
@@ -70,25 +73,43 @@ def photos_in(path: Path) -> list[Path]:
     return photos
 
 
-def opened(paths: Sequence[Path], unusable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
-    """Each photo with its path; what can't be used is added to `unusable`."""
-    for path in tqdm(paths, "photos", leave=False, delay=0.5, disable=None):
+def cropped(classifier: Classifier, paths: Sequence[Path], unusable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """What the network sees of each photo, BATCH photos decoded beside each other; `unusable` takes what is none."""
+
+    def crop(path: Path) -> Image.Image | data.DataError:
         try:
-            yield path, data.open_photo(path)
+            return classifier.crop(images.open_photo(path))
         except data.DataError as error:
-            unusable.append(f"{path}: {error}")
+            return error
+
+    with (
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+        tqdm(paths, "photos", leave=False, delay=0.5, disable=None) as progress,
+    ):
+        for group in batched(progress):
+            for path, seen in zip(group, pool.map(crop, group), strict=True):
+                if isinstance(seen, data.DataError):
+                    unusable.append(f"{path}: {seen}")
+                else:
+                    yield path, seen
 
 
-def batched(photos: Iterable[tuple[Path, Image.Image]]) -> Iterator[list[tuple[Path, Image.Image]]]:
-    """The photos, BATCH at a time."""
-    photos = iter(photos)
-    while batch := list(islice(photos, BATCH)):
+Item = TypeVar("Item")
+
+
+def batched(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, BATCH at a time."""
+    items = iter(items)
+    while batch := list(islice(items, BATCH)):
         yield batch
 
 
-def explain(classifier: Classifier, path: Path, photo: Image.Image, folder: Path) -> None:
+def explain(classifier: Classifier, path: Path, folder: Path) -> None:
     """Writes the photo with its class activation map, named after its folder and itself."""
+    from antbee import figures  # matplotlib takes half a second to import
+
     folder.mkdir(parents=True, exist_ok=True)
+    photo = images.open_photo(path)
     explanation = classifier.explain(photo)
     activation_map = explanation.activation_maps[explanation.prediction.label]
     box = classifier.config.preprocessing.crop_box(photo.width, photo.height)

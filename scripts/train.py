@@ -13,6 +13,7 @@ Several processes train together under `torchrun --nproc-per-node N scripts/trai
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ from torch import Tensor
 from torchvision.models import ResNet
 
 import antbee
-from antbee import data, evaluation, figures, hub, model, training
+from antbee import data, evaluation, figures, hub, model, resident, training
 from antbee.classifier import (
     COMPARISON_COLUMNS,
     Classifier,
@@ -65,7 +66,14 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     where = parser.add_argument_group("where it runs and what it writes")
     where.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
-    where.add_argument("--workers", type=count, metavar="N", help="processes that decode photos (default: 4 with CUDA)")
+    where.add_argument(
+        "--precision",
+        choices=("auto", *model.PRECISIONS),
+        metavar="auto|float32|bfloat16",
+        help="default: the recipe's",
+    )
+    where.add_argument("--compile", action="store_true", help="torch.compile the network: on a GPU, for long runs")
+    where.add_argument("--workers", type=positive(int), metavar="N", help="threads that decode photos (default: cores)")
     where.add_argument("--output", type=Path, default=ROOT / "outputs", metavar="DIR", help="default: outputs/")
     where.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     return parser.parse_args(words)
@@ -135,6 +143,8 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
             weights, _ = choose_weights("random" if no_weights else arguments.weights, arguments.arch)
     photos = data.read_folder(root, seed=arguments.seed)
     recipe = changed(training.RECIPES[arguments.recipe], arguments)
+    precision = model.choose_precision(arguments.precision or recipe.precision, process.device)
+    recipe = replace(recipe, precision=precision)
     if weights.state is None:  # random weights bring no BatchNorm statistics that would be worth keeping
         recipe = replace(recipe, batch_norm="adapting")
     notices = tuple(notice for notice in (no_photos, no_weights) if notice)
@@ -210,24 +220,48 @@ def train_mode(
     network = network.to(job.process.device, memory_format=layout)
     train_the_mode = training.train_frozen if mode == "frozen" else training.train_finetune
     job.say(f"\n{mode}")
-    fitted = train_the_mode(network, run_of(job), checkpoint)
+    fitted = train_the_mode(network, run_of(job, mode), checkpoint)
     return Classifier(network, config_of(job, mode, network, fitted, checkpoint)), fitted.history
 
 
-def run_of(job: Job) -> training.Run:
-    """What both modes have in common."""
-    preprocessing, arguments = job.recipe.preprocessing, job.arguments
-    workers = arguments.workers
-    if workers is None:  # a GPU waits for photos; a CPU's own cores are busy enough
-        workers = 4 if job.process.device.type == "cuda" else 0
-    augmentation = preprocessing.augmentation(job.recipe.smallest_crop)
+def run_of(job: Job, mode: str) -> training.Run:
+    """What a mode learns from, is measured on, and how."""
+    loading, recipe, seed = loading_of(job), job.recipe, job.arguments.seed
+    photos = (
+        data.Photos(job.photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading),
+        data.Photos(job.photos.val, recipe.preprocessing, loading=loading),
+    )
+    train, val = map(resident.ResidentPhotos, photos) if is_resident(job) else photos
     return training.Run(
-        recipe=job.recipe,
-        train=data.Photos(job.photos.train, augmentation, seed=arguments.seed, workers=workers),
-        val=data.Photos(job.photos.val, preprocessing.evaluation(), workers=workers),
-        seed=arguments.seed,
+        recipe=recipe,
+        train=train,
+        val=val,
+        seed=seed,
         process=job.process,
+        compiled=job.arguments.compile,
         report=lambda epoch: job.say(epoch_line(epoch)),
+    )
+
+
+def is_resident(job: Job) -> bool:
+    """Whether the photos lie on the GPU all the time."""
+    splits = (job.photos.train, job.photos.val)
+    return job.process.device.type == "cuda" and all(resident.fits(len(split)) for split in splits)
+
+
+def loading_of(job: Job) -> data.Loading:
+    """Who decodes the photos, and where they are kept."""
+    device = job.process.device
+    workers = job.arguments.workers
+    if workers is None:  # on a GPU's machine all cores; a CPU's cores are the network's as soon as the photos are there
+        cores = max(1, (os.cpu_count() or 1) // job.process.local_count)
+        workers = cores if device.type == "cuda" else torch.get_num_threads()
+    return data.Loading(
+        device=device,
+        layout=torch.channels_last if job.recipe.channels_last else torch.contiguous_format,
+        workers=workers,
+        ahead=4 if device.type == "cuda" else 0,
+        **({"memory": 0} if is_resident(job) else {}),
     )
 
 
@@ -352,10 +386,12 @@ def write_model(job: Job, folder: Path, classifier: Classifier, history: trainin
 
 def sample_batch(job: Job) -> Image.Image:
     """The grid that shows what the network is trained on: augmented photos with their class names."""
-    photos = run_of(job).train
-    positions = training.shuffled_batches(len(photos), BATCH_FIGURE, job.arguments.seed, 1)[:1]
+    recipe, seed = job.recipe, job.arguments.seed
+    augmentation = replace(recipe.augmentation("frozen"), sizes=(recipe.preprocessing.crop,))
+    photos = data.Photos(job.photos.train, recipe.preprocessing, augmentation, seed=seed)
+    positions = training.shuffled_batches(len(photos), BATCH_FIGURE, seed, 1)[:1]
     ((images, labels),) = photos.batches(positions, epoch=1)
-    shown = job.recipe.preprocessing.unnormalise(images)
+    shown = recipe.preprocessing.unnormalise(images)
     titles = [job.photos.class_names[label] for label in labels]
     return figures.grid([figures.Tile(image, title) for image, title in zip(shown, titles, strict=True)])
 
@@ -379,7 +415,7 @@ def describe(job: Job) -> None:
         f"network   {job.arguments.arch}, weights: {job.weights.name}; a new head for {len(photos.class_names)} classes"
     )
     job.say(f"device    {device}" + (f", {what[device.type](device)}" if device.type in what else ""))
-    job.say(f"recipe    {job.recipe.name}, seed {job.arguments.seed}")
+    job.say(f"recipe    {job.recipe.name}, {job.recipe.precision}, seed {job.arguments.seed}")
 
 
 def epoch_line(epoch: training.Epoch) -> str:

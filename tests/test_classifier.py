@@ -14,8 +14,8 @@ from torchvision.models import resnet18
 
 from antbee import Classifier, classifier, model
 from antbee.classifier import ClassifierConfig, ModelFolderError, replacing
-from antbee.data import Preprocessing
 from antbee.drawn import draw
+from antbee.images import Preprocessing, pixels_of
 
 CONFIG = ClassifierConfig(
     architecture="resnet18",
@@ -122,14 +122,17 @@ def test_class_names_that_are_no_valid_unicode_come_back(tmp_path):
 
 
 def preprocessed(image):
-    return CONFIG.preprocessing.evaluation()(image)[None]
+    preprocessing = CONFIG.preprocessing
+    return preprocessing.normalise(pixels_of([preprocessing.cropped(image)]))
 
 
 def test_torchvision_loads_the_folder_with_equal_logits(folder):
     network = resnet18(num_classes=2).eval()
     network.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     with torch.inference_mode():
-        assert torch.equal(network(preprocessed(photo())), new_classifier().logits([photo()]))
+        torch.testing.assert_close(
+            network(preprocessed(photo())), new_classifier().logits([photo()]), rtol=0, atol=1e-5
+        )
 
 
 def test_timm_loads_the_folder_with_equal_preprocessing_and_logits(folder):

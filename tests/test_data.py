@@ -1,4 +1,4 @@
-"""A folder is read as it is, a photo is seen as the network should see it, and no download is half there."""
+"""A folder is read as it is, its photos come as batches however they are loaded, and no download is half there."""
 
 import dataclasses
 import hashlib
@@ -12,34 +12,31 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.models import ResNet18_Weights
 
 from antbee import data
 from antbee.data import (
     HYMENOPTERA_DIGEST,
-    DataError,
     DownloadError,
+    Loading,
     PhotoFolder,
     Photos,
-    Preprocessing,
     Split,
     derived_seed,
     drawn_folder,
     folder_digest,
     hymenoptera_folder,
-    open_photo,
     read_folder,
     seeded_generator,
 )
 from antbee.drawn import draw
+from antbee.images import Augmentation, DataError, Preprocessing, open_photo
 
 RED, GREY = (200, 30, 40), (120, 120, 120)
 
@@ -304,160 +301,10 @@ def test_the_real_photos_are_the_published_set(real_photos: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# One photo
-
-
-# Where a photo's top left corner belongs, by EXIF orientation: (right, bottom).
-CORNERS = {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}
-
-
-@pytest.mark.parametrize("orientation", CORNERS)
-def test_a_photo_is_turned_upright_by_its_exif_orientation(orientation: int) -> None:
-    photo = Image.new("RGB", (64, 32), GREY)
-    photo.paste(RED, (0, 0, 32, 16))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    upright = open_photo(io.BytesIO(encoded(photo, exif=exif, quality=95)))
-    assert upright.size == ((64, 32) if orientation < 5 else (32, 64))
-    right, bottom = CORNERS[orientation]
-    reds = np.asarray(upright)[:: upright.height - 1, :: upright.width - 1, 0]
-    assert np.argwhere(reds > 160).tolist() == [[bottom, right]]
-
-
-def test_broken_exif_data_does_not_make_a_photo_useless() -> None:
-    photo = encoded(Image.new("RGB", (8, 8), RED), exif=b"Exif\0\0 not EXIF at all")
-    assert open_photo(io.BytesIO(photo)).size == (8, 8)
-
-
-@pytest.mark.parametrize(
-    ("photo", "kind", "expected"),
-    [
-        (Image.new("L", (8, 8), 77), "PNG", (77, 77, 77)),
-        (Image.new("1", (8, 8), 1), "PNG", (255, 255, 255)),
-        (Image.new("RGB", (8, 8), (51, 102, 204)).convert("P"), "PNG", (51, 102, 204)),
-        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF", (255, 0, 0)),
-        (Image.fromarray(np.full((8, 8), 77 * 256, np.uint16)), "PNG", (77, 77, 77)),
-        (Image.fromarray(np.full((8, 8), 77 * 256, np.uint16)), "TIFF", (77, 77, 77)),
-        (Image.fromarray(np.full((8, 8), 77 * 256, np.int32)), "PPM", (77, 77, 77)),
-        (Image.new("RGBA", (8, 8), (*RED, 0)), "PNG", (255, 255, 255)),
-        (Image.new("RGBA", (8, 8), (*RED, 255)), "WEBP", RED),
-        (Image.new("LA", (8, 8), (10, 0)), "PNG", (255, 255, 255)),
-    ],
-)  # fmt: skip
-def test_every_kind_of_pixel_becomes_rgb_as_a_viewer_shows_it(
-    photo: Image.Image, kind: str, expected: tuple[int, int, int]
-) -> None:
-    options = {"lossless": True} if kind == "WEBP" else {}
-    image = open_photo(io.BytesIO(encoded(photo, kind, **options)))
-    assert (image.mode, image.getpixel((3, 3))) == ("RGB", expected)
-
-
-def test_a_transparent_colour_of_a_palette_is_white() -> None:
-    photo = Image.new("RGB", (8, 8), RED).convert("P")
-    content = encoded(photo, "PNG", transparency=photo.getpixel((0, 0)))
-    assert open_photo(io.BytesIO(content)).getpixel((0, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize("side", [7800, 10_000, 30_000])
-def test_a_photo_that_would_fill_the_memory_is_refused_before_it_is_decoded(side: int) -> None:
-    header = f"P6 {side} {side} 255\n".encode()
-    with pytest.raises(DataError, match=r"too large a photo .*make it smaller"):
-        open_photo(io.BytesIO(header + bytes(100)))
-
-
-def test_a_sliver_that_resizing_would_blow_up_is_refused() -> None:
-    with pytest.raises(DataError, match=r"too thin a photo \(1 x 500 pixels.*crop it first"):
-        open_photo(io.BytesIO(encoded(Image.new("RGB", (1, 500)))))
-    assert open_photo(io.BytesIO(encoded(Image.new("RGB", (1, 40))))).size == (1, 40)
-
-
-def test_a_photo_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
-    for path in (tmp_path / "gone.jpg", tmp_path):
-        with pytest.raises(DataError, match=r"can't be opened \((No such file|Is a directory)"):
-            open_photo(path)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What the network sees
-
-TUTORIAL = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-SIZES = [(320, 240), (240, 320), (256, 256), (130, 97), (700, 301), (224, 224), (40, 9)]
-
-
-def resized_photo(size: tuple[int, int]) -> Image.Image:
-    return draw("ants", 4, 320).resize(size)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_evaluation_sees_the_very_pixels_that_the_imagenet_weights_expect(size: tuple[int, int]) -> None:
-    photo = resized_photo(size)
-    expected = ResNet18_Weights.IMAGENET1K_V1.transforms()(photo)
-    found = Preprocessing().evaluation()(photo)
-    assert found.shape == (3, 224, 224)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected)
-
-
-def test_the_tutorials_normalisation_can_be_had_and_is_another_one() -> None:
-    photo = resized_photo((320, 240))
-    classic = transforms.Compose(
-        [
-            transforms.Resize(256),
-            transforms.CenterCrop(224),
-            transforms.ToTensor(),
-            transforms.Normalize([0.5] * 3, [0.25] * 3),
-        ]
-    )
-    found = TUTORIAL.evaluation()(photo)
-    assert torch.equal(found, classic(photo))
-    assert (found - Preprocessing().evaluation()(photo)).abs().mean() > 0.1
-
-
-@pytest.mark.parametrize("preprocessing", [Preprocessing(), TUTORIAL])
-@pytest.mark.parametrize("size", SIZES[:5])
-def test_unnormalise_gives_back_the_pixels_of_the_crop(preprocessing: Preprocessing, size: tuple[int, int]) -> None:
-    photo = resized_photo(size)
-    cropped = preprocessing.cropped(photo)
-    assert (cropped.size, cropped.mode) == ((224, 224), "RGB")
-    seen = preprocessing.unnormalise(preprocessing.evaluation()(photo)[None])[0]
-    assert torch.allclose(seen, torch.from_numpy(np.array(cropped)).permute(2, 0, 1) / 255, atol=1e-6)
-
-
-def test_unnormalised_pixels_stay_between_0_and_1() -> None:
-    seen = Preprocessing().unnormalise(torch.linspace(-9, 9, 2 * 3 * 4 * 4).view(2, 3, 4, 4))
-    assert (float(seen.min()), float(seen.max())) == (0, 1)
-
-
-@pytest.mark.parametrize("preprocessing", [Preprocessing(), Preprocessing(crop=128, crop_pct=0.95)])
-@pytest.mark.parametrize("size", [(300, 200), (200, 300), (256, 256), (640, 160)])
-def test_the_crop_box_says_where_the_crop_lies_in_the_photo(
-    preprocessing: Preprocessing, size: tuple[int, int]
-) -> None:
-    # Red says how far right, green how far down a pixel of the photo is.
-    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    photo = Image.fromarray(np.stack([x * 255 / size[0], y * 255 / size[1], 0 * x], axis=2).astype(np.uint8))
-    cropped = np.asarray(preprocessing.cropped(photo)).astype(float)
-    left, top, right, bottom = preprocessing.crop_box(*size)
-    places = [cropped[:, 0, 0], cropped[0, :, 1], cropped[:, -1, 0], cropped[-1, :, 1]]
-    edges = [place.mean() / 255 * side for place, side in zip(places, size * 2, strict=True)]
-    assert edges == pytest.approx([left, top, right, bottom], abs=max(2.0, max(size) / 128))
-
-
-@pytest.mark.parametrize(("crop", "crop_pct", "resize"), [(224, 0.875, 256), (160, 0.875, 182), (288, 0.95, 303)])
-def test_the_resized_side_is_rounded_down_as_timm_does(crop: int, crop_pct: float, resize: int) -> None:
-    preprocessing = Preprocessing(crop=crop, crop_pct=crop_pct)
-    assert preprocessing.resize == resize
-    assert preprocessing.evaluation()(resized_photo((320, 240))).shape == (3, crop, crop)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Photos as batches
 
 
-# Of machines with a single core, and of newer Pythons about threads that torch has started before the fork.
-worker_warnings = pytest.mark.filterwarnings(
-    "ignore:This DataLoader will create", "ignore:.*multi-threaded, use of fork:DeprecationWarning"
-)
+SMALL = Preprocessing(crop=32)
 
 
 def looks(photos: Photos, positions: Sequence[Sequence[int]], epoch: int = 0) -> dict[int, Tensor]:
@@ -472,9 +319,9 @@ def looks(photos: Photos, positions: Sequence[Sequence[int]], epoch: int = 0) ->
     return images
 
 
-def augmented(root: Path, *, seed: int = 0, workers: int = 0) -> Photos:
-    augmentation = Preprocessing(crop=32).augmentation(smallest_crop=0.08)
-    return Photos(read_folder(root).train, augmentation, seed=seed, workers=workers)
+def augmented(root: Path, *, seed: int = 0, **loading: Any) -> Photos:
+    augmentation = Augmentation(smallest_crop=0.08, sizes=(32,))
+    return Photos(read_folder(root).train, SMALL, augmentation, seed=seed, loading=Loading(**loading))
 
 
 def equal(one: dict[int, Tensor], other: dict[int, Tensor]) -> bool:
@@ -482,7 +329,7 @@ def equal(one: dict[int, Tensor], other: dict[int, Tensor]) -> bool:
 
 
 def test_batches_are_normalised_images_and_class_indices(drawn_root: Path) -> None:
-    photos = Photos(read_folder(drawn_root).val, Preprocessing(crop=32).evaluation())
+    photos = Photos(read_folder(drawn_root).val, SMALL)
     ((images, labels),) = photos.batches([torch.tensor([0, 15, 3])])
     assert (images.shape, images.dtype) == ((3, 3, 32, 32), torch.float32)
     assert (labels.tolist(), labels.dtype) == ([0, 1, 0], torch.int64)
@@ -505,46 +352,86 @@ def test_every_epoch_seed_and_position_has_a_look_of_its_own(drawn_root: Path) -
         assert not torch.equal(first[position], second[position])
         assert not torch.equal(first[position], other[position])
     same_photo = dataclasses.replace(photos.split, paths=photos.split.paths[:1] * 2, labels=(0, 0))
-    twice = looks(Photos(same_photo, photos.transform), [[0, 1]])
+    twice = looks(Photos(same_photo, SMALL, photos.augmentation), [[0, 1]])
     assert not torch.equal(twice[0], twice[1])
 
 
-@worker_warnings
-def test_two_workers_see_what_none_sees_in_the_same_order(drawn_root: Path) -> None:
-    positions = [[5, 0], [23, 7, 11], [2]]
-    assert equal(
-        looks(augmented(drawn_root), positions, epoch=2), looks(augmented(drawn_root, workers=2), positions, epoch=2)
-    )
+@pytest.mark.parametrize("loading", [{"workers": 3}, {"workers": 2, "ahead": 2}, {"memory": 0}, {"memory": 100_000}])
+def test_what_the_network_sees_does_not_hang_on_how_photos_are_loaded(
+    drawn_root: Path, loading: dict[str, int]
+) -> None:
+    positions = [[5, 0], [23, 7, 11], [2], [5]]
+    plain, other = augmented(drawn_root), augmented(drawn_root, **loading)
+    for epoch in (1, 2):
+        assert equal(looks(plain, positions, epoch), looks(other, positions, epoch))
 
 
-@worker_warnings
-@pytest.mark.parametrize("workers", [0, 1])
-def test_reading_photos_leaves_torchs_global_generator_as_it_was(drawn_root: Path, workers: int) -> None:
+def test_images_come_in_the_memory_layout_asked_for_with_equal_values(drawn_root: Path) -> None:
+    ((plain, _),) = augmented(drawn_root).batches([torch.tensor([0, 1])])
+    ((other, _),) = augmented(drawn_root, layout=torch.channels_last).batches([torch.tensor([0, 1])])
+    assert plain.is_contiguous()
+    assert other.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(plain, other)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(sizes=(32,))])
+def test_a_photo_is_decoded_once_where_memory_allows(
+    drawn_root: Path, monkeypatch: pytest.MonkeyPatch, augmentation: Augmentation | None
+) -> None:
+    opened: list[Path] = []
+
+    def open_and_note(path: Path, **options: Any) -> Image.Image:
+        opened.append(path)
+        return open_photo(path, **options)
+
+    monkeypatch.setattr(data, "open_photo", open_and_note)
+    split = read_folder(drawn_root).train
+    for memory, times in ((10**9, 1), (0, 3)):
+        opened.clear()
+        photos = Photos(split, SMALL, augmentation, loading=Loading(memory=memory))
+        for epoch in range(3):
+            looks(photos, [list(range(len(split)))], epoch)
+        assert sorted(opened) == sorted(split.paths * times)
+
+
+def test_kept_pictures_never_take_more_than_the_memory_allowed(drawn_root: Path) -> None:
+    split = read_folder(drawn_root).train
+    width, height = open_photo(split.paths[0]).size
+    photos = Photos(split, SMALL, Augmentation(sizes=(32,)), loading=Loading(workers=4, memory=5 * 4 * width * height))
+    looks(photos, [list(range(len(split)))])
+    kept = list(photos._kept.values())
+    assert 0 < len(kept) < len(split)
+    assert sum(4 * picture.width * picture.height for picture in kept) <= 5 * 4 * width * height
+
+
+def test_batches_are_begun_ahead_of_their_use_and_no_further(drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    crop = Photos.crop
+
+    def crop_and_note(self: Photos, position: int, epoch: int) -> Image.Image:
+        begun.append(position)
+        return crop(self, position, epoch)
+
+    monkeypatch.setattr(Photos, "crop", crop_and_note)
+    for ahead in (0, 2):
+        begun.clear()
+        batches = augmented(drawn_root, ahead=ahead).batches([torch.tensor([number]) for number in range(8)])
+        next(batches)
+        batches.close()
+        assert sorted(begun) == list(range(ahead + 1))
+
+
+def test_reading_photos_leaves_torchs_global_generator_as_it_was(drawn_root: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    looks(augmented(drawn_root, workers=workers), [[0, 1], [2]])
+    looks(augmented(drawn_root), [[0, 1], [2]])
     read_folder(drawn_root)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_augmentation_crops_as_small_as_asked_and_mirrors_half_of_the_time() -> None:
-    # Red rises from left to right, so a crop's range tells its width and the direction tells a mirror image.
-    gradient = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (256, 256, 3))
-    photo = Image.fromarray(np.ascontiguousarray(gradient))
-    augmentation = Preprocessing(crop=32).augmentation(smallest_crop=0.5)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        reds = torch.stack([Preprocessing().unnormalise(augmentation(photo))[0, 16] for _ in range(200)])
-    rises = reds[:, -1] - reds[:, 0]
-    assert 70 < int((rises > 0).sum()) < 130
-    # The narrowest crop allowed has half of the area and the shape 3:4: 0.61 of the width.
-    assert 0.55 < float(rises.abs().min()) < 0.75
-    assert float(rises.abs().max()) > 0.9
-
-
 def test_a_photo_that_vanished_since_is_named(tmp_path: Path) -> None:
     root = small_set(tmp_path)
-    photos = Photos(read_folder(root).train, Preprocessing(crop=8).evaluation())
+    photos = Photos(read_folder(root).train, Preprocessing(crop=8))
     (root / "train/ants/001.jpg").unlink()
     with pytest.raises(DataError, match=re.escape(str(root / "train/ants/001.jpg"))):
         looks(photos, [[0, 1]])

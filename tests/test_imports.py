@@ -18,10 +18,12 @@ ALLOWED = {
     "evaluation": set(),
     "figures": set(),
     "hub": set(),
-    "data": {"drawn"},
-    "training": {"data", "model", "evaluation"},
-    "classifier": {"data", "model", "hub"},
-    "ui": {"data", "model", "evaluation", "figures", "training", "classifier", "hub"},
+    "images": set(),
+    "data": {"drawn", "images"},
+    "resident": {"data", "images"},
+    "training": {"data", "images", "resident", "model", "evaluation"},
+    "classifier": {"images", "model", "hub"},
+    "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "hub"},
 }
 # Where alone a library may be imported.
 FENCES = {

@@ -54,6 +54,26 @@ def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit(architect
             torch.testing.assert_close(activation_map.mean((1, 2)) + network.fc.bias[index], logits[:, index])
 
 
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "wide_resnet50_2"])
+def test_a_folded_network_answers_as_the_whole_one_without_any_batch_norm(architecture):
+    network = build_network(architecture, 3, RANDOM, seed=0)
+    network.train()
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):  # random weights come with statistics that change nothing
+                layer.weight.uniform_(0.5, 1.5)
+                layer.bias.uniform_(-0.5, 0.5)
+        network(IMAGES)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    folded = model.folded(network)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(IMAGES), network.eval()(IMAGES), rtol=1e-3, atol=1e-4)
+        maps = model.feature_map(folded, IMAGES)
+        torch.testing.assert_close(folded.fc(model.pooled(folded, maps)), folded(IMAGES))
+    assert not [layer for layer in folded.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
 def test_frozen_leaves_the_head_alone_to_the_optimiser():
     network = build_network("resnet18", 2, RANDOM, seed=0)
     model.freeze_backbone(network)
@@ -272,3 +292,47 @@ def test_a_device_that_is_not_here_is_named_with_those_that_are(monkeypatch, nam
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     with pytest.raises(model.DeviceError, match=f"no device '{name}'.*cpu"):
         model.choose_device(name)
+
+
+# ---- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("instructions", "expected"),
+    [
+        ({}, "float32"),
+        ({"avx512_bf16": False}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_on_a_cpu_that_has_instructions_for_it_alone(monkeypatch, instructions, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert model.choose_precision("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("name", model.PRECISIONS)
+def test_a_precision_named_is_the_precision_taken(name):
+    assert model.choose_precision(name, torch.device("cpu")) == name
+
+
+def test_auto_is_float32_on_devices_that_are_not_known_to_be_faster():
+    assert model.choose_precision("auto", torch.device("mps")) == "float32"
+
+
+def test_an_unknown_precision_is_named_with_those_there_are():
+    with pytest.raises(model.DeviceError, match="no precision 'half': expected auto, float32 or bfloat16"):
+        model.choose_precision("half", torch.device("cpu"))
+
+
+def test_factors_are_rounded_only_where_bfloat16_is_asked_for():
+    layer = torch.nn.Linear(64, 64, bias=False)
+    inputs = torch.rand(4, 64)
+    with torch.no_grad():
+        exact = layer(inputs)
+        with model.multiplying_in("float32", torch.device("cpu")):
+            assert torch.equal(layer(inputs), exact)
+        with model.multiplying_in("bfloat16", torch.device("cpu")):
+            rounded = layer(inputs)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.02, atol=0.02)

@@ -1,5 +1,6 @@
 """The loop and the two modes: frozen is frozen, runs repeat, interrupted runs end as if they had never been."""
 
+import contextlib
 import math
 from dataclasses import replace
 
@@ -9,10 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from antbee import model, training
-from antbee.data import Photos, Preprocessing, read_folder
+from antbee.data import Loading, Photos, read_folder
 from antbee.training import FAST, TUTORIAL, Checkpoint, Epoch, History, Phase, Run, Schedule, TrainingError, fit
-
-SMALL = Preprocessing(crop=32)
 
 
 class Points:
@@ -45,14 +44,20 @@ def photos(drawn_root):
     return read_folder(drawn_root)
 
 
-def run_of(photos, recipe, *, seed=0, **options):
-    """A run at 32 pixels, which takes a tenth of a second an epoch."""
-    recipe = replace(recipe, preprocessing=replace(recipe.preprocessing, crop=32))
-    augmentation = recipe.preprocessing.augmentation(recipe.smallest_crop)
+def run_of(photos, recipe, *, seed=0, mode="finetune", **options):
+    """A run at 32 pixels, which takes a tenth of a second an epoch, in float32 on every machine."""
+    recipe = replace(
+        recipe,
+        preprocessing=replace(recipe.preprocessing, crop=32),
+        finetune_sizes=(),
+        precision=options.pop("precision", "float32"),
+    )
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    loading = Loading(layout=layout)
     return Run(
         recipe=recipe,
-        train=Photos(photos.train, augmentation, seed=seed),
-        val=Photos(photos.val, recipe.preprocessing.evaluation()),
+        train=Photos(photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading),
+        val=Photos(photos.val, recipe.preprocessing, loading=loading),
         seed=seed,
         **options,
     )
@@ -111,14 +116,73 @@ def test_cached_features_teach_the_head_what_the_frozen_network_would(photos):
     for views in (1, 0):
         network = new_network()
         run = run_of(photos, replace(recipe, cached_views=views))
-        looks = Photos(photos.train, run.recipe.preprocessing.evaluation())  # the same in every epoch
+        looks = Photos(photos.train, run.recipe.preprocessing)  # the same in every epoch
         training.train_frozen(network, replace(run, train=looks))
         heads.append(network.fc.weight)
     torch.testing.assert_close(heads[0], heads[1], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cached_features_are_those_of_the_whole_network_photo_by_photo(photos, precision):
+    run, network = run_of(photos, FAST, mode="frozen"), new_network()
+    cached = training.CachedFeatures(
+        network, run.train, views=2, process=run.process, what="training", precision=precision
+    )
+    network.eval()
+    for view, features in enumerate(cached.features.split(len(run.train))):
+        ((images, _),) = run.train.batches([torch.arange(len(run.train))], view)
+        with torch.inference_mode():
+            expected = model.pooled(network, model.feature_map(network, images))
+        tolerance = {"float32": 1e-4, "bfloat16": 0.05 * float(expected.abs().max())}[precision]
+        assert features.dtype == torch.float32
+        torch.testing.assert_close(features, expected, rtol=1e-3, atol=tolerance)
+
+
+def test_fast_reaches_what_a_plain_run_of_the_same_recipe_reaches(photos):
+    """Cached, folded and channels last against every photo through the whole network in every epoch."""
+    recipe = replace(shortened(FAST, 10), cached_views=1)
+    losses = []
+    for views, channels_last in ((1, True), (0, False)):
+        run = run_of(photos, replace(recipe, cached_views=views, channels_last=channels_last), mode="frozen")
+        once = Photos(photos.train, run.recipe.preprocessing)  # the same look in every epoch, as a cached one is
+        fitted = training.train_frozen(new_network(), replace(run, train=once))
+        losses.append([epoch.val.loss for epoch in fitted.history.epochs])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_learning_in_bfloat16_stays_close_to_learning_in_float32(photos):
+    losses, states = [], []
+    for precision in ("float32", "bfloat16"):
+        network = new_network()
+        fitted = training.train_finetune(network, run_of(photos, shortened(FAST, 2), precision=precision))
+        losses.append([epoch.train.loss for epoch in fitted.history.epochs])
+        states.append(copied(network))
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    assert {tensor.dtype for tensor in states[1].values()} == {torch.float32, torch.int64}
+
+
+def test_what_is_measured_is_measured_in_float32_whatever_was_learned_in(photos):
+    network = new_network()
+    run = run_of(photos, shortened(FAST, 1), precision="bfloat16")
+    fitted = training.train_finetune(network, run)
+    ((images, _),) = run.val.batches([torch.arange(len(run.val))])
+    with torch.inference_mode():
+        torch.testing.assert_close(fitted.val_logits, network.eval()(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_run_learns_what_a_plain_one_does(photos, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or nn.Sequential(module))
+    networks = [new_network() for _ in range(2)]
+    for network, choice in zip(networks, (False, True), strict=True):
+        training.train_finetune(network, run_of(photos, shortened(FAST, 1), compiled=choice))
+    assert compiled == networks[1:]
+    assert same_tensors(*map(copied, networks))
+
+
 def test_the_features_of_several_looks_differ_and_those_of_a_photo_share_its_label(photos):
-    run = run_of(photos, FAST)
+    run = run_of(photos, FAST, mode="frozen")
     cached = training.CachedFeatures(new_network(), run.train, views=2, process=run.process, what="training")
     first, second = cached.features.split(len(run.train))
     assert cached.features.shape == (48, 512)
@@ -218,6 +282,16 @@ def test_the_tutorial_recipe_is_the_tutorial_to_the_letter():
     assert (TUTORIAL.preprocessing.resize, TUTORIAL.preprocessing.crop) == (256, 224)
     assert (TUTORIAL.smallest_crop, TUTORIAL.cached_views) == (0.08, 0)
     assert (TUTORIAL.head_first, TUTORIAL.batch_norm) == (False, "adapting")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(1, (224,)), (2, (160, 224)), (3, (128, 160, 224)), (6, (128, 128, 160, 160, 224, 224))],
+)
+def test_the_last_epochs_of_fine_tuning_see_crops_of_full_size(epochs, expected):
+    recipe = shortened(replace(FAST, finetune_sizes=(128, 160, 224)), epochs)
+    assert recipe.augmentation("finetune").sizes == expected
+    assert set(recipe.augmentation("frozen").sizes) == {224}
 
 
 def test_the_tutorials_rate_is_that_of_steplr():
@@ -367,4 +441,4 @@ def test_a_process_alone_joins_nobody(monkeypatch):
 def test_more_processes_than_examples_in_a_batch_are_refused():
     crowd = training.Process(count=3)
     with pytest.raises(TrainingError, match="batches of 2 can't be shared by 3 processes: raise --batch-size"):
-        training._learn(new_head(), None, Points(4), Schedule(1, 2, 0.1), 1, 0, crowd)
+        training._learn(new_head(), None, Points(4), Schedule(1, 2, 0.1), 1, 0, crowd, contextlib.nullcontext())

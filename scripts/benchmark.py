@@ -1,0 +1,620 @@
+"""python scripts/benchmark.py [--against tutorial] [--full] [--json FILE]
+
+Measures what antbee costs on this machine: the bare network, both modes' real runs as a share of it, predictions,
+start-up times and memory. Every figure has a process of its own, and they take turns, so that a slow minute of the
+machine hits all alike. Compare figures of one run, never of two.
+
+    --against tutorial   times the tutorial's own two runs as well: an epoch of each, times 25
+    --full               runs those 25 epochs to the end, `fast` with five seeds, and both on one and on two processes
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import resource
+import runpy
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.models import ResNet
+
+import antbee
+from antbee import data, images, model, training
+from antbee.classifier import Classifier, ClassifierConfig
+
+ROUNDS = 3  # of all figures in turn
+SEEDS = 5  # of `fast`, with --full
+TUTORIAL_EPOCHS = 25
+FORWARD_BATCHES = (1, 16, 64)
+STEP_BATCHES = (4, 16, 32)
+CLASSES = ("ants", "bees")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The flags of the command line."""
+    parser = argparse.ArgumentParser(description="Measure what antbee costs on this machine.")
+    parser.add_argument("--against", choices=("tutorial",), help="time the tutorial's own two runs as well")
+    parser.add_argument("--full", action="store_true", help="run the tutorial's 25 epochs, and fast with five seeds")
+    parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="FIGURE", help=" ".join(FIGURES))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="default: data/hymenoptera_data, else drawn pictures")
+    parser.add_argument("--weights", default="imagenet", metavar="imagenet|random|FILE", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values as JSON")
+    parser.add_argument("--figure", choices=sorted(FIGURES), help=argparse.SUPPRESS)  # what a child process measures
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured on."""
+
+    data: Path
+    weights: str
+    device: torch.device
+
+    def photos(self) -> data.PhotoFolder:
+        """The photos, read and checked."""
+        return data.read_folder(self.data)
+
+    def network(self) -> ResNet:
+        """ResNet-18 with the starting weights, where they are wanted."""
+        weights = model.load_starting_weights(self.weights, "resnet18")
+        return model.build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
+
+    def recipe(self) -> training.Recipe:
+        """`fast`, as it runs on this device."""
+        precision = model.choose_precision(training.FAST.precision, self.device)
+        return replace(training.FAST, precision=precision)
+
+    def loading(self) -> data.Loading:
+        """As training loads photos on a CPU."""
+        return data.Loading(self.device, model.fastest_layout(self.device), workers=torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class Value:
+    """One measurement."""
+
+    name: str
+    value: float
+    unit: str
+
+
+def main() -> None:
+    """Measure one figure in this process, or all of them in processes of their own."""
+    arguments = parse_arguments()
+    if arguments.figure:
+        bench = Bench(arguments.data, arguments.weights, model.choose_device(arguments.device))
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+            values = list(FIGURES[arguments.figure](bench))
+            values.append(Value("peak memory", peak_memory(bench.device), "MB"))
+        print(json.dumps([asdict(value) for value in values]))
+        return
+    arguments.data, arguments.weights = starting_point(arguments)
+    print(describe(arguments))
+    measured = measure(arguments)
+    print(table(measured))
+    for line in conclusions(measured):
+        print(line)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": machine(arguments), "values": measured}, indent=1) + "\n")
+        print(f"written to {arguments.json}")
+
+
+def starting_point(arguments: argparse.Namespace) -> tuple[Path, str]:
+    """Photos and weights that lie on the disk, so that no figure waits for a network."""
+    folder, weights = arguments.data, arguments.weights
+    if folder is None:
+        folder = data.folder_named(ROOT / "data", "hymenoptera_data") or data.drawn_folder(ROOT / "data")
+    try:
+        model.load_starting_weights(weights, "resnet18")
+    except model.WeightsUnreachableError:
+        weights = "random"
+    return folder, weights
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """All values of every figure, by "figure: name"; rounds repeat the figures in turn."""
+    chosen = arguments.only or [name for name in FIGURES if name not in EXTRA]
+    if arguments.against and not arguments.only:
+        chosen += ["tutorial in full" if arguments.full else "tutorial"]
+    if arguments.full and not arguments.only:
+        chosen += ["seeds", "processes"]
+    measured: dict[str, dict[str, Any]] = {}
+    for number in range(arguments.rounds):
+        for figure in chosen:
+            if number and figure in ONCE:
+                continue
+            print(f"round {number + 1} of {arguments.rounds}: {figure}", file=sys.stderr, flush=True)
+            for value in in_a_process(figure, arguments):
+                entry = measured.setdefault(f"{figure}: {value['name']}", {"unit": value["unit"], "values": []})
+                entry["values"].append(value["value"])
+    return measured
+
+
+def in_a_process(figure: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a fresh process measures for a figure."""
+    words = ["--figure", figure, "--data", arguments.data, "--weights", arguments.weights, "--device", arguments.device]
+    command = [sys.executable, __file__, *map(str, words)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The bare network: the roof
+
+
+def forward(bench: Bench) -> Iterator[Value]:
+    """The bare network answering, by batch size: as torchvision builds it, and as antbee uses it."""
+    network = bench.network().eval()
+    folded = model.folded(network)
+    precision = bench.recipe().precision
+    for size in FORWARD_BATCHES:
+        plain = torch.randn(size, 3, 224, 224, device=bench.device)
+        ready = plain.contiguous(memory_format=model.fastest_layout(bench.device))
+        yield Value(f"plain, batch {size}", rate(bench, answering(network, plain), size), "images/s")
+        yield Value(f"folded, batch {size}", rate(bench, answering(folded, ready), size), "images/s")
+        if precision != "float32":
+            with model.multiplying_in(precision, bench.device):
+                value = rate(bench, answering(folded, ready), size)
+            yield Value(f"folded, {precision}, batch {size}", value, "images/s")
+
+
+def step(bench: Bench) -> Iterator[Value]:
+    """The bare network learning, forward and backward, by batch size: as the tutorial does, and as `fast` does."""
+    recipe = bench.recipe()
+    for size in STEP_BATCHES:
+        plain = bench.network().train()
+        yield Value(f"plain, batch {size}", rate(bench, learning(plain, size, 224), size), "images/s")
+        network = learner(bench, recipe)
+        for precision in dict.fromkeys(("float32", recipe.precision)):
+            with model.multiplying_in(precision, bench.device):
+                value = rate(bench, learning(network, size, 224), size)
+            yield Value(f"fast, {precision}, batch {size}", value, "images/s")
+
+
+def answering(network: nn.Module, ready: Tensor) -> Callable[[], object]:
+    """A forward pass on ready images."""
+
+    def answer() -> object:
+        with torch.inference_mode():
+            return network(ready)
+
+    return answer
+
+
+def learning(network: ResNet, count: int, size: int) -> Callable[[], object]:
+    """A forward and a backward pass on ready images, `size` pixels a side."""
+    weight = network.conv1.weight
+    layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    ready = torch.randn(count, 3, size, size, device=weight.device).contiguous(memory_format=layout)
+    labels = torch.arange(count, device=weight.device) % len(CLASSES)
+
+    def learn() -> object:
+        network.zero_grad()
+        return functional.cross_entropy(network(ready).float(), labels).backward()
+
+    return learn
+
+
+def learner(bench: Bench, recipe: training.Recipe) -> ResNet:
+    """The network as a recipe fine-tunes it."""
+    network = bench.network().to(memory_format=model.fastest_layout(bench.device))
+    training.set_learning(network, recipe.batch_norm)
+    return network
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The pipelines, as a share of the roof
+
+
+def frozen(bench: Bench) -> Iterator[Value]:
+    """Photos on the disk -> features of every look, against the bare forward passes at the same batch size."""
+    recipe, photos, network = bench.recipe(), bench.photos(), bench.network()
+    folded, size = model.folded(network), training.EVALUATION_BATCH
+    ready = torch.randn(size, 3, 224, 224, device=bench.device).contiguous(
+        memory_format=model.fastest_layout(bench.device)
+    )
+    process = training.Process(bench.device)
+    splits = (
+        (photos.train, recipe.augmentation("frozen"), recipe.cached_views, recipe.precision),
+        (photos.val, None, 1, "float32"),
+    )
+    passes = bare = spent = 0.0
+    for split, augmentation, views, precision in splits:
+        looks = data.Photos(split, recipe.preprocessing, augmentation, loading=bench.loading())
+        with model.multiplying_in(precision, bench.device):
+            roof = rate(bench, answering(folded, ready), size)
+        features = training.CachedFeatures(network, looks, views=views, process=process, what="", precision=precision)
+        spent += seconds(bench, lambda features=features: features.features)
+        with model.multiplying_in(precision, bench.device):
+            roof = (roof + rate(bench, answering(folded, ready), size)) / 2  # before and after: the machine drifts
+        passes += len(features)
+        bare += len(features) / roof
+    yield Value("features", passes / spent, "images/s")
+    yield Value("features, share of the bare forward", 100 * bare / spent, "%")
+
+
+def finetune(bench: Bench) -> Iterator[Value]:
+    """Photos on the disk -> gradient steps, against bare forward and backward passes at the same sizes."""
+    recipe, photos, network = bench.recipe(), bench.photos(), bench.network()
+    augmentation, schedule = recipe.augmentation("finetune"), recipe.finetune
+    looks = data.Photos(photos.train, recipe.preprocessing, augmentation, loading=bench.loading())
+    val = data.Photos(photos.val, recipe.preprocessing, loading=bench.loading())
+    network = network.to(memory_format=model.fastest_layout(bench.device))
+
+    def bare() -> float:
+        other = learner(bench, recipe)
+        with model.multiplying_in(recipe.precision, bench.device):
+            rates = {
+                size: rate(bench, learning(other, schedule.batch_size, size), schedule.batch_size)
+                for size in set(augmentation.sizes)
+            }
+        return sum(len(looks) / rates[size] for size in augmentation.sizes)
+
+    run = training.Run(recipe, looks, val, process=training.Process(bench.device))
+    before = bare()
+    fitted = training.train_finetune(network, run)
+    roof = (before + bare()) / 2  # before and after: the machine drifts
+    spent = sum(epoch.train.seconds for epoch in fitted.history.epochs)
+    yield Value("steps", schedule.epochs * len(looks) / spent, "images/s")
+    yield Value("steps, share of bare forward + backward", 100 * roof / spent, "%")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whole runs
+
+
+def fast(bench: Bench) -> Iterator[Value]:
+    """scripts/train.py from its first line to the last file, without the interpreter's start."""
+    for mode in ("frozen", "finetune", "both"):
+        spent, configs = train(bench, "--mode", mode)
+        yield Value(f"{mode}", spent, "s")
+        for config in configs:
+            metrics = config["antbee"]["metrics"]
+            yield Value(f"{mode}, {config['antbee']['mode']} learning and measuring", metrics["seconds"], "s")
+
+
+def seeds(bench: Bench) -> Iterator[Value]:
+    """Accuracies of `fast` with several seeds."""
+    for seed in range(SEEDS):
+        _, configs = train(bench, "--mode", "both", "--seed", str(seed))
+        for config in configs:
+            for which in ("kept", "last"):
+                name = {"kept": "best", "last": "last"}[which]
+                accuracy = config["antbee"]["metrics"][which]["accuracy"]
+                yield Value(f"{config['antbee']['mode']}, {name} accuracy", 100 * accuracy, "%")
+
+
+def train(bench: Bench, *words: str) -> tuple[float, list[dict[str, Any]]]:
+    """Runs scripts/train.py in this process: its wall time in seconds, and the configs it wrote."""
+    with tempfile.TemporaryDirectory() as output:
+        start = ["--data", str(bench.data), "--weights", bench.weights, "--device", str(bench.device)]
+        spent = run_script("train.py", *start, "--output", output, *words)
+        return spent, [json.loads(path.read_text("utf-8")) for path in sorted(Path(output).glob("*/config.json"))]
+
+
+def run_script(name: str, *words: str) -> float:
+    """The wall time of a script in this process, in seconds."""
+    before = sys.argv
+    sys.argv = [name, *words]
+    try:
+        started = time.perf_counter()
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+        return time.perf_counter() - started
+    finally:
+        sys.argv = before
+
+
+def tutorial(bench: Bench) -> Iterator[Value]:
+    """The second epoch of each of the tutorial's runs, times 25: the first one also warms up."""
+    for mode in ("frozen", "finetune"):
+        times = [spent for spent, _ in tutorial_epochs(bench, mode, 2)]
+        yield Value(f"{mode}, an epoch times {TUTORIAL_EPOCHS}", times[1] * TUTORIAL_EPOCHS, "s")
+
+
+def tutorial_in_full(bench: Bench) -> Iterator[Value]:
+    """The tutorial's two runs to the end."""
+    for mode in ("frozen", "finetune"):
+        epochs = list(tutorial_epochs(bench, mode, TUTORIAL_EPOCHS))
+        yield Value(f"{mode}, {TUTORIAL_EPOCHS} epochs", sum(spent for spent, _ in epochs), "s")
+        yield Value(f"{mode}, best accuracy", 100 * max(accuracy for _, accuracy in epochs), "%")
+        yield Value(f"{mode}, last accuracy", 100 * epochs[-1][1], "%")
+
+
+def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[float, float]]:
+    """Seconds and validation accuracy of each epoch of the tutorial, written as plainly as it is there.
+
+    https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, with the settings of `training.TUTORIAL`.
+    """
+    torch.manual_seed(0)
+    ending = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+    looks = {
+        "train": [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *ending],
+        "val": [transforms.Resize(256), transforms.CenterCrop(224), *ending],
+    }
+    loaders = {
+        split: DataLoader(ImageFolder(bench.data / split, transforms.Compose(look)), batch_size=4, shuffle=True)
+        for split, look in looks.items()
+    }
+    network = bench.network()
+    if mode == "frozen":
+        model.freeze_backbone(network)
+    schedule = training.TUTORIAL.schedule(mode)
+    weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.SGD(weights, lr=schedule.learning_rate, momentum=schedule.momentum)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=7, gamma=0.1)
+    for _ in range(epochs):
+        started, right = time.perf_counter(), 0
+        for split, loader in loaders.items():
+            network.train(split == "train")
+            for inputs_here, labels_here in loader:
+                inputs, labels = inputs_here.to(bench.device), labels_here.to(bench.device)
+                with torch.set_grad_enabled(split == "train"):
+                    logits = network(inputs)
+                    loss = functional.cross_entropy(logits, labels)
+                if split == "train":
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                else:
+                    right += int((logits.argmax(1) == labels).sum())
+            if split == "train":
+                scheduler.step()
+        yield time.perf_counter() - started, right / len(loaders["val"].dataset)
+
+
+def processes(bench: Bench) -> Iterator[Value]:
+    """Fine-tuning on one process with one thread, and on two with one each."""
+    times, logits = {}, {}
+    for count in (1, 2):
+        torchrun = str(Path(sys.executable).with_name("torchrun"))
+        launcher = [torchrun, "--standalone", "--nproc-per-node", str(count)]
+        with tempfile.TemporaryDirectory() as output:
+            words = ["--data", bench.data, "--weights", bench.weights, "--device", "cpu", "--precision", "float32"]
+            words += ["--mode", "finetune", "--epochs", "1", "--output", output]
+            command = [*launcher, str(ROOT / "scripts" / "train.py"), *map(str, words)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+            (epoch,) = json.loads((Path(output) / "finetune" / "history.json").read_text())
+            times[count] = epoch["train_seconds"]
+            logits[count] = epoch["val_loss"]
+        yield Value(f"an epoch on {count}", times[count], "s")
+    yield Value("speed-up", times[1] / times[2], "times")
+    yield Value("validation loss, difference", abs(logits[1] - logits[2]), "nats")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Photos, predictions, start-up
+
+
+def photos(bench: Bench) -> Iterator[Value]:
+    """What a photo costs before it reaches the network, on one thread."""
+    split = bench.photos().train
+    augmentation = training.FAST.augmentation("frozen")
+    looks = data.Photos(split, images.Preprocessing(), augmentation)
+    everyone = range(len(split))
+    yield Value("decode", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
+    yield Value("kept picture", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
+    crops: list[Any] = []
+    yield Value(
+        "crop and mirror",
+        1000 * seconds(bench, lambda: crops.extend(looks.crop(i, 1) for i in everyone)) / len(split),
+        "ms",
+    )
+    batch = crops[:64]
+    once = seconds(bench, lambda: looks.preprocessing.normalise(images.pixels_of(batch)))
+    yield Value("stack and normalise", 1000 * once / len(batch), "ms")
+
+
+def predict(bench: Bench) -> Iterator[Value]:
+    """One photo and many, against decoding and the bare network."""
+    config = ClassifierConfig("resnet18", CLASSES)
+    classifier = Classifier(bench.network(), config)
+    paths = bench.photos().val.paths
+    folded = model.folded(classifier.network)
+    ready = torch.randn(1, 3, 224, 224, device=bench.device).contiguous(
+        memory_format=model.fastest_layout(bench.device)
+    )
+    answer = answering(folded, ready)
+    whole, bare = [], []
+    for path in (*paths[:5], *paths):  # a few to warm up
+        whole.append(seconds(bench, lambda path=path: classifier.predict([images.open_photo(path)])))
+        bare.append(seconds(bench, lambda path=path: (images.open_photo(path), answer())))
+    whole, bare = whole[5:], bare[5:]
+    yield Value("one photo, p50", 1000 * statistics.median(whole), "ms")
+    yield Value("one photo, p95", 1000 * statistics.quantiles(whole, n=20)[-1], "ms")
+    yield Value(
+        "one photo, over decoding and bare forward", statistics.median(whole) / statistics.median(bare), "times"
+    )
+
+    many = torch.randn(32, 3, 224, 224, device=bench.device).contiguous(
+        memory_format=model.fastest_layout(bench.device)
+    )
+    before = rate(bench, answering(folded, many), len(many))
+    with tempfile.TemporaryDirectory() as folder:
+        classifier.save_pretrained(Path(folder) / "model")
+        words = [str(Path(folder) / "model"), str(bench.data), "--csv", str(Path(folder) / "answers.csv")]
+        spent = run_script("predict.py", *words)
+        count = len((Path(folder) / "answers.csv").read_text("utf-8").splitlines()) - 1
+    roof = (before + rate(bench, answering(folded, many), len(many))) / 2
+    yield Value("a folder", count / spent, "images/s")
+    yield Value("a folder, share of the bare forward", 100 * count / spent / roof, "%")
+
+
+def start(bench: Bench) -> Iterator[Value]:
+    """How long it takes until something answers: each in a process of its own, beside a bare interpreter's."""
+    bare = "import torch, torchvision"
+    for name, code in (("import torch, torchvision", bare), ("import antbee", "import antbee")):
+        yield Value(name, seconds_of([sys.executable, "-c", code]), "s")
+    yield Value("train.py --help", seconds_of([sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]), "s")
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES)).save_pretrained(Path(folder))
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        words = [str(ROOT / "app.py"), folder, "--data", str(bench.data), "--port", str(port)]
+        started = time.perf_counter()
+        page = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+        try:
+            while not answers(f"http://127.0.0.1:{port}/"):
+                if page.poll() is not None:
+                    return  # no gradio here
+                time.sleep(0.05)
+            yield Value("the page", time.perf_counter() - started, "s")
+        finally:
+            page.terminate()
+            page.wait()
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    """The wall time of a process, in seconds."""
+    started = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def answers(address: str) -> bool:
+    """Whether somebody serves the address."""
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
+    "forward": forward,
+    "step": step,
+    "frozen": frozen,
+    "finetune": finetune,
+    "fast": fast,
+    "photos": photos,
+    "predict": predict,
+    "start": start,
+    "tutorial": tutorial,
+    "tutorial in full": tutorial_in_full,
+    "seeds": seeds,
+    "processes": processes,
+}
+EXTRA = ("tutorial", "tutorial in full", "seeds", "processes")  # only where asked for
+ONCE = ("tutorial in full", "seeds")  # however many rounds
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Measuring and telling
+
+
+def seconds(bench: Bench, work: Callable[[], object]) -> float:
+    """The wall time of some work, in seconds, with what it left a GPU to do."""
+    synchronise(bench.device)
+    started = time.perf_counter()
+    work()
+    synchronise(bench.device)
+    return time.perf_counter() - started
+
+
+def rate(bench: Bench, work: Callable[[], object], count: int) -> float:
+    """How often `count` things are done in a second: the median of several times, after warming up."""
+    for _ in range(2):
+        work()
+    once = seconds(bench, work)
+    times = [seconds(bench, work) for _ in range(max(5, min(50, round(1 / once))))]
+    return count / statistics.median(times)
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits for a GPU to finish."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process had, in megabytes; on a GPU, the GPU's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+def machine(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Versions and hardware."""
+    device = model.choose_device(arguments.device)
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "antbee": antbee.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "precision": model.choose_precision("auto", device),
+        "data": str(arguments.data),
+        "weights": arguments.weights,
+    }
+
+
+def describe(arguments: argparse.Namespace) -> str:
+    """Versions and hardware, a line each."""
+    return "\n".join(f"{name:13} {value}" for name, value in machine(arguments).items()) + "\n"
+
+
+def table(measured: dict[str, dict[str, Any]]) -> str:
+    """Every figure with n, median and spread."""
+    lines = [f"{'figure':60} {'n':>2} {'median':>9} {'least':>9} {'most':>9}"]
+    for name, entry in measured.items():
+        values = entry["values"]
+        numbers = " ".join(f"{number:9.2f}" for number in (statistics.median(values), min(values), max(values)))
+        lines.append(f"{name:60} {len(values):2} {numbers} {entry['unit']}")
+    return "\n".join(lines)
+
+
+def conclusions(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """`fast` against the tutorial, where both were measured."""
+    medians = {name: statistics.median(entry["values"]) for name, entry in measured.items()}
+    whole = {
+        mode: medians.get(f"tutorial in full: {mode}, {TUTORIAL_EPOCHS} epochs")
+        or medians.get(f"tutorial: {mode}, an epoch times {TUTORIAL_EPOCHS}")
+        for mode in ("frozen", "finetune")
+    }
+    if None in whole.values() or "fast: both" not in medians:
+        return
+    tutorials = whole | {"both": sum(whole.values())}
+    yield ""
+    for mode, spent in tutorials.items():
+        ours = medians[f"fast: {mode}"]
+        yield f"{mode:8} tutorial {spent:7.1f} s   fast {ours:6.1f} s   {spent / ours:5.1f} times faster"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (data.DataError, model.WeightsError, model.DeviceError) as error:
+        sys.exit(f"error: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"error: {error.cmd[1]} ended with status {error.returncode}: see its message above")
