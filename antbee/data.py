@@ -246,10 +246,21 @@ class Loading:
     device: torch.device = torch.device("cpu")  # where the images are wanted
     layout: torch.memory_format = torch.contiguous_format  # of the images
     workers: int = 1  # threads that decode and crop; Pillow lets them run beside each other
-    ahead: int = 0  # batches prepared while the network computes: 0 where it needs the same cores
+    ahead: int = 0  # batches prepared while the network computes
     memory: int = (
         512 * 2**20
     )  # bytes of decoded pictures that are kept for the next epoch; what is beyond is read again
+
+    @classmethod
+    def beside(cls, device: torch.device, *, workers: int | None = None, processes: int = 1) -> "Loading":
+        """What suits a network on `device`, for one of so many `processes` on this machine.
+
+        A GPU leaves the cores to the photos, some batches ahead. A CPU needs them itself, all of them, as soon as a
+        batch is there: another thread beside them would keep them waiting for each other.
+        """
+        if device.type == "cpu":
+            return cls(device, workers=workers or torch.get_num_threads())
+        return cls(device, workers=workers or max(1, (os.cpu_count() or 1) // processes), ahead=4)
 
 
 class Photos:
@@ -307,26 +318,29 @@ class Photos:
         return self.place(position, picture.size, epoch).cut(picture, self.augmentation.size(epoch))
 
     def picture(self, position: int) -> Image.Image:
-        """What is the same in every epoch: the photo to cut from, or the evaluation's crop. Kept as memory allows.
-
-        Raises DataError, naming the file, where it can't be read any more.
-        """
+        """What `read` gives, kept as memory allows."""
         if (kept := self._kept.get(position)) is not None:
             return kept
-        path = self.split.paths[position]
-        try:
-            if self.augmentation is None:
-                picture = self.preprocessing.cropped(open_photo(path))
-            else:
-                picture = open_photo(path, shorter_side=self.augmentation.shorter_side)
-        except DataError as error:
-            raise DataError(f"{path} has changed since the folder was read: {error}") from error
+        picture = self.read(position)
         size = 4 * picture.width * picture.height  # Pillow pads RGB to four bytes a pixel
         with self._counting:
             if size <= self._left:
                 self._left -= size
                 self._kept[position] = picture
         return picture
+
+    def read(self, position: int) -> Image.Image:
+        """What is the same in every epoch: the photo that crops are cut from, or the evaluation's crop.
+
+        Raises DataError, naming the file, where it can't be read any more.
+        """
+        path = self.split.paths[position]
+        try:
+            if self.augmentation is None:
+                return self.preprocessing.cropped(open_photo(path))
+            return open_photo(path, shorter_side=self.augmentation.shorter_side)
+        except DataError as error:
+            raise DataError(f"{path} has changed since the folder was read: {error}") from error
 
     def place(self, position: int, size: tuple[int, int], epoch: int) -> Place:
         """The random crop of an epoch in a picture of `size`, width and height."""

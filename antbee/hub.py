@@ -427,7 +427,7 @@ def _training(antbee: Mapping[str, Any]) -> list[str]:
 
 def _what_learned(mode: str | None, recipe: Mapping[str, Any]) -> list[str]:
     # Cached features come from a network that is not training, and whose statistics stand still whatever the recipe.
-    adapting = recipe.get("batch_norm") == "adapting" and not recipe.get("cached_views")
+    adapting = recipe.get("batch_norm") == "adapting" and not recipe.get("cached_features")
     match mode:
         case "finetune":
             return ["Every weight of the network learned, the backbone's as well as the head's."]

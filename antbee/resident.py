@@ -16,9 +16,11 @@ LONGEST_SIDE = 896  # pixels; larger photos are shrunk to it, four times the sid
 LARGEST_SET = 4 * 2**30  # bytes; what is beyond is read from the disk, epoch after epoch
 
 
-def fits(count: int) -> bool:
-    """Whether so many photos of the largest size may be kept whole in a GPU's memory."""
-    return count * 3 * LONGEST_SIDE**2 <= LARGEST_SET
+def placed(photos: Photos) -> "Photos | ResidentPhotos":
+    """The photos where they are best read from: a GPU's memory for a set that surely fits, else the disk."""
+    if photos.loading.device.type == "cuda" and len(photos) * 3 * LONGEST_SIDE**2 <= LARGEST_SET:
+        return ResidentPhotos(photos)
+    return photos
 
 
 class ResidentPhotos:
@@ -42,9 +44,8 @@ class ResidentPhotos:
         self._labels = photos.labels.to(device)
 
     def _picture(self, position: int) -> Tensor:
-        picture = self.photos.picture(position)
+        picture = self.photos.read(position)
         if max(picture.size) > LONGEST_SIDE:
-            picture = picture.copy()
             picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         return pixels_of([picture])[0]
 

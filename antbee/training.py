@@ -31,7 +31,7 @@ from antbee.images import Augmentation, Preprocessing
 from antbee.model import Precision
 from antbee.resident import ResidentPhotos
 
-EVALUATION_BATCH = 64  # photos; without gradients a batch this size fits wherever training does
+EVALUATION_BATCH = 32  # photos; larger ones are no faster on a CPU, whose caches they outgrow
 
 
 class TrainingError(RuntimeError):
@@ -66,7 +66,9 @@ class Recipe:
     smallest_crop: float = 0.08  # least share of a photo's area that a training crop keeps
     shorter_side: int | None = None  # pixels to which larger photos are shrunk before training crops are cut from them
     finetune_sizes: tuple[int, ...] = ()  # pixels a side of training crops, each for a like share of the epochs
-    cached_views: int = 0  # frozen: random looks at each photo whose features are computed, once; 0 computes them anew
+    cached_features: bool = (
+        False  # frozen: each photo's evaluation crop goes through the backbone once, not every epoch
+    )
     head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
     channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
@@ -76,8 +78,15 @@ class Recipe:
         """The schedule of a mode, "frozen" or "finetune"."""
         return self.frozen if mode == "frozen" else self.finetune
 
-    def augmentation(self, mode: str) -> Augmentation:
-        """What a mode learns from: random crops, in fine-tuning of a size that may grow with the epochs."""
+    @property
+    def layout(self) -> torch.memory_format:
+        """How images and weights lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def augmentation(self, mode: str) -> Augmentation | None:
+        """The random crops a mode learns from, in fine-tuning of a size that may grow; None: the evaluation's crop."""
+        if mode == "frozen" and self.cached_features:
+            return None
         sizes = (self.finetune_sizes if mode == "finetune" else ()) or (self.preprocessing.crop,)
         epochs = self.schedule(mode).epochs
         return Augmentation(
@@ -88,20 +97,13 @@ class Recipe:
 
     def flat(self, mode: str) -> dict[str, Any]:
         """One mode's part of the recipe, by name: what a config or a model card tells of it."""
-        shared = {name: getattr(self, name) for name in _SHARED_SETTINGS}
-        sizes = ", ".join(map(str, dict.fromkeys(self.augmentation(mode).sizes)))
-        return {"name": self.name, **asdict(self.schedule(mode)), "crop_sizes": sizes, **shared}
-
-
-_SHARED_SETTINGS = (
-    "smallest_crop",
-    "shorter_side",
-    "cached_views",
-    "head_first",
-    "batch_norm",
-    "channels_last",
-    "precision",
-)
+        settings: dict[str, Any] = {"name": self.name, **asdict(self.schedule(mode))}
+        if (augmentation := self.augmentation(mode)) is not None:
+            settings["crop_sizes"] = ", ".join(map(str, dict.fromkeys(augmentation.sizes)))
+            settings["smallest_crop"] = augmentation.smallest_crop
+            settings["shorter_side"] = augmentation.shorter_side
+        own = {"frozen": "cached_features", "finetune": "head_first"}[mode]
+        return settings | {name: getattr(self, name) for name in (own, "batch_norm", "channels_last", "precision")}
 
 
 # The tutorial's two runs to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
@@ -117,11 +119,12 @@ TUTORIAL = Recipe(
 # Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features", arXiv 2202.10054.
 FAST = Recipe(
     name="fast",
-    frozen=Schedule(epochs=20, batch_size=32, learning_rate=0.003, momentum=0.9, weight_decay=0.05),
-    finetune=Schedule(epochs=5, batch_size=16, learning_rate=0.001, momentum=0.9, weight_decay=1e-4, warmup=1.0),
+    frozen=Schedule(epochs=40, batch_size=32, learning_rate=0.003, momentum=0.9, weight_decay=0.05),
+    finetune=Schedule(epochs=3, batch_size=16, learning_rate=0.0005, momentum=0.9, weight_decay=1e-4, warmup=1.0),
+    finetune_sizes=(128, 160, 224),
     smallest_crop=0.35,
     shorter_side=448,
-    cached_views=2,
+    cached_features=True,
     head_first=True,
     channels_last=True,
     precision="auto",
@@ -303,7 +306,7 @@ class Examples(Protocol):
 
 
 class CachedFeatures:
-    """The backbone's features of `views` looks at every photo, computed when they are first asked for.
+    """The backbone's features of every photo, computed when they are first asked for.
 
     A frozen backbone would compute the same ones again in every epoch; processes compute shards and exchange them.
     """
@@ -313,40 +316,30 @@ class CachedFeatures:
         network: ResNet,
         photos: Photos | ResidentPhotos,
         *,
-        views: int,
         process: Process,
         what: str,
         precision: Precision = "float32",
     ) -> None:
         self.network = network
         self.photos = photos
-        self.views = views
         self.process = process
         self.what = what
         self.precision = precision
-        self.labels = photos.labels.repeat(views)  # int64 (looks x photos,)
+        self.labels = photos.labels  # int64 (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
     def features(self) -> Tensor:
-        """Float32 (looks x photos, C), look by look, on the process's device."""
+        """Float32 (N, C), on the process's device."""
         network = model.folded(self.network)
 
         def features_of(images: Tensor) -> Tensor:
             with model.multiplying_in(self.precision, self.process.device):
                 return model.pooled(network, model.feature_map(network, images))
 
-        width = self.network.fc.in_features
-        looks = [
-            compute_rows(features_of, self.photos, width, self.process, epoch=view, what=self._progress(view))
-            for view in range(self.views)
-        ]
-        return torch.cat(looks)
-
-    def _progress(self, view: int) -> str:
-        return f"features for {self.what}" + (f", look {view + 1} of {self.views}" if self.views > 1 else "")
+        return compute_rows(features_of, self.photos, self.network.fc.in_features, self.process, what=self.what)
 
     def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterable[tuple[Tensor, Tensor]]:
         """For each batch of positions: features (B, C) and labels (B,); the same in every epoch."""
@@ -611,12 +604,11 @@ def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None
     recipe says: "adapting" replaces the backbone's statistics, as the tutorial does.
     """
     model.freeze_backbone(network)
-    views = run.recipe.cached_views
-    if not views:
+    if not run.recipe.cached_features:
         return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
     precision = model.choose_precision(run.recipe.precision, run.process.device)
-    train = CachedFeatures(network, run.train, views=views, process=run.process, what="training", precision=precision)
-    val = CachedFeatures(network, run.val, views=1, process=run.process, what="validation")
+    train = CachedFeatures(network, run.train, process=run.process, what="training features", precision=precision)
+    val = CachedFeatures(network, run.val, process=run.process, what="validation features")
     return _fit_mode(network.fc, train, val, "frozen", run, checkpoint)
 
 

@@ -278,7 +278,8 @@ def batch_handler(
 ) -> Callable[[str, int, int], list[tuple[str, Image.Image | None]]]:
     """Split, batch size and seed -> a label and a grid for each place on the tab; None where a place stays empty."""
     preprocessing = models[0].config.preprocessing if models else FAST.preprocessing
-    smallest_crop = models[0].config.recipe.get("smallest_crop", 1.0) if models else FAST.smallest_crop
+    recipes = [shown.config.recipe for shown in models]
+    smallest_crop = next((r["smallest_crop"] for r in recipes if "smallest_crop" in r), FAST.smallest_crop)
     augmentations = {"train": Augmentation(smallest_crop, (preprocessing.crop,)), "val": None}
 
     def draw(split: str, size: int, seed: int) -> list[tuple[str, Image.Image | None]]:

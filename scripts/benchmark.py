@@ -41,13 +41,13 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet
 
 import antbee
-from antbee import data, images, model, training
+from antbee import data, images, model, resident, training
 from antbee.classifier import Classifier, ClassifierConfig
 
 ROUNDS = 3  # of all figures in turn
 SEEDS = 5  # of `fast`, with --full
 TUTORIAL_EPOCHS = 25
-FORWARD_BATCHES = (1, 16, 64)
+FORWARD_BATCHES = (1, 32, 64)
 STEP_BATCHES = (4, 16, 32)
 CLASSES = ("ants", "bees")
 
@@ -89,9 +89,17 @@ class Bench:
         precision = model.choose_precision(training.FAST.precision, self.device)
         return replace(training.FAST, precision=precision)
 
-    def loading(self) -> data.Loading:
-        """As training loads photos on a CPU."""
-        return data.Loading(self.device, model.fastest_layout(self.device), workers=torch.get_num_threads())
+    def looks(
+        self, split: data.Split, augmentation: images.Augmentation | None = None
+    ) -> data.Photos | resident.ResidentPhotos:
+        """A split's photos, as training reads them."""
+        loading = replace(data.Loading.beside(self.device), layout=self.recipe().layout)
+        return resident.placed(data.Photos(split, self.recipe().preprocessing, augmentation, loading=loading))
+
+    def ready(self, count: int, size: int = 224) -> Tensor:
+        """Images that are ready for the network, in the layout that `fast` uses."""
+        layout = self.recipe().layout
+        return torch.randn(count, 3, size, size, device=self.device).contiguous(memory_format=layout)
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ def forward(bench: Bench) -> Iterator[Value]:
     precision = bench.recipe().precision
     for size in FORWARD_BATCHES:
         plain = torch.randn(size, 3, 224, 224, device=bench.device)
-        ready = plain.contiguous(memory_format=model.fastest_layout(bench.device))
+        ready = plain.contiguous(memory_format=bench.recipe().layout)
         yield Value(f"plain, batch {size}", rate(bench, answering(network, plain), size), "images/s")
         yield Value(f"folded, batch {size}", rate(bench, answering(folded, ready), size), "images/s")
         if precision != "float32":
@@ -222,7 +230,7 @@ def learning(network: ResNet, count: int, size: int) -> Callable[[], object]:
 
 def learner(bench: Bench, recipe: training.Recipe) -> ResNet:
     """The network as a recipe fine-tunes it."""
-    network = bench.network().to(memory_format=model.fastest_layout(bench.device))
+    network = bench.network().to(memory_format=recipe.layout)
     training.set_learning(network, recipe.batch_norm)
     return network
 
@@ -232,23 +240,20 @@ def learner(bench: Bench, recipe: training.Recipe) -> ResNet:
 
 
 def frozen(bench: Bench) -> Iterator[Value]:
-    """Photos on the disk -> features of every look, against the bare forward passes at the same batch size."""
+    """Photos on the disk -> features, against the bare forward passes at the same batch size and precision."""
     recipe, photos, network = bench.recipe(), bench.photos(), bench.network()
     folded, size = model.folded(network), training.EVALUATION_BATCH
-    ready = torch.randn(size, 3, 224, 224, device=bench.device).contiguous(
-        memory_format=model.fastest_layout(bench.device)
-    )
+    ready = bench.ready(size)
     process = training.Process(bench.device)
     splits = (
-        (photos.train, recipe.augmentation("frozen"), recipe.cached_views, recipe.precision),
-        (photos.val, None, 1, "float32"),
+        (photos.train, recipe.precision),
+        (photos.val, "float32"),
     )
     passes = bare = spent = 0.0
-    for split, augmentation, views, precision in splits:
-        looks = data.Photos(split, recipe.preprocessing, augmentation, loading=bench.loading())
+    for split, precision in splits:
         with model.multiplying_in(precision, bench.device):
             roof = rate(bench, answering(folded, ready), size)
-        features = training.CachedFeatures(network, looks, views=views, process=process, what="", precision=precision)
+        features = training.CachedFeatures(network, bench.looks(split), process=process, what="", precision=precision)
         spent += seconds(bench, lambda features=features: features.features)
         with model.multiplying_in(precision, bench.device):
             roof = (roof + rate(bench, answering(folded, ready), size)) / 2  # before and after: the machine drifts
@@ -262,9 +267,8 @@ def finetune(bench: Bench) -> Iterator[Value]:
     """Photos on the disk -> gradient steps, against bare forward and backward passes at the same sizes."""
     recipe, photos, network = bench.recipe(), bench.photos(), bench.network()
     augmentation, schedule = recipe.augmentation("finetune"), recipe.finetune
-    looks = data.Photos(photos.train, recipe.preprocessing, augmentation, loading=bench.loading())
-    val = data.Photos(photos.val, recipe.preprocessing, loading=bench.loading())
-    network = network.to(memory_format=model.fastest_layout(bench.device))
+    looks, val = bench.looks(photos.train, augmentation), bench.looks(photos.val)
+    network = network.to(memory_format=recipe.layout)
 
     def bare() -> float:
         other = learner(bench, recipe)
@@ -414,7 +418,7 @@ def processes(bench: Bench) -> Iterator[Value]:
 def photos(bench: Bench) -> Iterator[Value]:
     """What a photo costs before it reaches the network, on one thread."""
     split = bench.photos().train
-    augmentation = training.FAST.augmentation("frozen")
+    augmentation = replace(training.FAST.augmentation("finetune"), sizes=(224,))
     looks = data.Photos(split, images.Preprocessing(), augmentation)
     everyone = range(len(split))
     yield Value("decode", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
@@ -436,9 +440,7 @@ def predict(bench: Bench) -> Iterator[Value]:
     classifier = Classifier(bench.network(), config)
     paths = bench.photos().val.paths
     folded = model.folded(classifier.network)
-    ready = torch.randn(1, 3, 224, 224, device=bench.device).contiguous(
-        memory_format=model.fastest_layout(bench.device)
-    )
+    ready = bench.ready(1)
     answer = answering(folded, ready)
     whole, bare = [], []
     for path in (*paths[:5], *paths):  # a few to warm up
@@ -451,9 +453,7 @@ def predict(bench: Bench) -> Iterator[Value]:
         "one photo, over decoding and bare forward", statistics.median(whole) / statistics.median(bare), "times"
     )
 
-    many = torch.randn(32, 3, 224, 224, device=bench.device).contiguous(
-        memory_format=model.fastest_layout(bench.device)
-    )
+    many = bench.ready(32)
     before = rate(bench, answering(folded, many), len(many))
     with tempfile.TemporaryDirectory() as folder:
         classifier.save_pretrained(Path(folder) / "model")

@@ -13,7 +13,6 @@ Several processes train together under `torchrun --nproc-per-node N scripts/trai
 import argparse
 import json
 import math
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -216,8 +215,7 @@ def train_mode(
     network = model.build_network(arguments.arch, len(class_names), job.weights, seed=arguments.seed)
     if head is not None and job.recipe.head_first:
         network.fc.load_state_dict(head)
-    layout = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
-    network = network.to(job.process.device, memory_format=layout)
+    network = network.to(job.process.device, memory_format=job.recipe.layout)
     train_the_mode = training.train_frozen if mode == "frozen" else training.train_finetune
     job.say(f"\n{mode}")
     fitted = train_the_mode(network, run_of(job, mode), checkpoint)
@@ -226,42 +224,19 @@ def train_mode(
 
 def run_of(job: Job, mode: str) -> training.Run:
     """What a mode learns from, is measured on, and how."""
-    loading, recipe, seed = loading_of(job), job.recipe, job.arguments.seed
-    photos = (
-        data.Photos(job.photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading),
-        data.Photos(job.photos.val, recipe.preprocessing, loading=loading),
-    )
-    train, val = map(resident.ResidentPhotos, photos) if is_resident(job) else photos
+    recipe, seed, process = job.recipe, job.arguments.seed, job.process
+    loading = data.Loading.beside(process.device, workers=job.arguments.workers, processes=process.local_count)
+    loading = replace(loading, layout=recipe.layout)
+    train = data.Photos(job.photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading)
+    val = data.Photos(job.photos.val, recipe.preprocessing, loading=loading)
     return training.Run(
         recipe=recipe,
-        train=train,
-        val=val,
+        train=resident.placed(train),
+        val=resident.placed(val),
         seed=seed,
-        process=job.process,
+        process=process,
         compiled=job.arguments.compile,
         report=lambda epoch: job.say(epoch_line(epoch)),
-    )
-
-
-def is_resident(job: Job) -> bool:
-    """Whether the photos lie on the GPU all the time."""
-    splits = (job.photos.train, job.photos.val)
-    return job.process.device.type == "cuda" and all(resident.fits(len(split)) for split in splits)
-
-
-def loading_of(job: Job) -> data.Loading:
-    """Who decodes the photos, and where they are kept."""
-    device = job.process.device
-    workers = job.arguments.workers
-    if workers is None:  # on a GPU's machine all cores; a CPU's cores are the network's as soon as the photos are there
-        cores = max(1, (os.cpu_count() or 1) // job.process.local_count)
-        workers = cores if device.type == "cuda" else torch.get_num_threads()
-    return data.Loading(
-        device=device,
-        layout=torch.channels_last if job.recipe.channels_last else torch.contiguous_format,
-        workers=workers,
-        ahead=4 if device.type == "cuda" else 0,
-        **({"memory": 0} if is_resident(job) else {}),
     )
 
 
@@ -376,7 +351,7 @@ def write_model(job: Job, folder: Path, classifier: Classifier, history: trainin
         (beside / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
         (beside / "README.md").write_text(hub.model_card(config.to_json()), "utf-8")
         (beside / "figures").mkdir()
-        sample_batch(job).save(beside / "figures" / "batch.png")
+        sample_batch(job, str(config.mode)).save(beside / "figures" / "batch.png")
         curves = figures.learning_curves({str(config.mode): history.to_records()})
         curves.save(beside / "figures" / "curves.png")
         confusion = figures.confusion_matrix(config.metrics["confusion"], config.label_names)
@@ -384,10 +359,12 @@ def write_model(job: Job, folder: Path, classifier: Classifier, history: trainin
     job.say(f"written to {folder}" + (f"; the older model is now {previous(folder)}" if replaces else ""))
 
 
-def sample_batch(job: Job) -> Image.Image:
-    """The grid that shows what the network is trained on: augmented photos with their class names."""
+def sample_batch(job: Job, mode: str) -> Image.Image:
+    """The grid that shows what a mode learns from, at full size, with class names."""
     recipe, seed = job.recipe, job.arguments.seed
-    augmentation = replace(recipe.augmentation("frozen"), sizes=(recipe.preprocessing.crop,))
+    augmentation = recipe.augmentation(mode)
+    if augmentation is not None:
+        augmentation = replace(augmentation, sizes=(recipe.preprocessing.crop,))
     photos = data.Photos(job.photos.train, recipe.preprocessing, augmentation, seed=seed)
     positions = training.shuffled_batches(len(photos), BATCH_FIGURE, seed, 1)[:1]
     ((images, labels),) = photos.batches(positions, epoch=1)

@@ -421,6 +421,18 @@ def test_batches_are_begun_ahead_of_their_use_and_no_further(drawn_root: Path, m
         assert sorted(begun) == list(range(ahead + 1))
 
 
+def test_a_cpu_prepares_no_batch_while_it_computes_and_a_gpu_has_some_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    beside = {name: Loading.beside(torch.device(name), processes=4) for name in ("cpu", "cuda", "mps")}
+    assert {name: (loading.workers, loading.ahead) for name, loading in beside.items()} == {
+        "cpu": (3, 0),
+        "cuda": (4, 4),
+        "mps": (4, 4),
+    }
+    assert Loading.beside(torch.device("cuda"), workers=7).workers == 7
+
+
 def test_reading_photos_leaves_torchs_global_generator_as_it_was(drawn_root: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

@@ -37,7 +37,7 @@ CONFIG = {
         "mode": "finetune",
         "seed": 0,
         "temperature": 1.0,
-        "recipe": {"name": "fast", "epochs": 6, "learning_rate": 0.001, "cached_views": 2, "batch_norm": "fixed"},
+        "recipe": {"name": "fast", "epochs": 6, "learning_rate": 0.001, "cached_features": True, "batch_norm": "fixed"},
         "data": {
             "name": "hymenoptera_data",
             "train": {"ants": 123, "bees": 121},
@@ -485,7 +485,7 @@ def test_the_card_of_a_frozen_model_says_what_of_the_backbone_stayed():
     for card in untouched:
         assert "byte for byte its starting weights, and only the head learned" in card
         assert "statistics" not in card
-    replaced = text("frozen", batch_norm="adapting", cached_views=0)
+    replaced = text("frozen", batch_norm="adapting", cached_features=False)
     assert "only the head learned" in replaced
     assert "BatchNorm layers were replaced" in replaced
     assert "byte for byte" not in replaced

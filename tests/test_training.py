@@ -52,8 +52,7 @@ def run_of(photos, recipe, *, seed=0, mode="finetune", **options):
         finetune_sizes=(),
         precision=options.pop("precision", "float32"),
     )
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    loading = Loading(layout=layout)
+    loading = Loading(layout=recipe.layout)
     return Run(
         recipe=recipe,
         train=Photos(photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading),
@@ -110,44 +109,32 @@ def test_fast_fine_tuning_changes_every_weight_and_no_batch_norm_statistics(phot
     assert changed_tensors(before, network) == before.keys() - statistics
 
 
-def test_cached_features_teach_the_head_what_the_frozen_network_would(photos):
-    recipe = replace(shortened(FAST, 3), cached_views=1)
-    heads = []
-    for views in (1, 0):
+def test_cached_features_teach_the_head_what_the_whole_network_would(photos):
+    """Cached, folded and channels last against every photo through the plain network in every epoch."""
+    heads, losses = [], []
+    for cached in (True, False):
         network = new_network()
-        run = run_of(photos, replace(recipe, cached_views=views))
-        looks = Photos(photos.train, run.recipe.preprocessing)  # the same in every epoch
-        training.train_frozen(network, replace(run, train=looks))
+        run = run_of(photos, replace(shortened(FAST, 10), cached_features=cached, channels_last=cached), mode="frozen")
+        once = Photos(photos.train, run.recipe.preprocessing)  # the same crop in every epoch, as a cached one is
+        fitted = training.train_frozen(network, replace(run, train=once))
         heads.append(network.fc.weight)
-    torch.testing.assert_close(heads[0], heads[1], rtol=1e-3, atol=1e-5)
+        losses.append([epoch.val.loss for epoch in fitted.history.epochs])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    torch.testing.assert_close(heads[0], heads[1], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cached_features_are_those_of_the_whole_network_photo_by_photo(photos, precision):
     run, network = run_of(photos, FAST, mode="frozen"), new_network()
-    cached = training.CachedFeatures(
-        network, run.train, views=2, process=run.process, what="training", precision=precision
-    )
+    cached = training.CachedFeatures(network, run.train, process=run.process, what="features", precision=precision)
+    ((images, labels),) = run.train.batches([torch.arange(len(run.train))])
     network.eval()
-    for view, features in enumerate(cached.features.split(len(run.train))):
-        ((images, _),) = run.train.batches([torch.arange(len(run.train))], view)
-        with torch.inference_mode():
-            expected = model.pooled(network, model.feature_map(network, images))
-        tolerance = {"float32": 1e-4, "bfloat16": 0.05 * float(expected.abs().max())}[precision]
-        assert features.dtype == torch.float32
-        torch.testing.assert_close(features, expected, rtol=1e-3, atol=tolerance)
-
-
-def test_fast_reaches_what_a_plain_run_of_the_same_recipe_reaches(photos):
-    """Cached, folded and channels last against every photo through the whole network in every epoch."""
-    recipe = replace(shortened(FAST, 10), cached_views=1)
-    losses = []
-    for views, channels_last in ((1, True), (0, False)):
-        run = run_of(photos, replace(recipe, cached_views=views, channels_last=channels_last), mode="frozen")
-        once = Photos(photos.train, run.recipe.preprocessing)  # the same look in every epoch, as a cached one is
-        fitted = training.train_frozen(new_network(), replace(run, train=once))
-        losses.append([epoch.val.loss for epoch in fitted.history.epochs])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    with torch.inference_mode():
+        expected = model.pooled(network, model.feature_map(network, images))
+    tolerance = {"float32": 1e-4, "bfloat16": 0.05 * float(expected.abs().max())}[precision]
+    assert cached.features.dtype == torch.float32
+    torch.testing.assert_close(cached.features, expected, rtol=1e-3, atol=tolerance)
+    assert torch.equal(cached.labels, labels)
 
 
 def test_learning_in_bfloat16_stays_close_to_learning_in_float32(photos):
@@ -179,15 +166,6 @@ def test_a_compiled_run_learns_what_a_plain_one_does(photos, monkeypatch):
         training.train_finetune(network, run_of(photos, shortened(FAST, 1), compiled=choice))
     assert compiled == networks[1:]
     assert same_tensors(*map(copied, networks))
-
-
-def test_the_features_of_several_looks_differ_and_those_of_a_photo_share_its_label(photos):
-    run = run_of(photos, FAST, mode="frozen")
-    cached = training.CachedFeatures(new_network(), run.train, views=2, process=run.process, what="training")
-    first, second = cached.features.split(len(run.train))
-    assert cached.features.shape == (48, 512)
-    assert not torch.equal(first, second)
-    assert torch.equal(cached.labels, run.train.labels.repeat(2))
 
 
 def test_the_frozen_mode_learns_to_tell_drawn_ants_from_drawn_bees(photos):
@@ -280,7 +258,7 @@ def test_the_tutorial_recipe_is_the_tutorial_to_the_letter():
         assert schedule == Schedule(25, 4, 0.001, momentum=momentum, weight_decay=0.0, decay="step")
     assert (TUTORIAL.preprocessing.mean, TUTORIAL.preprocessing.std) == ((0.5,) * 3, (0.25,) * 3)
     assert (TUTORIAL.preprocessing.resize, TUTORIAL.preprocessing.crop) == (256, 224)
-    assert (TUTORIAL.smallest_crop, TUTORIAL.cached_views) == (0.08, 0)
+    assert (TUTORIAL.smallest_crop, TUTORIAL.shorter_side, TUTORIAL.cached_features) == (0.08, None, False)
     assert (TUTORIAL.head_first, TUTORIAL.batch_norm) == (False, "adapting")
 
 
@@ -291,7 +269,8 @@ def test_the_tutorial_recipe_is_the_tutorial_to_the_letter():
 def test_the_last_epochs_of_fine_tuning_see_crops_of_full_size(epochs, expected):
     recipe = shortened(replace(FAST, finetune_sizes=(128, 160, 224)), epochs)
     assert recipe.augmentation("finetune").sizes == expected
-    assert set(recipe.augmentation("frozen").sizes) == {224}
+    assert recipe.augmentation("frozen") is None
+    assert set(TUTORIAL.augmentation("frozen").sizes) == set(TUTORIAL.augmentation("finetune").sizes) == {224}
 
 
 def test_the_tutorials_rate_is_that_of_steplr():
