@@ -17,9 +17,10 @@ import urllib.request
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -96,10 +97,13 @@ def _class_folder_names(directory: str | Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith(HIDDEN))
 
 
-def read_folder(root: Path, *, seed: int = 0, val_share: float = 0.2) -> PhotoFolder:
+def read_folder(
+    root: Path, *, seed: int = 0, val_share: float = 0.2, seen: Callable[[Path, Image.Image], None] | None = None
+) -> PhotoFolder:
     """Reads a data folder: every photo is decoded once, every file that can't be used is listed with its reason.
 
-    Without a `val/`, `val_share` of each class becomes the validation split, drawn by `seed`.
+    Without a `val/`, `val_share` of each class becomes the validation split, drawn by `seed`. `seen` is called with
+    every photo that opens, from several threads: who needs it again need not decode it again.
     Raises DataError, naming the folder, where the layout or the class lists don't fit.
     """
     root = Path(root)
@@ -113,7 +117,7 @@ def read_folder(root: Path, *, seed: int = 0, val_share: float = 0.2) -> PhotoFo
     class_names = _one_class_list(roots)
     digests: dict[Path, str] = {}
     skipped: list[Skipped] = []
-    splits = [_read_split(root, split_root, class_names, digests, skipped) for split_root in roots]
+    splits = [_read_split(root, split_root, class_names, digests, skipped, seen) for split_root in roots]
     if len(splits) == 1:
         splits = list(_divide(splits[0], class_names, seed, val_share))
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
@@ -150,7 +154,12 @@ def _one_class_list(roots: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _read_split(
-    root: Path, split_root: Path, class_names: Sequence[str], digests: dict[Path, str], skipped: list[Skipped]
+    root: Path,
+    split_root: Path,
+    class_names: Sequence[str],
+    digests: dict[Path, str],
+    skipped: list[Skipped],
+    seen: Callable[[Path, Image.Image], None] | None,
 ) -> Split:
     """ImageFolder's photos of one split that really open; adds to `digests` and `skipped` what it saw."""
     samples = {Path(path): label for path, label in _ClassFolders(split_root, allow_empty=True).samples}
@@ -159,7 +168,9 @@ def _read_split(
     files = sorted(path for path in entries if path.is_symlink() or not path.is_dir())
     usable: list[tuple[Path, int]] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        checked = tqdm(pool.map(_check_file, files), split_root.name, len(files), leave=False, disable=None)
+        checked = tqdm(
+            pool.map(partial(_check_file, seen=seen), files), split_root.name, len(files), leave=False, disable=None
+        )
         for path, (digest, damage) in zip(files, checked, strict=True):
             if digest is None:
                 reason = damage
@@ -188,7 +199,7 @@ def _outside_of_image_folder(path: Path, is_sample: bool) -> str | None:
     return None
 
 
-def _check_file(path: Path) -> tuple[str | None, str | None]:
+def _check_file(path: Path, seen: Callable[[Path, Image.Image], None] | None) -> tuple[str | None, str | None]:
     """The file's SHA-256 where it can be read, and why it can't be decoded, or None where it can."""
     if not path.is_file():
         return None, "not a file (a link to a folder or to nothing, or a device)"
@@ -197,9 +208,11 @@ def _check_file(path: Path) -> tuple[str | None, str | None]:
     except OSError as error:
         return None, f"can't be opened ({error.strerror})"
     try:
-        open_photo(io.BytesIO(content))
+        photo = open_photo(io.BytesIO(content))
     except DataError as error:
         return hashlib.sha256(content).hexdigest(), str(error)
+    if seen is not None:
+        seen(path, photo)
     return hashlib.sha256(content).hexdigest(), None
 
 
@@ -239,6 +252,30 @@ def _digest_of(digests: dict[str, str]) -> str:
 # Photos as batches
 
 
+class PictureMemory:
+    """Decoded pictures that are kept for the next time they are asked for, as far as memory allows."""
+
+    def __init__(self, limit: int = 512 * 2**20) -> None:
+        self.left = limit  # bytes
+        self._kept: dict[Hashable, Image.Image] = {}
+        self._counting = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> Image.Image | None:
+        """The picture of that key, if it is kept."""
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, picture: Image.Image) -> None:
+        """Keeps a picture where there is room; those that came before stay."""
+        size = 4 * picture.width * picture.height  # Pillow pads RGB to four bytes a pixel
+        with self._counting:
+            if size <= self.left and key not in self._kept:
+                self.left -= size
+                self._kept[key] = picture
+
+
 @dataclass(frozen=True)
 class Loading:
     """How photos get to the network: a matter of time and memory alone, never of what the network sees."""
@@ -247,9 +284,7 @@ class Loading:
     layout: torch.memory_format = torch.contiguous_format  # of the images
     workers: int = 1  # threads that decode and crop; Pillow lets them run beside each other
     ahead: int = 0  # batches prepared while the network computes
-    memory: int = (
-        512 * 2**20
-    )  # bytes of decoded pictures that are kept for the next epoch; what is beyond is read again
+    memory: PictureMemory = field(default_factory=PictureMemory)
 
     @classmethod
     def beside(cls, device: torch.device, *, workers: int | None = None, processes: int = 1) -> "Loading":
@@ -285,9 +320,6 @@ class Photos:
         self.seed = seed
         self.loading = loading
         self.labels = torch.tensor(split.labels)  # int64 (N,)
-        self._kept: dict[int, Image.Image] = {}
-        self._left = loading.memory
-        self._counting = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.split)
@@ -318,34 +350,46 @@ class Photos:
         return self.place(position, picture.size, epoch).cut(picture, self.augmentation.size(epoch))
 
     def picture(self, position: int) -> Image.Image:
-        """What `read` gives, kept as memory allows."""
-        if (kept := self._kept.get(position)) is not None:
-            return kept
-        picture = self.read(position)
-        size = 4 * picture.width * picture.height  # Pillow pads RGB to four bytes a pixel
-        with self._counting:
-            if size <= self._left:
-                self._left -= size
-                self._kept[position] = picture
-        return picture
-
-    def read(self, position: int) -> Image.Image:
         """What is the same in every epoch: the photo that crops are cut from, or the evaluation's crop.
 
         Raises DataError, naming the file, where it can't be read any more.
         """
-        path = self.split.paths[position]
+        path, memory = self.split.paths[position], self.loading.memory
+        key = picture_key(path, self.preprocessing if self.augmentation is None else self.augmentation)
+        if (kept := memory.get(key)) is not None:
+            return kept
         try:
             if self.augmentation is None:
-                return self.preprocessing.cropped(open_photo(path))
-            return open_photo(path, shorter_side=self.augmentation.shorter_side)
+                picture = self.preprocessing.cropped(open_photo(path))
+            else:
+                picture = open_photo(path, shorter_side=self.augmentation.shorter_side)
         except DataError as error:
             raise DataError(f"{path} has changed since the folder was read: {error}") from error
+        memory.keep(key, picture)
+        return picture
 
     def place(self, position: int, size: tuple[int, int], epoch: int) -> Place:
         """The random crop of an epoch in a picture of `size`, width and height."""
         assert self.augmentation is not None
         return self.augmentation.place(*size, random.Random(derived_seed(self.seed, "look", epoch, position)))
+
+
+def picture_key(path: Path, look: Preprocessing | Augmentation) -> Hashable:
+    """Under what a photo's unchanging picture is kept: all that decides its pixels."""
+    if isinstance(look, Preprocessing):
+        return path, look.crop, look.resize
+    return path, look.shorter_side
+
+
+def keep_checked(
+    memory: PictureMemory, path: Path, photo: Image.Image, looks: Iterable[Preprocessing | Augmentation]
+) -> None:
+    """Keeps what `Photos` would make of a photo that is decoded already, where it would be the same to the pixel."""
+    for look in looks:
+        if isinstance(look, Preprocessing):
+            memory.keep(picture_key(path, look), look.cropped(photo))
+        elif look.shorter_side is None or min(photo.size) <= look.shorter_side:  # a larger one is decoded otherwise
+            memory.keep(picture_key(path, look), photo)
 
 
 def derived_seed(*parts: int | str) -> int:

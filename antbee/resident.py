@@ -44,8 +44,9 @@ class ResidentPhotos:
         self._labels = photos.labels.to(device)
 
     def _picture(self, position: int) -> Tensor:
-        picture = self.photos.read(position)
+        picture = self.photos.picture(position)
         if max(picture.size) > LONGEST_SIDE:
+            picture = picture.copy()
             picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         return pixels_of([picture])[0]
 

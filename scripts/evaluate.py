@@ -13,8 +13,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
 
-import torch
-
 from antbee import data, evaluation, hub, model, training
 from antbee.classifier import Classifier, ModelFolderError
 
@@ -61,7 +59,7 @@ def main() -> None:
 
 def measured(classifier: Classifier, split: data.Split) -> dict[str, Any]:
     """How good the classifier is on a split's photos."""
-    loading = data.Loading(classifier.device, workers=torch.get_num_threads(), memory=0)
+    loading = data.Loading.beside(classifier.device)
     looks = data.Photos(split, classifier.config.preprocessing, loading=loading)
     process = training.Process(classifier.device)
     network = model.folded(classifier.network)

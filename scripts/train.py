@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -109,6 +110,7 @@ class Job:
     arguments: argparse.Namespace
     process: training.Process
     photos: data.PhotoFolder
+    memory: data.PictureMemory
     weights: model.StartingWeights
     recipe: training.Recipe
     notices: tuple[str, ...]
@@ -140,14 +142,21 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
         if not process.is_first:
             root, _ = choose_data("drawn" if no_photos else arguments.data)
             weights, _ = choose_weights("random" if no_weights else arguments.weights, arguments.arch)
-    photos = data.read_folder(root, seed=arguments.seed)
     recipe = changed(training.RECIPES[arguments.recipe], arguments)
     precision = model.choose_precision(arguments.precision or recipe.precision, process.device)
     recipe = replace(recipe, precision=precision)
     if weights.state is None:  # random weights bring no BatchNorm statistics that would be worth keeping
         recipe = replace(recipe, batch_norm="adapting")
+    memory = data.PictureMemory()
+    photos = data.read_folder(root, seed=arguments.seed, seen=partial(remember, memory, recipe, root / "val"))
     notices = tuple(notice for notice in (no_photos, no_weights) if notice)
-    return Job(arguments, process, photos, weights, recipe, notices)
+    return Job(arguments, process, photos, memory, weights, recipe, notices)
+
+
+def remember(memory: data.PictureMemory, recipe: training.Recipe, val: Path, path: Path, photo: Image.Image) -> None:
+    """Keeps of a photo what training is going to ask for, while it is decoded anyhow."""
+    looks = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
+    data.keep_checked(memory, path, photo, [recipe.preprocessing] if val in path.parents else looks)
 
 
 def choose_data(choice: str | None) -> tuple[Path, str | None]:
@@ -226,7 +235,7 @@ def run_of(job: Job, mode: str) -> training.Run:
     """What a mode learns from, is measured on, and how."""
     recipe, seed, process = job.recipe, job.arguments.seed, job.process
     loading = data.Loading.beside(process.device, workers=job.arguments.workers, processes=process.local_count)
-    loading = replace(loading, layout=recipe.layout)
+    loading = replace(loading, layout=recipe.layout, memory=job.memory)
     train = data.Photos(job.photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading)
     val = data.Photos(job.photos.val, recipe.preprocessing, loading=loading)
     return training.Run(

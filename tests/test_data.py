@@ -27,11 +27,13 @@ from antbee.data import (
     Loading,
     PhotoFolder,
     Photos,
+    PictureMemory,
     Split,
     derived_seed,
     drawn_folder,
     folder_digest,
     hymenoptera_folder,
+    keep_checked,
     read_folder,
     seeded_generator,
 )
@@ -321,6 +323,8 @@ def looks(photos: Photos, positions: Sequence[Sequence[int]], epoch: int = 0) ->
 
 def augmented(root: Path, *, seed: int = 0, **loading: Any) -> Photos:
     augmentation = Augmentation(smallest_crop=0.08, sizes=(32,))
+    if "memory" in loading:
+        loading["memory"] = PictureMemory(loading["memory"])
     return Photos(read_folder(root).train, SMALL, augmentation, seed=seed, loading=Loading(**loading))
 
 
@@ -388,7 +392,7 @@ def test_a_photo_is_decoded_once_where_memory_allows(
     split = read_folder(drawn_root).train
     for memory, times in ((10**9, 1), (0, 3)):
         opened.clear()
-        photos = Photos(split, SMALL, augmentation, loading=Loading(memory=memory))
+        photos = Photos(split, SMALL, augmentation, loading=Loading(memory=PictureMemory(memory)))
         for epoch in range(3):
             looks(photos, [list(range(len(split)))], epoch)
         assert sorted(opened) == sorted(split.paths * times)
@@ -397,11 +401,30 @@ def test_a_photo_is_decoded_once_where_memory_allows(
 def test_kept_pictures_never_take_more_than_the_memory_allowed(drawn_root: Path) -> None:
     split = read_folder(drawn_root).train
     width, height = open_photo(split.paths[0]).size
-    photos = Photos(split, SMALL, Augmentation(sizes=(32,)), loading=Loading(workers=4, memory=5 * 4 * width * height))
-    looks(photos, [list(range(len(split)))])
-    kept = list(photos._kept.values())
-    assert 0 < len(kept) < len(split)
-    assert sum(4 * picture.width * picture.height for picture in kept) <= 5 * 4 * width * height
+    memory = PictureMemory(5 * 4 * width * height)
+    looks(Photos(split, SMALL, Augmentation(sizes=(32,)), loading=Loading(workers=4, memory=memory)), [[*range(24)]])
+    kept = [picture for path in split.paths if (picture := memory.get((path, None)))]
+    assert 0 < len(kept) == len(memory) < len(split)
+    assert sum(4 * picture.width * picture.height for picture in kept) + memory.left == 5 * 4 * width * height
+
+
+def test_what_is_kept_while_the_folder_is_checked_is_what_photos_would_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = small_set(tmp_path)
+    draw("bees", 1, 200).save(root / "train/ants/large.jpg")
+    sights = [SMALL, Augmentation(sizes=(32,), shorter_side=64)]
+    memory = PictureMemory()
+    split = read_folder(root, seen=lambda path, photo: keep_checked(memory, path, photo, sights)).train
+    # Every photo's crop, and all photos but the one that is decoded at another size where it is wanted small.
+    assert len(memory) == 8 + 1 + 8
+    for sight in (None, sights[1]):
+        kept = Photos(split, SMALL, sight, loading=Loading(memory=memory))
+        read = Photos(split, SMALL, sight)
+        positions = [[*range(len(split))]]
+        assert equal(looks(kept, positions), looks(read, positions))
+    monkeypatch.setattr(data, "open_photo", None)  # not callable: reading anything would fail
+    looks(Photos(split, SMALL, loading=Loading(memory=memory)), positions)
 
 
 def test_batches_are_begun_ahead_of_their_use_and_no_further(drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,7 @@ def test_a_photo_larger_than_a_place_is_shrunk_to_it(tmp_path, monkeypatch):
     Image.fromarray(np.full((50, 100, 3), 9, np.uint8)).save(tmp_path / "a.png")
     photos = Photos(Split((tmp_path / "a.png",), (0,)), SMALL, Augmentation(sizes=(32,)))
     assert ResidentPhotos(photos)._pixels.shape == (1, 3, 30, 60)
+    assert photos.picture(0).size == (100, 50), "what others read stays as it is"
 
 
 def test_only_a_small_set_of_a_gpus_is_kept_whole(monkeypatch, drawn_root):
@@ -74,12 +75,6 @@ def test_only_a_small_set_of_a_gpus_is_kept_whole(monkeypatch, drawn_root):
     assert resident.placed(on_the_cpu) is on_the_cpu
     monkeypatch.setattr(resident, "LARGEST_SET", len(split) * 3 * resident.LONGEST_SIDE**2 - 1)
     assert resident.placed(on_a_gpu) is on_a_gpu
-
-
-def test_photos_on_a_device_are_not_kept_a_second_time(drawn_root):
-    photos = Photos(read_folder(drawn_root).train, SMALL)
-    ResidentPhotos(photos)
-    assert not photos._kept
 
 
 def test_the_memory_layout_is_that_of_the_photos(drawn_root):
