@@ -257,7 +257,7 @@ class PictureMemory:
 
     def __init__(self, limit: int = 512 * 2**20) -> None:
         self.left = limit  # bytes
-        self._kept: dict[Hashable, Image.Image] = {}
+        self._kept: dict[Hashable, Tensor] = {}
         self._counting = threading.Lock()
 
     def __len__(self) -> int:
@@ -265,15 +265,16 @@ class PictureMemory:
 
     def get(self, key: Hashable) -> Image.Image | None:
         """The picture of that key, if it is kept."""
-        return self._kept.get(key)
+        pixels = self._kept.get(key)
+        return None if pixels is None else Image.fromarray(pixels.numpy())
 
     def keep(self, key: Hashable, picture: Image.Image) -> None:
         """Keeps a picture where there is room; those that came before stay."""
-        size = 4 * picture.width * picture.height  # Pillow pads RGB to four bytes a pixel
+        pixels = pixels_of([picture])[0].permute(1, 2, 0)  # three bytes a pixel; in Pillow they are four
         with self._counting:
-            if size <= self.left and key not in self._kept:
-                self.left -= size
-                self._kept[key] = picture
+            if pixels.nbytes <= self.left and key not in self._kept:
+                self.left -= pixels.nbytes
+                self._kept[key] = pixels
 
 
 @dataclass(frozen=True)

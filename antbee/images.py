@@ -46,7 +46,8 @@ def open_photo(file: Path | BinaryIO, *, shorter_side: int | None = None) -> Ima
             _refuse_size(*image.size)
             if shorter_side is not None:
                 image.draft(None, (shorter_side, shorter_side))  # JPEG alone: half, quarter or eighth, and not below
-            photo = _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            photo = _rgb(image)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -79,7 +80,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+    image.load()  # what is open is read while it is open
+    return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

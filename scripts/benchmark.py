@@ -10,6 +10,7 @@ machine hits all alike. Compare figures of one run, never of two.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -48,8 +49,10 @@ from antbee.classifier import Classifier, ClassifierConfig
 ROUNDS = 3  # of all figures in turn
 SEEDS = 5  # of `fast`, with --full
 TUTORIAL_EPOCHS = 25
-FORWARD_BATCHES = (1, 4, 32)
+FORWARD_BATCHES = (1, 4, 16, 32)
 STEP_BATCHES = (4, 16)
+PREDICTED_AT_ONCE = 32  # by scripts/predict.py
+READY = 4  # batches
 CLASSES = ("ants", "bees")
 
 
@@ -97,10 +100,13 @@ class Bench:
         loading = replace(data.Loading.beside(self.device), layout=self.recipe().layout)
         return resident.placed(data.Photos(split, self.recipe().preprocessing, augmentation, loading=loading))
 
-    def ready(self, count: int, size: int = 224) -> Tensor:
-        """Images that are ready for the network, in the layout that `fast` uses."""
-        layout = self.recipe().layout
-        return torch.randn(count, 3, size, size, device=self.device).contiguous(memory_format=layout)
+    def ready(self, count: int, size: int = 224) -> Iterator[Tensor]:
+        """Batches of `count` images that are ready for the network, in the layout that `fast` uses.
+
+        Several in turn: one batch again and again would lie in the caches, as no run's next batch does.
+        """
+        for batch in torch.randn(READY * count, 3, size, size, device=self.device).split(count):
+            yield batch.contiguous(memory_format=self.recipe().layout)
 
 
 @dataclass(frozen=True)
@@ -182,49 +188,50 @@ def forward(bench: Bench) -> Iterator[Value]:
     folded = model.folded(network)
     precision = bench.recipe().precision
     for size in FORWARD_BATCHES:
-        plain = torch.randn(size, 3, 224, 224, device=bench.device)
-        ready = plain.contiguous(memory_format=bench.recipe().layout)
+        plain = [batch.contiguous() for batch in bench.ready(size)]
         yield Value(f"plain, batch {size}", rate(bench, answering(network, plain), size), "images/s")
-        yield Value(f"folded, batch {size}", rate(bench, answering(folded, ready), size), "images/s")
-        if precision != "float32":
-            with model.multiplying_in(precision, bench.device):
-                value = rate(bench, answering(folded, ready), size)
-            yield Value(f"folded, {precision}, batch {size}", value, "images/s")
+        for how in dict.fromkeys(("float32", precision)):
+            yield Value(f"folded, {how}, batch {size}", forward_rate(bench, folded, size, how), "images/s")
+
+
+def forward_rate(bench: Bench, folded: ResNet, size: int, precision: model.Precision) -> float:
+    """Images/s of a folded network, answering."""
+    with model.multiplying_in(precision, bench.device):
+        return rate(bench, answering(folded, list(bench.ready(size))), size)
 
 
 def step(bench: Bench) -> Iterator[Value]:
     """The bare network learning, forward and backward, by batch size: as the tutorial does, and as `fast` does."""
     recipe = bench.recipe()
     for size in STEP_BATCHES:
-        plain = bench.network().train()
-        yield Value(f"plain, batch {size}", rate(bench, learning(plain, size, 224), size), "images/s")
+        plain = [batch.contiguous() for batch in bench.ready(size)]
+        yield Value(f"plain, batch {size}", rate(bench, learning(bench.network().train(), plain), size), "images/s")
         network = learner(bench, recipe)
         for precision in dict.fromkeys(("float32", recipe.precision)):
             with model.multiplying_in(precision, bench.device):
-                value = rate(bench, learning(network, size, 224), size)
+                value = rate(bench, learning(network, list(bench.ready(size))), size)
             yield Value(f"fast, {precision}, batch {size}", value, "images/s")
 
 
-def answering(network: nn.Module, ready: Tensor) -> Callable[[], object]:
-    """A forward pass on ready images."""
+def answering(network: nn.Module, ready: Sequence[Tensor]) -> Callable[[], object]:
+    """A forward pass on ready images, other ones each time."""
+    batches = itertools.cycle(ready)
 
     def answer() -> object:
         with torch.inference_mode():
-            return network(ready)
+            return network(next(batches))
 
     return answer
 
 
-def learning(network: ResNet, count: int, size: int) -> Callable[[], object]:
-    """A forward and a backward pass on ready images, `size` pixels a side."""
-    weight = network.conv1.weight
-    layout = torch.channels_last if weight.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    ready = torch.randn(count, 3, size, size, device=weight.device).contiguous(memory_format=layout)
-    labels = torch.arange(count, device=weight.device) % len(CLASSES)
+def learning(network: ResNet, ready: Sequence[Tensor]) -> Callable[[], object]:
+    """A forward and a backward pass on ready images, other ones each time."""
+    batches = itertools.cycle(ready)
+    labels = torch.arange(len(ready[0]), device=ready[0].device) % len(CLASSES)
 
     def learn() -> object:
         network.zero_grad()
-        return functional.cross_entropy(network(ready).float(), labels).backward()
+        return functional.cross_entropy(network(next(batches)).float(), labels).backward()
 
     return learn
 
@@ -246,19 +253,17 @@ def frozen(bench: Bench) -> Iterator[Value]:
     From the disk, and once more from what memory keeps of them, as in a run, whose check has decoded them before.
     """
     recipe, photos, network = bench.recipe(), bench.photos(), bench.network()
-    folded, size = model.folded(network), training.EVALUATION_BATCH
-    ready, process = bench.ready(size), training.Process(bench.device)
+    folded, size = model.folded(network), training.evaluation_batch(bench.device)
+    process = training.Process(bench.device)
     for precision in dict.fromkeys(("float32", recipe.precision)):
         spent, bare = {"from the disk": 0.0, "from memory": 0.0}, 0.0
         for split, how in ((photos.train, precision), (photos.val, "float32")):
             looks = bench.looks(split)
-            with model.multiplying_in(how, bench.device):
-                before = rate(bench, answering(folded, ready), size)
+            before = forward_rate(bench, folded, size, how)
             for source in spent:
                 cached = training.CachedFeatures(network, looks, process=process, what="", precision=how)
                 spent[source] += seconds(bench, lambda cached=cached: cached.features)
-            with model.multiplying_in(how, bench.device):
-                after = rate(bench, answering(folded, ready), size)
+            after = forward_rate(bench, folded, size, how)
             bare += len(split) * 2 / (before + after)  # before and after: the machine drifts
         count = len(photos.train) + len(photos.val)
         for source, total in spent.items():
@@ -288,7 +293,7 @@ def bare_seconds(bench: Bench, precision: model.Precision) -> float:
     recipe, network = bench.recipe(), learner(bench, bench.recipe())
     sizes, batch = recipe.augmentation("finetune").sizes, recipe.finetune.batch_size
     with model.multiplying_in(precision, bench.device):
-        rates = {size: rate(bench, learning(network, batch, size), batch) for size in set(sizes)}
+        rates = {size: rate(bench, learning(network, list(bench.ready(batch, size))), batch) for size in set(sizes)}
     return sum(1 / rates[size] for size in sizes)
 
 
@@ -442,8 +447,7 @@ def predict(bench: Bench) -> Iterator[Value]:
     classifier = Classifier(bench.network(), config)
     paths = bench.photos().val.paths
     folded = model.folded(classifier.network)
-    ready = bench.ready(1)
-    answer = answering(folded, ready)
+    answer = answering(folded, list(bench.ready(1)))
     whole, bare = [], []
     for path in (*paths[:5], *paths):  # a few to warm up
         whole.append(seconds(bench, lambda path=path: classifier.predict([images.open_photo(path)])))
@@ -455,14 +459,13 @@ def predict(bench: Bench) -> Iterator[Value]:
         "one photo, over decoding and bare forward", statistics.median(whole) / statistics.median(bare), "times"
     )
 
-    many = bench.ready(32)
-    before = rate(bench, answering(folded, many), len(many))
+    before = forward_rate(bench, folded, PREDICTED_AT_ONCE, "float32")
     with tempfile.TemporaryDirectory() as folder:
         classifier.save_pretrained(Path(folder) / "model")
         words = [str(Path(folder) / "model"), str(bench.data), "--csv", str(Path(folder) / "answers.csv")]
         spent = run_script("predict.py", *words)
         count = len((Path(folder) / "answers.csv").read_text("utf-8").splitlines()) - 1
-    roof = (before + rate(bench, answering(folded, many), len(many))) / 2
+    roof = (before + forward_rate(bench, folded, PREDICTED_AT_ONCE, "float32")) / 2
     yield Value("a folder", count / spent, "images/s")
     yield Value("a folder, of the bare forward", 100 * count / spent / roof, "%")
 

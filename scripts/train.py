@@ -199,21 +199,27 @@ def train_modes(job: Job) -> list[ClassifierConfig]:
         forget(job, checkpoints.values())
     head, configs = None, []
     for mode in modes:
-        folder = job.arguments.output / mode
-        if before := finished_before(job, folder, checkpoints[mode]):
-            job.say(f"\n{mode}: finished before, in {folder}")
-            config, head = before
-        else:
-            classifier, history = train_mode(job, mode, head, checkpoints[mode])
-            if mode in wanted and job.process.is_first:
-                write_model(job, folder, classifier, history)
-            config, head = classifier.config, classifier.network.fc.state_dict()
+        config, head = finish_mode(job, mode, head, checkpoints[mode], write=mode in wanted)
         if mode in wanted:
             configs.append(config)
     if job.process.is_first:
         for done in checkpoints.values():
             done.remove()
     return configs
+
+
+def finish_mode(
+    job: Job, mode: str, head: Mapping[str, Tensor] | None, checkpoint: training.Checkpoint, *, write: bool
+) -> tuple[ClassifierConfig, Mapping[str, Tensor]]:
+    """The config and the head of a mode: finished before, or trained now and written where it was asked for."""
+    folder = job.arguments.output / mode
+    if before := finished_before(job, folder, checkpoint):
+        job.say(f"\n{mode}: finished before, in {folder}")
+        return before
+    classifier, history = train_mode(job, mode, head, checkpoint)
+    if write and job.process.is_first:
+        write_model(job, folder, classifier, history)
+    return classifier.config, classifier.network.fc.state_dict()
 
 
 def train_mode(

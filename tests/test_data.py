@@ -401,11 +401,11 @@ def test_a_photo_is_decoded_once_where_memory_allows(
 def test_kept_pictures_never_take_more_than_the_memory_allowed(drawn_root: Path) -> None:
     split = read_folder(drawn_root).train
     width, height = open_photo(split.paths[0]).size
-    memory = PictureMemory(5 * 4 * width * height)
+    memory = PictureMemory(5 * 3 * width * height)
     looks(Photos(split, SMALL, Augmentation(sizes=(32,)), loading=Loading(workers=4, memory=memory)), [[*range(24)]])
     kept = [picture for path in split.paths if (picture := memory.get((path, None)))]
     assert 0 < len(kept) == len(memory) < len(split)
-    assert sum(4 * picture.width * picture.height for picture in kept) + memory.left == 5 * 4 * width * height
+    assert sum(3 * picture.width * picture.height for picture in kept) + memory.left == 5 * 3 * width * height
 
 
 def test_what_is_kept_while_the_folder_is_checked_is_what_photos_would_read(
