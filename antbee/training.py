@@ -12,7 +12,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast
@@ -67,9 +67,7 @@ class Recipe:
     smallest_crop: float = 0.08  # least share of a photo's area that a training crop keeps
     shorter_side: int | None = None  # pixels to which larger photos are shrunk before training crops are cut from them
     finetune_sizes: tuple[int, ...] = ()  # pixels a side of training crops, each for a like share of the epochs
-    cached_features: bool = (
-        False  # frozen: each photo's evaluation crop goes through the backbone once, not every epoch
-    )
+    cached_features: bool = False  # frozen: evaluation crops go through the backbone once, not in every epoch
     head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
     channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
@@ -130,7 +128,10 @@ FAST = Recipe(
     channels_last=True,
     precision="auto",
 )
+# Random weights bring neither BatchNorm statistics worth keeping nor features that larger steps could spoil.
+FAST_FROM_RANDOM = replace(FAST, batch_norm="adapting", finetune=replace(FAST.finetune, epochs=5, learning_rate=0.003))
 RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}
+RECIPES_FROM_RANDOM = {recipe.name: recipe for recipe in (FAST_FROM_RANDOM, TUTORIAL)}
 
 
 def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
@@ -494,9 +495,8 @@ def fit(
         history, best = History.from_records(saved["history"]), _Best(**saved["best"])
     learner = _in_parallel(module, batch_norm, process)
     if compiled:
-        learner = cast(
-            nn.Module, torch.compile(learner)
-        )  # around the module: what is measured and saved stays as it is
+        # Around the module: what is measured and saved stays as it is.
+        learner = cast(nn.Module, torch.compile(learner))
     multiplying = model.multiplying_in(precision, process.device)
 
     for number in range(len(history.epochs) + 1, schedule.epochs + 1):

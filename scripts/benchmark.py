@@ -473,8 +473,9 @@ def predict(bench: Bench) -> Iterator[Value]:
 def start(bench: Bench) -> Iterator[Value]:
     """How long it takes until something answers: each in a process of its own, beside a bare interpreter's."""
     bare = "import torch, torchvision"
-    for name, code in (("import torch, torchvision", bare), ("import antbee", "import antbee")):
-        yield Value(name, seconds_of([sys.executable, "-c", code]), "s")
+    for _ in range(3):  # in turn: they differ by less than the machine drifts
+        for name, code in (("import torch, torchvision", bare), ("import antbee", "import antbee")):
+            yield Value(name, seconds_of([sys.executable, "-c", code]), "s")
     yield Value("train.py --help", seconds_of([sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]), "s")
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES)).save_pretrained(Path(folder))
@@ -565,7 +566,7 @@ def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+    return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
 
 
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -142,7 +142,10 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
         if not process.is_first:
             root, _ = choose_data("drawn" if no_photos else arguments.data)
             weights, _ = choose_weights("random" if no_weights else arguments.weights, arguments.arch)
-    recipe = changed(training.RECIPES[arguments.recipe], arguments)
+    recipes = training.RECIPES if weights.state is not None else training.RECIPES_FROM_RANDOM
+    recipe = changed(recipes[arguments.recipe], arguments)
+    precision = model.choose_precision(arguments.precision or recipe.precision, process.device)
+    recipe = replace(recipe, precision=precision)
     precision = model.choose_precision(arguments.precision or recipe.precision, process.device)
     recipe = replace(recipe, precision=precision)
     if weights.state is None:  # random weights bring no BatchNorm statistics that would be worth keeping

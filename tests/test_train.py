@@ -330,12 +330,20 @@ def test_what_can_not_be_used_ends_with_one_line_and_status_1(tiny_root, words, 
     assert len(err.splitlines()) == 1
 
 
+def test_the_precision_named_is_learned_in_and_told(tiny_root, tmp_path, train, capsys):
+    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--precision", "bfloat16"))
+    assert "fast, bfloat16, seed 0" in capsys.readouterr().out
+    for mode in ("frozen", "finetune"):
+        assert Classifier.from_pretrained(tmp_path / mode).config.recipe["precision"] == "bfloat16"
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["--epochs", "0"],
         ["--lr", "nan"],
-        ["--workers", "-1"],
+        ["--workers", "0"],
+        ["--precision", "half"],
         ["--seed", "9" * 20],
         ["--arch", "vgg11"],
         ["--mode", "all"],
