@@ -80,8 +80,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    image.load()  # what is open is read while it is open
-    return image if type(image) is Image.Image and image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
