@@ -207,7 +207,7 @@ class Classifier:
         return Explanation(self._prediction(logits), activation_maps)
 
     def _images(self, crops: Sequence[Image.Image]) -> Tensor:
-        return self.config.preprocessing.normalise(pixels_of(crops).to(self.device))
+        return self.config.preprocessing.normalise(pixels_of(crops).to(self._folded.fc.weight.device))
 
     def _prediction(self, logits: Tensor) -> Prediction:
         probabilities = torch.softmax(logits / self.config.temperature, 0).tolist()

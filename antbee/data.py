@@ -270,6 +270,8 @@ class PictureMemory:
 
     def keep(self, key: Hashable, picture: Image.Image) -> None:
         """Keeps a picture where there is room; those that came before stay."""
+        if key in self._kept or 3 * picture.width * picture.height > self.left:
+            return
         pixels = pixels_of([picture])[0].permute(1, 2, 0)  # three bytes a pixel; in Pillow they are four
         with self._counting:
             if pixels.nbytes <= self.left and key not in self._kept:
@@ -313,13 +315,13 @@ class Photos:
         augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
-        loading: Loading = Loading(),
+        loading: Loading | None = None,
     ) -> None:
         self.split = split
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.seed = seed
-        self.loading = loading
+        self.loading = loading or Loading()  # a memory of its own
         self.labels = torch.tensor(split.labels)  # int64 (N,)
 
     def __len__(self) -> int:
@@ -338,9 +340,10 @@ class Photos:
 
     def _finished(self, batch: Tensor, crops: Sequence[Future[Image.Image]]) -> tuple[Tensor, Tensor]:
         pixels = pixels_of([crop.result() for crop in crops]).contiguous(memory_format=self.loading.layout)
-        if self.loading.device.type == "cuda":
+        on_cuda = self.loading.device.type == "cuda"
+        if on_cuda:
             pixels = pixels.pin_memory()  # otherwise the copy would wait for the step before it
-        pixels = pixels.to(self.loading.device, non_blocking=True)  # as bytes: a quarter of what floats take
+        pixels = pixels.to(self.loading.device, non_blocking=on_cuda)  # as bytes: a quarter of what floats take
         return self.preprocessing.normalise(pixels), self.labels[batch]
 
     def crop(self, position: int, epoch: int) -> Image.Image:

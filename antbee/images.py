@@ -131,7 +131,9 @@ def _spread(values: tuple[float, float, float], images: Tensor) -> Tensor:
     Three values alone would be as right, and several times slower where the channels come last.
     """
     one = torch.empty_like(images.flatten(0, -4)[0] if images.ndim > 3 else images)
-    return one.copy_(torch.tensor(values).view(3, 1, 1), non_blocking=True)
+    for channel, value in zip(one, values, strict=True):
+        channel.fill_(value)  # on the device: copying the values there would make a GPU wait
+    return one
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ def placed(photos: Photos) -> "Photos | ResidentPhotos":
 
 
 class ResidentPhotos:
-    """The batches of `photos`, from pixels that lie on its device; the random crops are the same.
+    """The batches of `photos`, from pixels that lie on its device; random crops are the same but for two things.
 
-    Pixels differ by a shade or two from Pillow's, which rounds between its two passes.
+    Pixels differ by a shade or two from Pillow's, which rounds between its two passes. And photos longer than
+    LONGEST_SIDE are shrunk to it first, whatever the recipe.
     """
 
     def __init__(self, photos: Photos) -> None:
@@ -46,7 +47,6 @@ class ResidentPhotos:
     def _picture(self, position: int) -> Tensor:
         picture = self.photos.picture(position)
         if max(picture.size) > LONGEST_SIDE:
-            picture = picture.copy()
             picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         return pixels_of([picture])[0]
 

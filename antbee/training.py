@@ -157,7 +157,9 @@ class Phase:
     """One pass over a split."""
 
     loss: float  # mean cross-entropy, in nats
-    accuracy: float  # 0..1; in training measured on augmented photos while the weights move, so it reads lower
+    accuracy: (
+        float  # 0..1; in training measured while the weights move, and on random crops where those are learned from
+    )
     seconds: float
 
 
@@ -540,6 +542,7 @@ def _learn(
         )
     rates = [learning_rate(schedule, (number - 1) * len(batches) + i, len(batches)) for i in range(len(batches))]
     examples = train.batches([process.share(batch) for batch in batches], number)
+    on_cuda = process.device.type == "cuda"  # elsewhere a copy that nobody waits for may be read too early
     totals = torch.zeros(3, device=process.device)  # loss, right answers, examples: summed there, read once
     steps = zip(
         batches, rates, shown(examples, f"epoch {number} of {schedule.epochs}", len(batches), process), strict=True
@@ -547,9 +550,9 @@ def _learn(
     for batch, rate, (inputs, labels_here) in steps:
         for group in optimiser.param_groups:
             group["lr"] = rate
-        labels = labels_here.to(process.device, non_blocking=True)
+        labels = labels_here.to(process.device, non_blocking=on_cuda)
         with multiplying:
-            logits = learner(inputs.to(process.device, non_blocking=True))
+            logits = learner(inputs.to(process.device, non_blocking=on_cuda))
         loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
         optimiser.zero_grad()
         # The mean over the whole batch, whatever share of it this process has: gradients are averaged over processes.

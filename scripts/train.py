@@ -146,10 +146,6 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
     recipe = changed(recipes[arguments.recipe], arguments)
     precision = model.choose_precision(arguments.precision or recipe.precision, process.device)
     recipe = replace(recipe, precision=precision)
-    precision = model.choose_precision(arguments.precision or recipe.precision, process.device)
-    recipe = replace(recipe, precision=precision)
-    if weights.state is None:  # random weights bring no BatchNorm statistics that would be worth keeping
-        recipe = replace(recipe, batch_norm="adapting")
     memory = data.PictureMemory()
     photos = data.read_folder(root, seed=arguments.seed, seen=partial(remember, memory, recipe, root / "val"))
     notices = tuple(notice for notice in (no_photos, no_weights) if notice)
@@ -383,7 +379,9 @@ def sample_batch(job: Job, mode: str) -> Image.Image:
     augmentation = recipe.augmentation(mode)
     if augmentation is not None:
         augmentation = replace(augmentation, sizes=(recipe.preprocessing.crop,))
-    photos = data.Photos(job.photos.train, recipe.preprocessing, augmentation, seed=seed)
+    photos = data.Photos(
+        job.photos.train, recipe.preprocessing, augmentation, seed=seed, loading=data.Loading(memory=job.memory)
+    )
     positions = training.shuffled_batches(len(photos), BATCH_FIGURE, seed, 1)[:1]
     ((images, labels),) = photos.batches(positions, epoch=1)
     shown = recipe.preprocessing.unnormalise(images)
