@@ -84,9 +84,8 @@ def cut(pixels: Tensor, places: Sequence[Place], size: int) -> Tensor:
 def _mixing(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
     """How much each of `length` pixels in a line gives to each of the `size` new ones: (B, size, length).
 
-    The new ones lie between `start` and `end` (B,), which are whole pixels of the line.
-
-    Pillow's bilinear filter: a triangle as wide as what it covers, so that shrinking averages all and skips nothing.
+    The new ones lie between `start` and `end` (B,), which are whole pixels of the line. The filter is
+    Pillow's bilinear one: a triangle as wide as what it covers, so that shrinking averages all and skips nothing.
     """
     step = ((end - start) / size)[:, None, None]
     here = torch.arange(length, device=start.device) + 0.5

@@ -157,9 +157,7 @@ class Phase:
     """One pass over a split."""
 
     loss: float  # mean cross-entropy, in nats
-    accuracy: (
-        float  # 0..1; in training measured while the weights move, and on random crops where those are learned from
-    )
+    accuracy: float  # 0..1; in training measured while the weights move, on the crops that are learned from
     seconds: float
 
 

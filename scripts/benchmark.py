@@ -314,8 +314,7 @@ def seeds(bench: Bench) -> Iterator[Value]:
     for seed in range(SEEDS):
         _, configs = train(bench, "--mode", "both", "--seed", str(seed))
         for config in configs:
-            for which in ("kept", "last"):
-                name = {"kept": "best", "last": "last"}[which]
+            for which, name in (("kept", "best"), ("last", "last")):
                 accuracy = config["antbee"]["metrics"][which]["accuracy"]
                 yield Value(f"{config['antbee']['mode']}, {name} accuracy", 100 * accuracy, "%")
 

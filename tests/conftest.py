@@ -1,10 +1,13 @@
 """What several test files share: a small drawn set, the real photos and weights where there are any, and no network."""
 
+import importlib.util
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -37,6 +40,21 @@ def _named_by(variable: str, content: str) -> Path:
     path = Path(value)
     assert path.exists(), f"{variable}={value} is not there; expected {content}"
     return path
+
+
+@pytest.fixture
+def script_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
+    """Loads a script as a module, without running it."""
+
+    def load(script: Path) -> ModuleType:
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        spec = importlib.util.spec_from_file_location(script.stem, script)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, script.stem, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(autouse=True)

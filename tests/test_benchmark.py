@@ -1,6 +1,5 @@
 """scripts/benchmark.py measures what it says, figure by figure; how fast anything is, no test asks."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -21,14 +20,9 @@ def tiny_root(tmp_path_factory):
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def benchmark(script_module):
     """The script as a module."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "benchmark", module)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(SCRIPT)
 
 
 @pytest.fixture

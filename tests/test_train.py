@@ -1,6 +1,5 @@
 """scripts/train.py as a person runs it: what it writes and says, interrupted, in several processes, offline."""
 
-import importlib.util
 import json
 import os
 import re
@@ -46,14 +45,9 @@ def flags(root, output, *more):
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(script_module):
     """The script as a module."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    spec = importlib.util.spec_from_file_location("train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train", module)
-    spec.loader.exec_module(module)
-    return module
+    return script_module(SCRIPT)
 
 
 @pytest.fixture
