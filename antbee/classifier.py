@@ -6,9 +6,10 @@ The folder is a complete Hub repository that torchvision, timm and transformers 
 
 import contextlib
 import json
+import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from torch import Tensor
 from torchvision.models import ResNet
 
 from antbee import hub, model
-from antbee.images import Preprocessing, pixels_of
+from antbee.images import INTERPOLATIONS, Preprocessing, pixels_of
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.json"
 
 
 class ModelFolderError(ValueError):
@@ -62,8 +64,9 @@ class ClassifierConfig:
                 "custom_load": False,
                 "input_size": [3, size, size],
                 "fixed_input_size": False,
+                "interpolation": self.preprocessing.interpolation,
                 "crop_pct": self.preprocessing.crop_pct,
-                **_FIXED_PREPROCESSING,
+                "crop_mode": "center",
                 "mean": list(self.preprocessing.mean),
                 "std": list(self.preprocessing.std),
                 "num_classes": len(self.label_names),
@@ -72,6 +75,7 @@ class ClassifierConfig:
                 "classifier": "fc",
             },
             "antbee": {
+                "format": FORMAT,
                 "temperature": self.temperature,
                 **{key: getattr(self, key) for key in _OWN_KEYS},
             },
@@ -79,41 +83,157 @@ class ClassifierConfig:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ClassifierConfig":
-        """The config of a parsed `config.json`. Raises ModelFolderError, naming the key that is missing or wrong."""
-        try:
-            names, pretrained = content["label_names"], content["pretrained_cfg"]
-            own = content.get("antbee", {})
-            config = cls(
-                architecture=content["architecture"],
-                label_names=tuple(names),
-                preprocessing=Preprocessing(
-                    crop=pretrained["input_size"][1],
-                    crop_pct=pretrained["crop_pct"],
-                    mean=tuple(pretrained["mean"]),
-                    std=tuple(pretrained["std"]),
-                ),
-                temperature=own.get("temperature", 1.0),
-                **{key: own[key] for key in _OWN_KEYS if key in own},
-            )
-        except KeyError as error:
-            raise ModelFolderError(f"{CONFIG_FILE} has no {error}: expected the config of an antbee model") from error
-        except (TypeError, IndexError, AttributeError) as error:
-            raise ModelFolderError(f"{CONFIG_FILE} is not the config of an antbee model ({error})") from error
-        for key, value in _FIXED_PREPROCESSING.items():
-            if pretrained.get(key, value) != value:
-                raise ModelFolderError(
-                    f"{CONFIG_FILE}: {key} is {pretrained[key]!r:.100}, only {value!r} is known here"
-                )
-        if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-            raise ModelFolderError(
-                f"{CONFIG_FILE}: label_names is {names!r:.100}, expected a list of two names or more"
-            )
-        return config
+        """The config of a parsed `config.json`: antbee's own, or that of any ResNet that names network and labels.
+
+        Of others' configs timm's keys are read as https://huggingface.co/docs/timm/hf_hub describes them, and
+        "id2label" where there are no "label_names". Without "pretrained_cfg" the preprocessing is that of torchvision's
+        ImageNet weights. Raises ModelFolderError, naming the key that is missing or wrong.
+        """
+        architecture = _checked(content, "architecture", lambda value: isinstance(value, str), "a network's name")
+        label_names = _label_names(content)
+        _check_network(content, len(label_names))
+        preprocessing = Preprocessing()
+        if "pretrained_cfg" in content:
+            preprocessing = _preprocessing(_checked(content, "pretrained_cfg", _is_object, "an object"))
+        config = cls(architecture, label_names, preprocessing)
+        return replace(config, **_own_values(content["antbee"], label_names)) if "antbee" in content else config
 
 
-_FIXED_PREPROCESSING = {"interpolation": "bilinear", "crop_mode": "center"}
+# ---------------------------------------------------------------------------------------------------------------------
+# What config.json may say. It may come from anybody: every value is checked before it decides anything.
+
+FORMAT = 1  # of what stands under "antbee"; another number means that it has to be read in another way
 _OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run")
+_LARGEST_CROP = 1024  # pixels a side; nobody's ResNet is made for more, and memory grows with its square
 
+
+def _checked(content: Mapping[str, Any], key: str, right: Callable[[Any], bool], expected: str) -> Any:
+    """The value under a key, which has to be there and right. Raises ModelFolderError, saying what was expected."""
+    if key not in content:
+        raise ModelFolderError(
+            f"no {key!r} in it: expected a config by antbee, or of a ResNet with architecture and label_names"
+        )
+    if not right(content[key]):
+        raise ModelFolderError(f"{key} is {_shown(content[key])}, expected {expected}")
+    return content[key]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _label_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    key = "label_names" if "label_names" in content or "id2label" not in content else "id2label"
+    names = _checked(content, key, lambda value: isinstance(value, list | dict), "a list of names")
+    if isinstance(names, dict):  # by the head's outputs: {"0": "ants", "1": "bees"}
+        names = [names.get(str(index)) for index in range(len(names))]
+    if len(names) < 2 or len(set(map(str, names))) < len(names) or not all(map(_is_text, names)):
+        raise ModelFolderError(f"{key} is {_shown(content[key])}, expected two names or more, each another one")
+    return tuple(names)
+
+
+def _check_network(content: Mapping[str, Any], class_count: int) -> None:
+    """Refuses networks that the same weights fit, but that would compute something else."""
+    arguments = content.get("model_args") or {}  # timm's; a plain ResNet needs none but these
+    plain = {"num_classes": class_count, "in_chans": 3, "global_pool": "avg"}
+    if not _is_object(arguments) or any(value != plain.get(key, value) for key, value in arguments.items()):
+        raise ModelFolderError(f"model_args is {_shown(arguments)}, expected those of a plain ResNet: {plain}")
+    if unknown := arguments.keys() - plain.keys() - {"zero_init_last"}:  # which says how training started
+        raise ModelFolderError(f"model_args has {', '.join(sorted(unknown))}: only a plain ResNet is known here")
+    for key, value in {"num_classes": class_count, "global_pool": "avg"}.items():
+        if content.get(key, value) != value:
+            raise ModelFolderError(f"{key} is {_shown(content[key])}, expected {value!r}")
+
+
+def _preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
+    """How timm's pretrained_cfg wants a photo to be prepared; whoever leaves a value out means timm's, not ours."""
+
+    def is_size(value: Any) -> bool:
+        sides = value[1:] if isinstance(value, list) and len(value) == 3 and value[0] == 3 else []
+        return len(set(sides)) == 1 and isinstance(sides[0], int) and 32 <= sides[0] <= _LARGEST_CROP
+
+    def is_triple(low: float) -> Callable[[Any], bool]:
+        return lambda value: isinstance(value, list) and len(value) == 3 and all(_is_number(x, low, 1e3) for x in value)
+
+    if (mode := pretrained.get("crop_mode", "center")) != "center":
+        raise ModelFolderError(f"crop_mode is {_shown(mode)}, only 'center' is known here")
+    return Preprocessing(
+        crop=_checked(pretrained, "input_size", is_size, f"[3, side, side] of 32 to {_LARGEST_CROP} pixels")[1],
+        crop_pct=float(_checked(pretrained, "crop_pct", lambda value: _is_number(value, 0.1, 1), "0.1 to 1")),
+        interpolation=_checked(
+            pretrained, "interpolation", lambda value: value in INTERPOLATIONS, " or ".join(INTERPOLATIONS)
+        ),
+        mean=tuple(_checked(pretrained, "mean", is_triple(-1e3), "three numbers")),
+        std=tuple(_checked(pretrained, "std", is_triple(1e-3), "three numbers above zero")),
+    )
+
+
+def _own_values(own: Any, label_names: Sequence[str]) -> dict[str, Any]:
+    """What stands under "antbee", as fields of ClassifierConfig."""
+    if not _is_object(own):
+        raise ModelFolderError(f"antbee is {_shown(own)}, expected an object")
+    if own.get("format") != FORMAT:
+        raise ModelFolderError(
+            f"it is written in format {_shown(own.get('format'))}, this antbee reads {FORMAT}:"
+            " install the antbee that wrote it, or train the model again"
+        )
+    values = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None}
+    for key in ("recipe", "data", "weights", "metrics"):
+        if key in values:
+            _checked(values, key, _is_object, "an object")
+    for key in ("version", "mode", "run"):
+        if key in values:
+            _checked(values, key, _is_text, "text")
+    if "seed" in values:
+        _checked(values, "seed", _is_count, "a whole number")
+    if values.get("metrics"):
+        _check_metrics(values["metrics"], len(label_names))
+    temperature = _checked(own, "temperature", lambda value: _is_number(value, 1e-3, 1e3), "0.001 to 1000")
+    return values | {"temperature": float(temperature)}
+
+
+def _check_metrics(metrics: Mapping[str, Any], class_count: int) -> None:
+    """Refuses metrics that can't be shown."""
+    for name in ("kept", "last"):
+        epoch = _checked(metrics, name, _is_object, "an epoch's result")
+        for key in ("accuracy", "loss"):
+            _checked(epoch, key, lambda value: _is_number(value, 0, math.inf), "a number")
+        for key in ("epoch", "correct", "count"):
+            _checked(epoch, key, _is_count, "a whole number")
+        interval = _checked(epoch, "interval", lambda value: isinstance(value, list), "two shares")
+        if len(interval) != 2 or not all(_is_number(bound, 0, 1) for bound in interval):
+            raise ModelFolderError(f"interval is {_shown(interval)}, expected two shares of 1")
+    parameters = _checked(metrics, "parameters", _is_object, "counts of weights")
+    for counts, key in ((metrics, "epochs"), (parameters, "total"), (parameters, "trainable")):
+        _checked(counts, key, _is_count, "a whole number")
+    _checked(metrics, "seconds", lambda value: _is_number(value, 0, math.inf), "a time")
+    rows = _checked(metrics, "confusion", lambda value: isinstance(value, list), "a row for each class")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != class_count or not all(map(_is_count, row)):
+            raise ModelFolderError(f"a row of confusion is {_shown(row)}, expected {class_count} counts")
+    if len(rows) != class_count:
+        raise ModelFolderError(f"confusion has {len(rows)} rows, expected {class_count}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How trained modes compare
 
 COMPARISON_COLUMNS = ("mode", "trainable", "best val", "95 % interval", "kept epoch", "last val", "seconds")
 
@@ -268,19 +388,41 @@ def find_folder(
 def read_config(folder: Path) -> ClassifierConfig:
     """The config of a model folder. Raises ModelFolderError where there is none, or none that can be read."""
     path = folder / CONFIG_FILE
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ModelFolderError(
-            f"{folder} has no {CONFIG_FILE}: expected a folder written by scripts/train.py"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is no JSON ({error}): train or download the model again") from error
+    if not path.exists():
+        raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder written by scripts/train.py")
+    content = _read_json(path)
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object")
-    config = ClassifierConfig.from_json(content)
+    try:
+        config = ClassifierConfig.from_json(content)
+    except ModelFolderError as error:
+        raise ModelFolderError(f"{path} can't be used: {error}") from error
     model.check_architecture(config.architecture)
     return config
+
+
+def read_history(folder: Path) -> tuple[dict[str, float], ...]:
+    """The epochs of a model folder, as `training.History.to_records` gave them; none where it tells of none.
+
+    Raises ModelFolderError where they can't be read.
+    """
+    path = folder / HISTORY_FILE
+    records = _read_json(path) if path.exists() else []
+    if not isinstance(records, list) or not all(_is_epoch(record) for record in records):
+        raise ModelFolderError(f"{path} holds something else than epochs: delete it, or train the model again")
+    return tuple(records)
+
+
+def _is_epoch(record: object) -> bool:
+    numbers = record.values() if isinstance(record, dict) and "epoch" in record else [None]
+    return all(_is_number(value, -math.inf, math.inf) for value in numbers)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is no JSON ({error}): train or download the model again") from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -381,7 +381,7 @@ class Photos:
 def picture_key(path: Path, look: Preprocessing | Augmentation) -> Hashable:
     """Under what a photo's unchanging picture is kept: all that decides its pixels."""
     if isinstance(look, Preprocessing):
-        return path, look.crop, look.resize
+        return path, look.crop, look.resize, look.interpolation
     return path, look.shorter_side
 
 

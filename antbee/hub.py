@@ -1,8 +1,8 @@
 """The Hugging Face Hub: the model card, push and pull.
 
-A model folder is already a complete Hub repository, so a push uploads it as it is and a pull brings it back. Only the
-files named in REPOSITORY_FILES ever travel, in either direction: safetensors, JSON, the card and pictures, nothing that
-could run code when it is opened, and no stray file of the folder.
+A model folder is already a complete Hub repository, so a push uploads it as it is: the files of REPOSITORY_FILES and
+no stray one. A pull brings back what a classifier is made of, PULLED_FILES: safetensors and JSON, nothing that could
+run code when it is opened.
 
 huggingface_hub is imported inside the functions that use it: its import takes half a second, which nobody who only
 trains or predicts should wait for.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REQUIRED_FILES = ("model.safetensors", "config.json", "README.md")
 REPOSITORY_FILES = (*REQUIRED_FILES, "history.json", "figures/*.png")
+PULLED_FILES = ("model.safetensors", "config.json", "history.json")
 
 # Stands in a card for the repository's name, which is only known when the model is pushed.
 PLACEHOLDER = "your-name/model-name"
@@ -161,7 +162,7 @@ def pull(
                 repo_id,
                 revision=revision,
                 token=token,
-                allow_patterns=list(REPOSITORY_FILES),
+                allow_patterns=list(PULLED_FILES),
                 local_files_only=local_files_only or trouble is not None,
             )
         except LocalEntryNotFoundError as nothing_here:
@@ -179,7 +180,7 @@ def pull(
     if missing:
         raise HubError(
             f"The repository '{repo_id}' holds no model that antbee can read, {' and '.join(missing)} missing: check"
-            " the name and the revision, or push the model again."
+            " the name and the revision, or push the model again. Weights in other formats are never read."
         )
     return folder
 

@@ -10,12 +10,13 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 # Decided by content, never by a file's name; a short list keeps rarely tested decoders out of reach.
@@ -24,6 +25,9 @@ PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 LARGEST_PHOTO = 60_000_000  # pixels
 THINNEST_PHOTO = 40  # longer side : shorter side
 CROP_SHAPES = (3 / 4, 4 / 3)  # width : height that a random crop may have
+
+Interpolation = Literal["bilinear", "bicubic"]  # Pillow's, which average over all that a new pixel covers
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 class DataError(ValueError):
@@ -96,6 +100,7 @@ class Preprocessing:
 
     crop: int = 224  # pixels a side of the square the network sees
     crop_pct: float = 0.875  # of the resized photo's shorter side that the crop keeps
+    interpolation: Interpolation = "bilinear"  # bicubic: of many networks trained elsewhere
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # per channel, of pixels in 0..1
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -106,7 +111,8 @@ class Preprocessing:
 
     def cropped(self, photo: Image.Image) -> Image.Image:
         """The crop that the network sees of a photo, without randomness: resized, then cut from the centre."""
-        return functional.center_crop(functional.resize(photo, [self.resize]), [self.crop])
+        resized = functional.resize(photo, [self.resize], InterpolationMode(self.interpolation))
+        return functional.center_crop(resized, [self.crop])
 
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of `cropped`, in the pixels of a photo of `width` x `height`."""

@@ -3,7 +3,6 @@
 Gradio is imported here alone.
 """
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from antbee import figures
-from antbee.classifier import COMPARISON_COLUMNS, Classifier, ClassifierConfig, comparison, find_folder
+from antbee import figures, hub
+from antbee.classifier import (
+    COMPARISON_COLUMNS,
+    Classifier,
+    ClassifierConfig,
+    comparison,
+    find_folder,
+    read_history,
+)
 from antbee.data import PhotoFolder, Photos, seeded_generator
 from antbee.images import Augmentation, DataError, open_photo
 from antbee.training import FAST
@@ -74,19 +80,16 @@ def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple
     by_mode = None not in modes and len(set(modes)) == len(modes)
     names = [str(name) for name in (modes if by_mode else sources)]
     return tuple(
-        Shown(name, classifier, _read_history(folder), _read_card(folder))
-        for name, classifier, folder in zip(names, classifiers, folders, strict=True)
+        Shown(name, classifier, read_history(folder), _card(classifier.config, source))
+        for name, classifier, folder, source in zip(names, classifiers, folders, sources, strict=True)
     )
 
 
-def _read_history(folder: Path) -> tuple[dict[str, float], ...]:
-    path = folder / "history.json"
-    return tuple(json.loads(path.read_text("utf-8"))) if path.is_file() else ()
-
-
-def _read_card(folder: Path) -> str:
-    path = folder / "README.md"
-    card = path.read_text("utf-8") if path.is_file() else "This model has no card."
+def _card(config: ClassifierConfig, source: str | Path) -> str:
+    """The model's card, written anew from its config: nothing but weights and JSON is downloaded of a model."""
+    card = hub.model_card(config.to_json())
+    if not Path(source).is_dir():
+        card = card.replace(hub.PLACEHOLDER, str(source))
     without_front_matter = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     # The card's pictures are files of its repository; the page shows the same figures by itself.
     return re.sub(r"^!\[[^\]]*\]\(figures/[^)]*\)\n*", "", without_front_matter, flags=re.MULTILINE)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torchvision.models import resnet18
+from torchvision.models import ResNet18_Weights, resnet18
 
 from antbee import Classifier, classifier, model
 from antbee.classifier import ClassifierConfig, ModelFolderError, replacing
@@ -29,14 +29,18 @@ CONFIG = ClassifierConfig(
     data={"name": "drawn", "train": {"ants": 1, "bees": 1}, "skipped": []},
     weights={"name": "random", "digest": None, "base_model": None},
     metrics={
-        "kept": {"accuracy": 0.9, "epoch": 4, "interval": [0.8, 0.95]},
-        "last": {"accuracy": 0.85},
-        "parameters": {"trainable": 11_177_538},
+        "kept": {"epoch": 4, "accuracy": 0.9, "loss": 0.3, "correct": 9, "count": 10, "interval": [0.8, 0.95]},
+        "last": {"epoch": 5, "accuracy": 0.8, "loss": 0.4, "correct": 8, "count": 10, "interval": [0.7, 0.9]},
+        "confusion": [[5, 1], [0, 4]],
+        "parameters": {"total": 11_177_538, "trainable": 11_177_538},
         "epochs": 5,
         "seconds": 12.34,
     },
     run="abc",
 )
+
+
+UNMEASURED = {"format": 1, "temperature": 1.0}  # the least that stands under "antbee"
 
 
 def new_classifier(config=CONFIG):
@@ -118,49 +122,66 @@ def test_class_names_that_are_no_valid_unicode_come_back(tmp_path):
     assert Classifier.from_pretrained(tmp_path, device="cpu").config == config
 
 
-# ---- loaded by others ------------------------------------------------------------------------------------------------
+# ---- made by others --------------------------------------------------------------------------------------------------
 
 
-def preprocessed(image):
-    preprocessing = CONFIG.preprocessing
-    return preprocessing.normalise(pixels_of([preprocessing.cropped(image)]))
+def write_foreign(folder, config, network):
+    folder.mkdir(exist_ok=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
-def test_torchvision_loads_the_folder_with_equal_logits(folder):
-    network = resnet18(num_classes=2).eval()
-    network.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+@pytest.mark.parametrize(
+    "names", [{"label_names": ["cat", "dog", "owl"]}, {"id2label": {"0": "cat", "1": "dog", "2": "owl"}}]
+)
+def test_a_resnet_whose_config_names_only_network_and_labels_is_prepared_as_torchvision_does(tmp_path, names):
+    network = resnet18(num_classes=3).eval()
+    loaded = Classifier.from_pretrained(write_foreign(tmp_path, {"architecture": "resnet18"} | names, network))
+    assert loaded.config == ClassifierConfig("resnet18", ("cat", "dog", "owl"))
+    images = ResNet18_Weights.IMAGENET1K_V1.transforms()(photo())[None]
     with torch.inference_mode():
-        torch.testing.assert_close(
-            network(preprocessed(photo())), new_classifier().logits([photo()]), rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=1e-4, atol=1e-4)
 
 
-def test_timm_loads_the_folder_with_equal_preprocessing_and_logits(folder):
+def test_a_resnet_that_timm_saved_is_loaded_with_timms_preprocessing_and_logits(tmp_path):
     timm = pytest.importorskip("timm")
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    # Its pretrained_cfg is that of timm's own weights: bicubic, and another share for the crop.
+    network = timm.create_model("resnet50", num_classes=3).train()
+    network(torch.randn(4, 3, 64, 64))  # gives BatchNorm statistics with which logits stay small
+    labels = {"label_names": ["cat", "dog", "owl"]}
+    timm.models.save_for_hf(network.eval(), tmp_path, model_config=labels, safe_serialization=True)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config.label_names == ("cat", "dog", "owl")
+    assert (loaded.config.preprocessing.interpolation, loaded.config.preprocessing.crop_pct) == ("bicubic", 0.95)
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
-    torch.testing.assert_close(transform(photo())[None], preprocessed(photo()), rtol=0, atol=1e-6)
-    assert network.pretrained_cfg["label_names"] == ["ants", "bees"]
+    images = transform(photo())[None]
+    assert torch.equal(loaded.config.preprocessing.normalise(pixels_of([loaded.crop(photo())])), images)
     with torch.inference_mode():
-        torch.testing.assert_close(
-            network(preprocessed(photo())), new_classifier().logits([photo()]), rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("default")  # other people's warnings about each other
-def test_transformers_loads_the_folder_with_equal_logits_and_class_names(folder):
+def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
     pytest.importorskip("timm")
     transformers = pytest.importorskip("transformers")
-    network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-    with torch.inference_mode():
-        logits = network(preprocessed(photo())).logits
-    torch.testing.assert_close(logits, new_classifier().logits([photo()]), rtol=0, atol=1e-5)
+    transformers.AutoModelForImageClassification.from_pretrained(folder).save_pretrained(tmp_path)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config.label_names == ("ants", "bees")
+    assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
 
-    answers = transformers.pipeline("image-classification", model=str(folder), device="cpu")(photo())
-    expected = torch.softmax(new_classifier().logits([photo()])[0], 0)
-    assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(
-        {"ants": float(expected[0]), "bees": float(expected[1])}, abs=1e-5
-    )
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}, "no 'architecture' in it"),
+        ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown architecture 'vit_base"),
+        ({"architecture": "resnet18", "num_classes": 1000}, "no 'label_names' in it"),
+    ],
+)
+def test_a_foreign_config_that_is_of_no_resnet_or_names_no_labels_is_a_clear_error(tmp_path, config, words):
+    write_foreign(tmp_path, config, resnet18(num_classes=2))
+    assert words in complaint(Classifier.from_pretrained, tmp_path, kind=ValueError)
 
 
 # ---- predicting ------------------------------------------------------------------------------------------------------
@@ -234,16 +255,59 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
     ("change", "words"),
     [
         (lambda c: c.pop("label_names"), "no 'label_names'"),
-        (lambda c: c.pop("pretrained_cfg"), "no 'pretrained_cfg'"),
         (lambda c: c["pretrained_cfg"].pop("mean"), "no 'mean'"),
+        (lambda c: c.pop("architecture"), "no 'architecture' in it: expected a config by antbee, or of a ResNet"),
+        (lambda c: c.update(architecture=["resnet18"]), "architecture is ['resnet18'], expected a network's name"),
         (lambda c: c.update(label_names="ants"), "label_names is 'ants', expected a list"),
-        (lambda c: c.update(label_names=["ants"]), "expected a list of two names or more"),
-        (lambda c: c.update(label_names=None), "not the config of an antbee model"),
-        (lambda c: c["pretrained_cfg"].update(interpolation="bicubic"), "interpolation is 'bicubic'"),
+        (lambda c: c.update(label_names=["ants"]), "expected two names or more"),
+        (lambda c: c.update(label_names=["ants", "ants"]), "each another one"),
+        (lambda c: c.update(label_names=["ants", " "]), "expected two names or more"),
+        (lambda c: c.update(label_names={"0": "ants", "2": "bees"}), "expected two names or more"),
+        (lambda c: c.update(label_names=None), "label_names is None, expected a list of names"),
+        (lambda c: c.update(num_classes=3), "num_classes is 3, expected 2"),
+        (lambda c: c.update(global_pool="max"), "global_pool is 'max', expected 'avg'"),
+        (lambda c: c.update(model_args={"output_stride": 16}), "model_args has output_stride"),
+        (lambda c: c.update(model_args={"in_chans": 1}), "expected those of a plain ResNet"),
+        (lambda c: c.update(pretrained_cfg=[]), "pretrained_cfg is [], expected an object"),
+        (lambda c: c["pretrained_cfg"].update(interpolation="nearest"), "interpolation is 'nearest'"),
+        (lambda c: c["pretrained_cfg"].update(interpolation=["bilinear"]), "interpolation is ['bilinear']"),
+        (lambda c: c["pretrained_cfg"].update(crop_mode="squash"), "only 'center' is known"),
+        (lambda c: c["pretrained_cfg"].update(input_size=[1, 224, 224]), "input_size is [1, 224, 224]"),
+        (lambda c: c["pretrained_cfg"].update(input_size=[3, 224, 192]), "input_size is [3, 224, 192]"),
+        (lambda c: c["pretrained_cfg"].update(input_size=[3, 10**9, 10**9]), "32 to 1024 pixels"),
+        (lambda c: c["pretrained_cfg"].update(crop_pct=0), "crop_pct is 0, expected 0.1 to 1"),
+        (lambda c: c["pretrained_cfg"].update(crop_pct="0.9"), "crop_pct is '0.9'"),
+        (lambda c: c["pretrained_cfg"].update(std=[0, 0.2, 0.2]), "std is [0, 0.2, 0.2], expected three numbers above"),
+        (lambda c: c["pretrained_cfg"].update(mean=[0.5, 0.5]), "mean is [0.5, 0.5], expected three numbers"),
+        (lambda c: c["pretrained_cfg"].update(mean=[0.5, 0.5, float("nan")]), "mean is [0.5, 0.5, nan]"),
+        (lambda c: c.update(antbee=[]), "antbee is [], expected an object"),
+        (lambda c: c["antbee"].update(format=2), "format 2, this antbee reads 1: install the antbee that wrote it"),
+        (lambda c: c["antbee"].pop("format"), "format None, this antbee reads 1"),
+        (lambda c: c["antbee"].update(temperature=0), "temperature is 0, expected 0.001 to 1000"),
+        (lambda c: c["antbee"].update(temperature=float("inf")), "temperature is inf"),
+        (lambda c: c["antbee"].update(seed="0"), "seed is '0', expected a whole number"),
+        (lambda c: c["antbee"].update(mode={}), "mode is {}, expected text"),
+        (lambda c: c["antbee"].update(data="ants"), "data is 'ants', expected an object"),
+        (lambda c: c["antbee"]["metrics"].pop("kept"), "no 'kept'"),
+        (lambda c: c["antbee"]["metrics"]["kept"].update(interval=[0]), "interval is [0], expected two shares"),
+        (lambda c: c["antbee"]["metrics"].update(confusion=[[1, 2]]), "confusion has 1 rows, expected 2"),
+        (lambda c: c["antbee"]["metrics"].update(confusion=[[1], [2]]), "a row of confusion is [1], expected 2 counts"),
     ],
 )
-def test_a_config_that_lacks_what_is_needed_is_refused_by_key(editable_config, change, words):
-    assert words in complaint(Classifier.from_pretrained, editable_config(change))
+def test_a_config_that_says_something_wrong_is_refused_by_file_and_key(editable_config, change, words):
+    folder = editable_config(change)
+    text = complaint(Classifier.from_pretrained, folder)
+    assert words in text
+    assert text.startswith(f"{folder / 'config.json'} can't be used: ")
+
+
+def test_a_history_is_read_or_refused_by_its_file(tmp_path):
+    assert classifier.read_history(tmp_path) == ()
+    (tmp_path / "history.json").write_text('[{"epoch": 1, "val_loss": 0.5}]')
+    assert classifier.read_history(tmp_path) == ({"epoch": 1, "val_loss": 0.5},)
+    for broken in ("{", "{}", "[1]", '[{"val_loss": 1}]', '[{"epoch": "1"}]'):
+        (tmp_path / "history.json").write_text(broken)
+        assert "history.json" in complaint(classifier.read_history, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +315,7 @@ def test_a_config_that_lacks_what_is_needed_is_refused_by_key(editable_config, c
     [
         (lambda c: c.update(architecture="vgg11"), "unknown architecture 'vgg11'"),
         (lambda c: c.update(architecture="resnet34"), "layer1.2.conv1.weight is missing"),
-        (lambda c: c.update(label_names=["a", "b", "c"]), "fc.weight is (2, 512), expected (3, 512)"),
+        (lambda c: c.update(label_names=["a", "b", "c"], num_classes=3, antbee=UNMEASURED), "fc.weight is (2, 512)"),
     ],
 )
 def test_weights_that_do_not_fit_the_config_are_refused(editable_config, change, words):
@@ -323,5 +387,5 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
 def test_the_comparison_has_a_row_for_every_trained_model():
     rows = classifier.comparison([CONFIG, replace(CONFIG, mode="frozen"), ClassifierConfig("resnet18", ("a", "b"))])
     assert [row[0] for row in rows] == ["finetune", "frozen"]
-    assert rows[0] == ("finetune", "11,177,538", "90.0%", "80.0% to 95.0%", "4 of 5", "85.0%", "12.3")
+    assert rows[0] == ("finetune", "11,177,538", "90.0%", "80.0% to 95.0%", "4 of 5", "80.0%", "12.3")
     assert len(rows[0]) == len(classifier.COMPARISON_COLUMNS)

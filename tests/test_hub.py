@@ -19,10 +19,13 @@ import yaml
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub
 from PIL import ExifTags, Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torchvision.models import get_model
 
 from antbee import Classifier, hub, ui
 from antbee.classifier import ClassifierConfig
+from antbee.drawn import draw
+from antbee.images import Preprocessing, pixels_of
 from antbee.model import empty_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +133,10 @@ def model_folder(tmp_path):
     return folder
 
 
+def uploaded_text(repository, path, server):
+    return (server.blobs / repository.head.files[path].sha256).read_text("utf-8")
+
+
 def content(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -161,13 +168,14 @@ def test_what_is_pushed_comes_back_byte_for_byte(either_server, model_folder):
     assert address == f"{either_server.url}/tester/bugs/commit/{repository.head.oid}"
     assert repository.head.files["model.safetensors"].lfs
     assert bool(repository.head.files["model.safetensors"].xet) == either_server.xet
-    assert pulled == before | {"README.md": hub.card_for(model_folder, "tester/bugs").encode()}
+    assert repository.head.files.keys() == before.keys()
+    assert pulled == {path: before[path] for path in hub.PULLED_FILES}
     assert content(model_folder) == before, "a push leaves the folder as it is"
 
 
 def test_the_uploaded_card_names_its_repository_everywhere(server, model_folder):
     hub.push(model_folder, "tester/bugs")
-    card = (hub.pull("tester/bugs") / "README.md").read_text()
+    card = uploaded_text(server.repositories["model", "tester/bugs"], "README.md", server)
     assert card.count("tester/bugs") == (model_folder / "README.md").read_text().count(hub.PLACEHOLDER) == 3
     assert hub.PLACEHOLDER not in card
 
@@ -195,14 +203,23 @@ def test_stray_files_of_the_folder_are_not_published(server, model_folder):
     assert not {"checkpoint.pt", ".env", "figures/notes.txt"} & uploaded.keys()
 
 
-def test_only_files_that_cannot_run_code_are_downloaded(server, model_folder):
+def test_only_safetensors_and_json_are_ever_downloaded(server, model_folder):
     hub.push(model_folder, "tester/bugs")
     repository = server.repositories["model", "tester/bugs"]
-    unwanted = ("pytorch_model.bin", "evil.bin", "modeling.py", "figures/page.html", "other/config.json")
+    unwanted = (
+        "pytorch_model.bin",
+        "evil.bin",
+        "modeling.py",
+        "figures/page.html",
+        "other/config.json",
+        "a.safetensors.py",
+    )
     for path in unwanted:
         server.add_file(repository, path, b"import os")
-    assert content(hub.pull("tester/bugs")).keys() == content(model_folder).keys()
-    assert not [path for _, path, _ in server.requests if path.endswith(unwanted)]
+    assert content(hub.pull("tester/bugs")).keys() == set(hub.PULLED_FILES)
+    fetched = [path for _, path, _ in server.requests if "/resolve/" in path]
+    assert fetched
+    assert all(path.endswith((".safetensors", ".json")) for path in fetched)
 
 
 def test_files_to_push_are_listed_by_path_with_their_sizes(model_folder):
@@ -252,6 +269,62 @@ def test_a_pushed_model_is_loaded_back_by_its_name_with_equal_logits_and_shown(s
     (shown,) = ui.load_models(["tester/bugs"])
     assert shown.name == "frozen"
     assert "tester/bugs" in shown.card
+
+
+# ---- loaded by others ------------------------------------------------------------------------------------------------
+
+
+def pushed(folder, architecture, class_count):
+    """A classifier that is on the Hub, with logits of a size that trained ones have."""
+    torch.manual_seed(0)
+    network = empty_network(architecture, class_count).train()
+    with torch.no_grad():
+        network(torch.randn(4, 3, 64, 64))  # without statistics that fit, BatchNorm lets logits grow by thousands
+    names = tuple(f"class {number}" for number in range(class_count))
+    preprocessing = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    classifier = Classifier(network, ClassifierConfig(architecture, names, preprocessing))
+    classifier.save_pretrained(folder)
+    (folder / "README.md").write_text(hub.model_card(classifier.config.to_json()))
+    hub.push(folder, "tester/bugs")
+    return classifier
+
+
+@pytest.mark.filterwarnings("default")  # other people's warnings about each other
+@pytest.mark.parametrize("class_count", [2, 7])
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50"])
+def test_torchvision_timm_and_transformers_load_it_with_equal_preprocessing_logits_and_names(
+    server, tmp_path, architecture, class_count
+):
+    timm = pytest.importorskip("timm")
+    transformers = pytest.importorskip("transformers")
+    classifier = pushed(tmp_path / "model", architecture, class_count)
+    photo, names = draw("bees", 0, 320), list(classifier.config.label_names)
+    images = classifier.config.preprocessing.normalise(pixels_of([classifier.crop(photo)]))
+    expected = classifier.logits([photo])
+    assert 0.01 < expected.abs().max() < 100
+
+    with torch.inference_mode():
+        plain = get_model(architecture, num_classes=class_count).eval()
+        plain.load_state_dict(load_file(hub.pull("tester/bugs") / "model.safetensors"), strict=True)
+        torch.testing.assert_close(plain(images), expected, rtol=0, atol=1e-5)
+
+        for source in ("hf-hub:tester/bugs", f"local-dir:{tmp_path / 'model'}"):
+            network = timm.create_model(source, pretrained=True).eval()
+            settings = timm.data.resolve_data_config({}, model=network)
+            assert torch.equal(timm.data.create_transform(**settings, is_training=False)(photo)[None], images)
+            assert network.pretrained_cfg["label_names"] == names
+            torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-5)
+
+        for source in ("tester/bugs", str(tmp_path / "model")):
+            network = transformers.AutoModelForImageClassification.from_pretrained(source).eval()
+            prepared = transformers.AutoImageProcessor.from_pretrained(source)(photo, return_tensors="pt")
+            torch.testing.assert_close(prepared["pixel_values"], images, rtol=0, atol=1e-6)
+            assert list(network.config.id2label.values()) == names
+            torch.testing.assert_close(network(images).logits, expected, rtol=0, atol=1e-5)
+
+    answers = transformers.pipeline("image-classification", model="tester/bugs", device="cpu")(photo, top_k=class_count)
+    (own,) = classifier.predict([photo])
+    assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(own.probabilities, abs=1e-5)
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
@@ -629,7 +702,7 @@ def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(serv
     monkeypatch.chdir(tmp_path)
 
     printed = []
-    card = (hub.pull("tester/bugs") / "README.md").read_text()
+    card = uploaded_text(server.repositories["model", "tester/bugs"], "README.md", server)
     for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
         exec(code, {"print": lambda *values: printed.append(values)})
     ((antbee,),), (names, timm), (transformers,) = printed
