@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from antbee import figures, hub
+from antbee import cards, figures
 from antbee.classifier import (
     COMPARISON_COLUMNS,
     Classifier,
@@ -87,9 +87,9 @@ def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple
 
 def _card(config: ClassifierConfig, source: str | Path) -> str:
     """The model's card, written anew from its config: nothing but weights and JSON is downloaded of a model."""
-    card = hub.model_card(config.to_json())
+    card = cards.model_card(config.to_json())
     if not Path(source).is_dir():
-        card = card.replace(hub.PLACEHOLDER, str(source))
+        card = card.replace(cards.PLACEHOLDER, str(source))
     without_front_matter = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     # The card's pictures are files of its repository; the page shows the same figures by itself.
     return re.sub(r"^!\[[^\]]*\]\(figures/[^)]*\)\n*", "", without_front_matter, flags=re.MULTILINE)

@@ -32,7 +32,7 @@ from torch import Tensor
 from torchvision.models import ResNet
 
 import antbee
-from antbee import data, evaluation, figures, hub, model, resident, training
+from antbee import cards, data, evaluation, figures, model, resident, training
 from antbee.classifier import (
     COMPARISON_COLUMNS,
     Classifier,
@@ -202,6 +202,7 @@ def train_modes(job: Job) -> list[ClassifierConfig]:
         if mode in wanted:
             configs.append(config)
     if job.process.is_first:
+        compare_in_cards(job.arguments.output, configs)
         for done in checkpoints.values():
             done.remove()
     return configs
@@ -363,7 +364,7 @@ def write_model(job: Job, folder: Path, classifier: Classifier, history: trainin
     with replacing(folder) as beside:
         classifier.save_pretrained(beside)
         (beside / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
-        (beside / "README.md").write_text(hub.model_card(config.to_json()), "utf-8")
+        (beside / "README.md").write_text(cards.model_card(config.to_json()), "utf-8")
         (beside / "figures").mkdir()
         sample_batch(job, str(config.mode)).save(beside / "figures" / "batch.png")
         curves = figures.learning_curves({str(config.mode): history.to_records()})
@@ -371,6 +372,17 @@ def write_model(job: Job, folder: Path, classifier: Classifier, history: trainin
         confusion = figures.confusion_matrix(config.metrics["confusion"], config.label_names)
         confusion.save(beside / "figures" / "confusion.png")
     job.say(f"written to {folder}" + (f"; the older model is now {previous(folder)}" if replaces else ""))
+
+
+def compare_in_cards(output: Path, configs: Sequence[ClassifierConfig]) -> None:
+    """Writes into the models' cards how the modes compare; a card that somebody changed stays as it is."""
+    compared = [COMPARISON_COLUMNS, *comparison(configs)]
+    for config in configs:
+        path = output / str(config.mode) / "README.md"
+        if path.read_text("utf-8") == cards.model_card(config.to_json()):
+            beside = path.with_name(f".{path.name}.writing")
+            beside.write_text(cards.model_card(config.to_json(), compared), "utf-8")
+            beside.replace(path)
 
 
 def sample_batch(job: Job, mode: str) -> Image.Image:

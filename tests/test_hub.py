@@ -1,7 +1,5 @@
-"""Push, pull and the model card, with the real Hub client against a Hub on this computer."""
+"""Push and pull, with the real Hub client against a Hub on this computer."""
 
-import copy
-import html.parser
 import json
 import os
 import re
@@ -15,14 +13,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-import yaml
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
 
-from antbee import Classifier, hub, ui
+from antbee import Classifier, cards, hub, ui
 from antbee.classifier import ClassifierConfig
 from antbee.drawn import draw
 from antbee.images import Preprocessing, pixels_of
@@ -30,35 +27,11 @@ from antbee.model import empty_network
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "hf_test"
-KEPT = {"epoch": 3, "accuracy": 0.9477, "loss": 0.17, "correct": 145, "count": 153, "interval": [0.9, 0.973]}
 CONFIG = {
     "architecture": "resnet18",
     "num_classes": 2,
     "label_names": ["ants", "bees"],
-    "antbee": {
-        "version": "0.1.0",
-        "mode": "finetune",
-        "seed": 0,
-        "temperature": 1.0,
-        "recipe": {"name": "fast", "epochs": 6, "learning_rate": 0.001, "cached_features": True, "batch_norm": "fixed"},
-        "data": {
-            "name": "hymenoptera_data",
-            "train": {"ants": 123, "bees": 121},
-            "val": {"ants": 70, "bees": 83},
-            "digest": "d" * 64,
-            "split": "val/ folder",
-            "skipped": [{"file": "train/ants/imageNotFound.gif", "reason": "not a picture"}],
-        },
-        "weights": {"name": "imagenet", "digest": "e" * 64, "base_model": "timm/resnet18.tv_in1k"},
-        "metrics": {
-            "kept": KEPT,
-            "last": KEPT | {"epoch": 5, "accuracy": 0.9412, "correct": 144, "interval": [0.892, 0.969]},
-            "selected_on": "val",
-            "confusion": [[66, 4], [4, 79]],
-            "seconds": 143.2,
-            "parameters": {"total": 11_177_538, "trainable": 11_177_538},
-        },
-    },
+    "antbee": {"format": 1, "mode": "finetune", "temperature": 1.0},
 }
 
 
@@ -127,7 +100,7 @@ def model_folder(tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "history.json").write_text("[]")
-    (folder / "README.md").write_text(hub.model_card(CONFIG))
+    (folder / "README.md").write_text(cards.model_card(CONFIG))
     for name in ("batch", "curves", "confusion"):
         (folder / "figures" / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n\0" + name.encode())
     return folder
@@ -176,8 +149,8 @@ def test_what_is_pushed_comes_back_byte_for_byte(either_server, model_folder):
 def test_the_uploaded_card_names_its_repository_everywhere(server, model_folder):
     hub.push(model_folder, "tester/bugs")
     card = uploaded_text(server.repositories["model", "tester/bugs"], "README.md", server)
-    assert card.count("tester/bugs") == (model_folder / "README.md").read_text().count(hub.PLACEHOLDER) == 3
-    assert hub.PLACEHOLDER not in card
+    assert card.count("tester/bugs") == (model_folder / "README.md").read_text().count(cards.PLACEHOLDER) == 3
+    assert cards.PLACEHOLDER not in card
 
 
 def test_a_push_is_one_commit_and_an_unchanged_folder_none(either_server, model_folder):
@@ -262,7 +235,7 @@ def test_a_pushed_model_is_loaded_back_by_its_name_with_equal_logits_and_shown(s
     config = ClassifierConfig("resnet18", ("ants", "bees"), mode="frozen")
     classifier = Classifier(empty_network("resnet18", 2), config)
     classifier.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "README.md").write_text(hub.model_card(config.to_json()))
+    (tmp_path / "model" / "README.md").write_text(cards.model_card(config.to_json()))
     hub.push(tmp_path / "model", "tester/bugs")
     photo = Image.effect_noise((300, 200), 64).convert("RGB")
     assert torch.equal(Classifier.from_pretrained("tester/bugs").logits([photo]), classifier.logits([photo]))
@@ -284,7 +257,7 @@ def pushed(folder, architecture, class_count):
     preprocessing = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     classifier = Classifier(network, ClassifierConfig(architecture, names, preprocessing))
     classifier.save_pretrained(folder)
-    (folder / "README.md").write_text(hub.model_card(classifier.config.to_json()))
+    (folder / "README.md").write_text(cards.model_card(classifier.config.to_json()))
     hub.push(folder, "tester/bugs")
     return classifier
 
@@ -325,6 +298,34 @@ def test_torchvision_timm_and_transformers_load_it_with_equal_preprocessing_logi
     answers = transformers.pipeline("image-classification", model="tester/bugs", device="cpu")(photo, top_k=class_count)
     (own,) = classifier.predict([photo])
     assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(own.probabilities, abs=1e-5)
+
+
+def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(server, tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    folder = tmp_path / "network"
+    config = ClassifierConfig("resnet18", ("ants", "bees"))
+    Classifier(empty_network("resnet18", 2), config).save_pretrained(folder)
+    (folder / "README.md").write_text(cards.model_card(config.to_json()))
+    hub.push(folder, "tester/bugs")
+    sideways = Image.Exif()
+    sideways[ExifTags.Base.Orientation] = 6
+    Image.linear_gradient("L").save(tmp_path / "photo.jpg", exif=sideways)  # neither upright nor RGB
+    monkeypatch.chdir(tmp_path)
+
+    printed = []
+    card = uploaded_text(server.repositories["model", "tester/bugs"], "README.md", server)
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        exec(code, {"print": lambda *values: printed.append(values)})
+    ((antbee,),), (names, timm), (transformers,) = printed
+    answers = (
+        antbee.probabilities,
+        dict(zip(names, timm[0].tolist(), strict=True)),
+        {row["label"]: row["score"] for row in transformers},
+    )
+    assert answers[0].keys() == {"ants", "bees"}
+    assert all(answer == pytest.approx(answers[0], abs=1e-4) for answer in answers)
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
@@ -457,262 +458,6 @@ def test_a_cut_download_is_refused_and_healed_by_the_next_one(server, model_fold
     assert "No complete copy" in complaint(hub.pull, "tester/bugs", local_files_only=True)
     blob.write_bytes(whole)
     assert (hub.pull("tester/bugs") / "model.safetensors").read_bytes() == whole
-
-
-# ---- the card --------------------------------------------------------------------------------------------------------
-
-
-def config_with(**antbee):
-    """CONFIG with other values under "antbee"."""
-    return copy.deepcopy(CONFIG) | {"antbee": copy.deepcopy(CONFIG["antbee"]) | antbee}
-
-
-def metadata_and_body(card):
-    _, block, body = card.split("---\n", maxsplit=2)
-    return yaml.safe_load(block), body
-
-
-class Page(html.parser.HTMLParser):
-    """The elements and the text of a card as it is read on the Hub, where the front matter is no part of the page."""
-
-    def __init__(self, card):
-        super().__init__()
-        markdown_it = pytest.importorskip("markdown_it")
-        _, body = metadata_and_body(card)
-        self.elements, self.texts = [], []
-        self.feed(markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append(tag)
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def test_front_matter_says_what_the_hub_needs_to_know():
-    metadata, _ = metadata_and_body(hub.model_card(CONFIG))
-    assert metadata == {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": ["antbee", "timm", "transformers", "image-classification"],
-        "license": "bsd-3-clause",
-        "base_model": "timm/resnet18.tv_in1k",
-        "metrics": ["accuracy"],
-        "model-index": [
-            {
-                "name": "antbee resnet18 finetune",
-                "results": [
-                    {
-                        "task": {"type": "image-classification"},
-                        "dataset": {"name": "hymenoptera_data", "type": "imagefolder", "split": "val"},
-                        "metrics": [{"type": "accuracy", "value": 0.9477}],
-                    }
-                ],
-            }
-        ],
-    }
-
-
-def test_only_weights_from_imagenet_pass_on_their_licence_and_name():
-    for name, licence in (("random", "mit"), ("mine.safetensors", None)):
-        weights = {"name": name, "digest": None, "base_model": "timm/resnet18.tv_in1k"}
-        metadata, _ = metadata_and_body(hub.model_card(config_with(weights=weights)))
-        assert metadata.get("license") == licence
-        assert "base_model" not in metadata
-    unnamed = {"name": "imagenet", "digest": "e" * 64, "base_model": None}
-    assert "base_model" not in metadata_and_body(hub.model_card(config_with(weights=unnamed)))[0]
-
-
-def test_the_card_tells_results_training_use_and_limits():
-    text = " ".join(Page(hub.model_card(CONFIG)).texts)
-    for statement in (
-        "94.8 %",
-        "145 of 153",
-        "90.0 % to 97.3 %",
-        "94.1 %",
-        "optimistic",
-        "Every weight of the network learned",
-        "11,177,538 parameters, of which 11,177,538 learned",
-        "244 pictures in train: ants 123, bees 121",
-        "train/ants/imageNotFound.gif (not a picture)",
-        "SHA-256 digest " + "e" * 64,
-        "Seed: 0",
-        "learning_rate",
-        'Classifier.from_pretrained("your-name/model-name")',
-        'timm.create_model("hf-hub:your-name/model-name"',
-        'pipeline("image-classification", model="your-name/model-name")',
-        "one of them is 0.7 percentage points",
-        "none of the classes still gets the name",
-        "show something else than their folder's name says",
-    ):
-        assert statement in text, statement
-
-
-def test_the_card_of_a_frozen_model_says_what_of_the_backbone_stayed():
-    def text(mode, **recipe):
-        return hub.model_card(config_with(mode=mode, recipe=CONFIG["antbee"]["recipe"] | recipe))
-
-    assert "only the head learned" not in text("finetune")
-    untouched = (text("frozen"), text("frozen", batch_norm="adapting"))  # its features were computed once, and cached
-    for card in untouched:
-        assert "byte for byte its starting weights, and only the head learned" in card
-        assert "statistics" not in card
-    replaced = text("frozen", batch_norm="adapting", cached_features=False)
-    assert "only the head learned" in replaced
-    assert "BatchNorm layers were replaced" in replaced
-    assert "byte for byte" not in replaced
-
-
-def test_the_accuracy_of_a_start_from_a_file_is_told_as_such():
-    words = "The accuracy is that of a start from the file mine.safetensors"
-    assert words in hub.model_card(config_with(weights={"name": "mine.safetensors", "digest": "e" * 64}))
-    for known in ("imagenet", "random"):
-        assert "a start from the file" not in hub.model_card(config_with(weights={"name": known}))
-
-
-def test_a_temperature_that_only_antbee_knows_is_told():
-    assert "a temperature of 1.37" in hub.model_card(config_with(temperature=1.3709))
-    assert "temperature" not in hub.model_card(CONFIG)
-
-
-def test_drawn_pictures_and_random_weights_are_announced_at_the_top():
-    drawn = config_with(data=CONFIG["antbee"]["data"] | {"name": "drawn"})
-    random = config_with(weights={"name": "random", "digest": None})
-    for config, words in ((drawn, "Trained on drawn pictures."), (random, "Started from random weights.")):
-        _, body = metadata_and_body(hub.model_card(config))
-        note = body.strip().splitlines()[0]
-        assert note.startswith(f"> **{words}**")
-        assert "Do not expect it to recognise photos" in note
-    assert "Do not expect it" not in hub.model_card(CONFIG)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "<script>alert(1)</script>",
-        "a|b",
-        "*x*",
-        "[click](javascript:alert(1))",
-        "![](http://127.0.0.1/x.png)",
-        "`code` & &amp; &lt;",
-        "# title",
-        "- item",
-        "1. item",
-        "{{ config }} ${x} $y$",
-        "www.example.org http://example.org a@example.org",
-        "_under_ snake_case golden-retriever",
-        "back\\slash",
-        "<!-- gone",
-        "---",
-        "Ämse 蚂蚁 🐜",
-        "'quotes\"",
-    ],
-)
-def test_hostile_names_are_shown_as_text(name):
-    config = copy.deepcopy(CONFIG) | {"label_names": [name, "bees"]}
-    config["antbee"]["data"] |= {"name": name, "val": {name: 1}, "skipped": [{"file": name, "reason": name}]}
-    config["antbee"]["recipe"] = {name: name}
-    card = hub.model_card(config)
-    metadata, body = metadata_and_body(card)
-    page = Page(card)
-    plain = Page(hub.model_card(CONFIG))
-    shown = "".join(page.texts)
-
-    assert metadata["model-index"][0]["results"][0]["dataset"]["name"] == name
-    assert metadata["license"] == "bsd-3-clause"
-    assert set(page.elements) <= set(plain.elements)
-    assert page.elements.count("img") == plain.elements.count("img")
-    assert page.elements.count("th") == plain.elements.count("th")
-    assert not re.search(r"www\.|http:|@", body), "the Hub would make a link of a bare address, which Page does not"
-    assert f"# {name} or bees".removeprefix("# ") in shown
-    assert f"It predicts: {name}, bees." in shown
-    assert f"{name} ({name})" in shown
-
-
-def test_unprintable_names_become_one_printable_line_of_utf_8():
-    names = [
-        "line\nbreak\r\n---\nlicense: evil",
-        "\x1b[31mred",
-        "\u202eright to left",
-        os.fsdecode(b"caf\xe9"),
-        "x" * 20_000,
-    ]
-    config = copy.deepcopy(CONFIG) | {"label_names": names}
-    config["antbee"]["metrics"].pop("confusion")
-    config["antbee"]["data"]["name"] = names[0]
-    card = hub.model_card(config)
-    metadata, _ = metadata_and_body(card)
-    shown = "".join(Page(card).texts)
-
-    assert metadata["license"] == "bsd-3-clause"
-    assert card.encode().decode() == card
-    assert all(letter.isprintable() or letter == "\n" for letter in card)
-    for text in (
-        "line break --- license: evil",
-        "\\x1b[31mred",
-        "\\u202eright to left",
-        "caf\\udce9",
-        "x" * 97 + "...",
-    ):
-        assert text in shown
-    assert "x" * 101 not in shown
-
-
-def test_a_card_leaves_out_what_its_config_does_not_tell():
-    untold = (
-        {},
-        {"metrics": {}, "data": {}, "recipe": {}},
-        {"metrics": {"kept": None, "confusion": None, "seconds": None}},
-        dict.fromkeys(CONFIG["antbee"]),
-    )
-    for antbee in untold:
-        config = {"architecture": "resnet18", "label_names": ["ants", "bees"], "antbee": antbee}
-        metadata, body = metadata_and_body(hub.model_card(config))
-        assert not {"model-index", "license", "base_model"} & metadata.keys()
-        assert "## Results" not in body
-        assert "## How it was trained" not in body
-        assert "## How to use it" in body
-        assert "None" not in body
-    metadata, body = metadata_and_body(hub.model_card(config_with(metrics={"kept": {"accuracy": 0.5}})))
-    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
-    assert "50.0 %" in body
-
-
-def test_a_confusion_matrix_too_wide_for_a_table_is_left_to_the_picture():
-    labels = [f"class {number}" for number in range(40)]
-    metrics = CONFIG["antbee"]["metrics"] | {"confusion": [[1] * 40] * 40}
-    card = hub.model_card(config_with(metrics=metrics) | {"label_names": labels})
-    assert "figures/confusion.png" in card
-    assert Page(card).elements.count("th") < 40
-
-
-def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(server, tmp_path, monkeypatch):
-    pytest.importorskip("timm")
-    pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    folder = tmp_path / "network"
-    config = ClassifierConfig("resnet18", ("ants", "bees"))
-    Classifier(empty_network("resnet18", 2), config).save_pretrained(folder)
-    (folder / "README.md").write_text(hub.model_card(config.to_json()))
-    hub.push(folder, "tester/bugs")
-    sideways = Image.Exif()
-    sideways[ExifTags.Base.Orientation] = 6
-    Image.linear_gradient("L").save(tmp_path / "photo.jpg", exif=sideways)  # neither upright nor RGB
-    monkeypatch.chdir(tmp_path)
-
-    printed = []
-    card = uploaded_text(server.repositories["model", "tester/bugs"], "README.md", server)
-    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
-        exec(code, {"print": lambda *values: printed.append(values)})
-    ((antbee,),), (names, timm), (transformers,) = printed
-    answers = (
-        antbee.probabilities,
-        dict(zip(names, timm[0].tolist(), strict=True)),
-        {row["label"]: row["score"] for row in transformers},
-    )
-    assert answers[0].keys() == {"ants", "bees"}
-    assert all(answer == pytest.approx(answers[0], abs=1e-4) for answer in answers)
 
 
 # ---- the script ------------------------------------------------------------------------------------------------------

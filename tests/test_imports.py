@@ -17,19 +17,20 @@ ALLOWED = {
     "model": set(),
     "evaluation": set(),
     "figures": set(),
-    "hub": set(),
+    "cards": set(),
+    "hub": {"cards"},
     "images": set(),
     "data": {"drawn", "images"},
     "resident": {"data", "images"},
     "training": {"data", "images", "resident", "model", "evaluation"},
     "classifier": {"images", "model", "hub"},
-    "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "hub"},
+    "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "cards"},
 }
 # Where alone a library may be imported.
 FENCES = {
     "gradio": {"ui"},
     "pandas": {"ui"},
-    "huggingface_hub": {"hub"},
+    "huggingface_hub": {"cards", "hub"},
     "matplotlib": {"figures"},
     "safetensors": {"classifier", "model"},
 }

@@ -126,6 +126,29 @@ def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run
     assert f"python app.py {output / 'frozen'} {output / 'finetune'} --data {tiny_root}" in printed
 
 
+def test_each_card_compares_both_modes_of_the_run(whole_run):
+    rows = [
+        [
+            line
+            for line in (whole_run[0] / mode / "README.md").read_text().splitlines()
+            if line.startswith(f"| {other} ")
+        ]
+        for mode in ("frozen", "finetune")
+        for other in ("frozen", "finetune")
+    ]
+    assert [len(found) for found in rows] == [1, 1, 1, 1]
+    assert rows[0] == rows[2]
+
+
+def test_a_card_that_somebody_changed_is_not_written_again(script, whole_run, tmp_path):
+    shutil.copytree(whole_run[0] / "frozen", tmp_path / "frozen")
+    card = tmp_path / "frozen" / "README.md"
+    card.write_text("my own words")
+    config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
+    script.compare_in_cards(tmp_path, [config])
+    assert card.read_text() == "my own words"
+
+
 def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whole_run, tiny_root):
     photos = data.read_folder(tiny_root)
     for mode in ("frozen", "finetune"):

@@ -12,7 +12,7 @@ from gradio_client import Client, handle_file
 from huggingface_hub import constants
 from PIL import Image, ImageChops
 
-from antbee import Classifier, hub, model, ui
+from antbee import Classifier, model, ui
 from antbee.classifier import ClassifierConfig
 from antbee.data import open_photo, read_folder
 from antbee.drawn import draw
@@ -46,7 +46,6 @@ def write_model(folder, mode, seed, label_names=("ants", "bees")):
     )
     Classifier(network, config).save_pretrained(folder)
     (folder / "history.json").write_text(json.dumps(HISTORY))
-    (folder / "README.md").write_text(hub.model_card(config.to_json()))
     return folder
 
 
@@ -72,7 +71,7 @@ def test_models_are_called_by_their_modes_and_by_their_sources_where_modes_repea
     assert [shown.name for shown in ui.load_models(folders, device="cpu")] == [str(folder) for folder in folders]
 
 
-def test_a_card_is_shown_without_front_matter_and_pictures_the_page_does_not_have(models):
+def test_a_card_is_written_from_the_config_without_front_matter_and_pictures_the_page_does_not_have(models):
     assert "library_name" not in models[0].card
     assert "![" not in models[0].card
     assert "## Results" in models[0].card
@@ -80,11 +79,10 @@ def test_a_card_is_shown_without_front_matter_and_pictures_the_page_does_not_hav
 
 def test_a_folder_of_weights_and_config_alone_is_shown(tmp_path):
     write_model(tmp_path, "frozen", 0)
-    (tmp_path / "README.md").unlink()
     (tmp_path / "history.json").unlink()
     (shown,) = ui.load_models([tmp_path], device="cpu")
     assert shown.history == ()
-    assert "no card" in shown.card
+    assert "It predicts: ants, bees." in shown.card
 
 
 def test_drawn_pictures_and_random_weights_are_announced(models):

@@ -1,0 +1,365 @@
+"""Cards: what a repository says of itself to whoever finds it, as README.md with the Hub's front matter.
+
+All of a model's card is filled from its config.json, so that it says nothing that was not measured.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+# Stands in a card for the repository's name, which is only known when the model is pushed.
+PLACEHOLDER = "your-name/model-name"
+
+# What a model may be passed on under, by its starting weights; of weights from a file nobody here knows it.
+LICENCES = {"imagenet": "bsd-3-clause", "random": "mit"}
+
+TUTORIAL_PAGE = "https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html"
+
+# A confusion matrix of more classes is too wide for a table: the picture shows it.
+LARGEST_CONFUSION_TABLE = 10
+
+
+def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = ()) -> str:
+    """The text of README.md, filled from the content of config.json.
+
+    `comparison` is a table of what the modes of one run came to: its head, then a row for each mode. Front matter as
+    https://huggingface.co/docs/hub/model-cards describes it. Everything under "antbee" may be missing or None; the card
+    then leaves out what it cannot tell.
+    """
+    antbee = _known(config.get("antbee", {}))
+    parts = [
+        f"---\n{_front_matter(config['architecture'], antbee)}\n---",
+        *_notices(antbee),
+        *_introduction(config["architecture"], config["label_names"]),
+        *_results(antbee, config["label_names"]),
+        *_comparison(comparison),
+        *_data(antbee),
+        *_training(antbee),
+        *_usage(),
+        *_limits(antbee),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _known(value: Any) -> Any:
+    """A part of the config without what is None in it."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _known(item) for key, item in value.items() if item is not None}
+
+
+def _front_matter(architecture: str, antbee: Mapping[str, Any]) -> str:
+    from huggingface_hub import ModelCardData
+
+    weights = antbee.get("weights", {})
+    metadata = ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["antbee", "timm", "transformers", "image-classification"],
+        license=LICENCES.get(weights.get("name")),
+        base_model=weights.get("base_model") if weights.get("name") == "imagenet" else None,
+        metrics=["accuracy"],
+        model_name=one_line(f"antbee {architecture} {antbee.get('mode', '')}"),
+        eval_results=_evaluation_results(antbee),
+    )
+    return metadata.to_yaml()
+
+
+def _evaluation_results(antbee: Mapping[str, Any]) -> "list[EvalResult] | None":
+    """The accuracies for the Hub's own display of results, with all that says how far to trust them."""
+    from huggingface_hub import EvalResult
+
+    metrics, data = antbee.get("metrics", {}), antbee.get("data", {})
+    chosen_on = metrics.get("selected_on")
+    how = {
+        "kept": f"Accuracy, best epoch as chosen on {one_line(chosen_on)}" if chosen_on else "Accuracy, kept epoch",
+        "last": "Accuracy, last epoch, not chosen",
+    }
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="imagefolder",
+            dataset_name=one_line(data.get("name", "own photos")),
+            dataset_split="val",
+            dataset_revision=data.get("digest"),
+            metric_type="accuracy",
+            metric_name=words,
+            metric_value=metrics[name]["accuracy"],
+            metric_args=_how_measured(metrics[name]),
+        )
+        for name, words in how.items()
+        if "accuracy" in metrics.get(name, {})
+    ] or None
+
+
+def _how_measured(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    known = {"n": epoch.get("count"), "interval_95_wilson": epoch.get("interval"), "epoch": epoch.get("epoch")}
+    return {key: list(value) if key.startswith("interval") else value for key, value in known.items() if value}
+
+
+def _notices(antbee: Mapping[str, Any]) -> list[str]:
+    notices = []
+    if antbee.get("data", {}).get("name") == "drawn":
+        notices.append(
+            "> **Trained on drawn pictures.** This model learned from pictures that a program drew, because no photos"
+            " were at hand or drawn ones were asked for. Do not expect it to recognise photos."
+        )
+    if antbee.get("weights", {}).get("name") == "random":
+        notices.append(
+            "> **Started from random weights.** This model started without anything learned from ImageNet, because"
+            " those weights were not at hand or random ones were asked for, and a few hundred pictures do not teach a"
+            " network to see. Do not expect it to recognise photos."
+        )
+    return notices
+
+
+def _introduction(architecture: str, label_names: Sequence[str]) -> list[str]:
+    classes = [_text(name) for name in label_names]
+    title = " or ".join(classes) if len(classes) <= 5 else f"{len(classes)} classes"
+    return [
+        f"# {title}: an image classifier",
+        f"A {_text(architecture)} that learned by transfer learning to tell the pictures of {len(classes)} classes"
+        " apart.",
+        f"It predicts: {', '.join(classes)}.",
+    ]
+
+
+def _results(antbee: Mapping[str, Any], label_names: Sequence[str]) -> list[str]:
+    metrics = antbee.get("metrics", {})
+    rows = [_result_row(words, metrics[words]) for words in ("kept", "last") if "accuracy" in metrics.get(words, {})]
+    if not rows:
+        return []
+    parts = ["## Results", _table(("epoch", "accuracy", "right", "95 % interval (Wilson)", "loss"), rows)]
+    if "selected_on" in metrics:
+        parts.append(
+            f"The kept epoch was chosen on the same {_text(metrics['selected_on'])} pictures that it is scored on here,"
+            " so its figure is optimistic; the last epoch was not chosen."
+        )
+    start = antbee.get("weights", {}).get("name")
+    if start not in (None, *LICENCES):
+        parts.append(f"The accuracy is that of a start from the file {_text(start)}: from other weights it is another.")
+    if "confusion" in metrics:
+        parts += _confusion(metrics["confusion"], label_names)
+    return [*parts, "![Loss and accuracy by epoch](figures/curves.png)"]
+
+
+def _result_row(words: str, epoch: Mapping[str, Any]) -> list[str]:
+    right = f"{epoch['correct']} of {epoch['count']}" if {"correct", "count"} <= epoch.keys() else "unknown"
+    interval = " to ".join(map(_percent, epoch["interval"])) if "interval" in epoch else "unknown"
+    loss = f"{epoch['loss']:.3f}" if "loss" in epoch else "unknown"
+    return [f"{words} ({epoch.get('epoch', 'unknown')})", _percent(epoch["accuracy"]), right, interval, loss]
+
+
+def _confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> list[str]:
+    picture = "![Confusion matrix](figures/confusion.png)"
+    if len(label_names) > LARGEST_CONFUSION_TABLE:
+        return [picture]
+    classes = [_text(name) for name in label_names]
+    rows = [[actual, *map(str, counts)] for actual, counts in zip(classes, confusion, strict=True)]
+    return [
+        "How often each class (a row) was taken for which (a column):",
+        _table(["", *classes], rows),
+        picture,
+    ]
+
+
+def _comparison(table: Sequence[Sequence[str]]) -> list[str]:
+    if len(table) < 3:  # a head and one mode: nothing to compare
+        return []
+    head, *rows = table
+    return [
+        "## Both modes of the run compared",
+        "Of the same photos, starting weights and seed. *frozen* taught the head alone, *finetune* every weight;"
+        " where the intervals overlap widely, the difference may be chance.",
+        _table([_text(cell) for cell in head], [[_text(cell) for cell in row] for row in rows]),
+    ]
+
+
+# What is known of a data set by its name; of a folder of somebody's own only the counts are known.
+ABOUT_DATA = {
+    "hymenoptera_data": "Photos of ants and of bees from the web, the set of PyTorch's"
+    f" [transfer learning tutorial]({TUTORIAL_PAGE}), which calls it a very small subset of ImageNet. It is no survey"
+    " of species: it holds close-ups, swarms, flowers with an insect somewhere, a few other insects and a scene from"
+    " a game, and photos of one session lie on both sides of the split. The photographers' licences are not known, so"
+    " no photo is part of this repository but the small ones in its sample grid.",
+    "drawn": "Pictures of ants and bees that a program drew, every one from its number. They are not photos, and what a"
+    " network learns from them does not carry over to photos.",
+}
+OWN_DATA = (
+    "A folder of the trainer's own, of which the program knows what is listed here and no more. Whoever publishes this"
+    " model should add where the photos come from, who may use them, and whom or what they leave out."
+)
+
+
+def _data(antbee: Mapping[str, Any]) -> list[str]:
+    data = antbee.get("data", {})
+    if not (facts := _data_facts(data)):
+        return []
+    about = ABOUT_DATA.get(data.get("name"), OWN_DATA)
+    return ["## What it learned from", about, _bullets(facts), "![A batch of training pictures](figures/batch.png)"]
+
+
+def _training(antbee: Mapping[str, Any]) -> list[str]:
+    recipe = antbee.get("recipe", {})
+    parts = _what_learned(antbee.get("mode"), recipe)
+    facts = [*_weights_facts(antbee.get("weights", {})), *_run_facts(antbee)]
+    if facts:
+        parts.append(_bullets(facts))
+    if recipe:
+        parts.append(_table(("recipe", "value"), [[_text(name), _text(value)] for name, value in recipe.items()]))
+    return ["## How it was trained", *parts] if parts else []
+
+
+def _what_learned(mode: str | None, recipe: Mapping[str, Any]) -> list[str]:
+    # Cached features come from a network that is not training, and whose statistics stand still whatever the recipe.
+    adapting = recipe.get("batch_norm") == "adapting" and not recipe.get("cached_features")
+    match mode:
+        case "finetune":
+            return ["Every weight of the network learned, the backbone's as well as the head's."]
+        case "frozen" if adapting:
+            return [
+                "The backbone was frozen: its weights are its starting weights, and only the head learned. The running"
+                " statistics of its BatchNorm layers were replaced all the same by those of the training pictures, as"
+                f" in the classic [transfer learning tutorial]({TUTORIAL_PAGE})."
+            ]
+        case "frozen":
+            return ["The backbone was frozen: it is byte for byte its starting weights, and only the head learned."]
+    return []
+
+
+def _data_facts(data: Mapping[str, Any]) -> list[str]:
+    facts = []
+    if "name" in data:
+        facts.append(f"Data: {_text(data['name'])}" + (f" ({_text(data['split'])})." if "split" in data else "."))
+    for split in ("train", "val"):
+        if counts := data.get(split):
+            classes = ", ".join(f"{_text(name)} {count}" for name, count in counts.items())
+            facts.append(f"{sum(counts.values())} pictures in {split}: {classes}.")
+    if "digest" in data:
+        facts.append(f"SHA-256 digest of the data: {_text(data['digest'])}.")
+    if skipped := data.get("skipped"):
+        files = "; ".join(f"{_text(entry['file'])} ({_text(entry['reason'])})" for entry in skipped[:10])
+        facts.append(f"{len(skipped)} skipped, could not be used: {files}" + ("; ..." if len(skipped) > 10 else "."))
+    return facts
+
+
+def _weights_facts(weights: Mapping[str, Any]) -> list[str]:
+    if "name" not in weights:
+        return []
+    digest = f", SHA-256 digest {_text(weights['digest'])}" if "digest" in weights else ""
+    return [f"Starting weights: {_text(weights['name'])}{digest}."]
+
+
+def _run_facts(antbee: Mapping[str, Any]) -> list[str]:
+    metrics, facts = antbee.get("metrics", {}), []
+    if parameters := metrics.get("parameters"):
+        facts.append(f"{parameters['total']:,} parameters, of which {parameters['trainable']:,} learned.")
+    if "seed" in antbee:
+        facts.append(f"Seed: {antbee['seed']}.")
+    if "seconds" in metrics:
+        facts.append(f"Training took {metrics['seconds']:.0f} seconds.")
+    if "version" in antbee:
+        facts.append(f"Trained with antbee {_text(antbee['version'])}.")
+    return facts
+
+
+def _usage() -> list[str]:
+    return [
+        "## How to use it",
+        "With antbee:",
+        f"""```python
+from pathlib import Path
+
+from antbee import Classifier
+from antbee.images import open_photo
+
+classifier = Classifier.from_pretrained("{PLACEHOLDER}")
+print(classifier.predict([open_photo(Path("photo.jpg"))]))
+```""",
+        "With timm:",
+        f"""```python
+import timm
+import torch
+from PIL import Image, ImageOps
+
+model = timm.create_model("hf-hub:{PLACEHOLDER}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model), is_training=False)
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+with torch.inference_mode():
+    probabilities = model(transform(photo).unsqueeze(0)).softmax(dim=1)
+print(model.pretrained_cfg["label_names"], probabilities)
+```""",
+        "With transformers, which needs timm beside it:",
+        f"""```python
+from transformers import pipeline
+
+classifier = pipeline("image-classification", model="{PLACEHOLDER}")
+print(classifier("photo.jpg"))
+```""",
+    ]
+
+
+def _limits(antbee: Mapping[str, Any]) -> list[str]:
+    limits = ["A picture of none of the classes still gets the name of one of them."]
+    if count := antbee.get("metrics", {}).get("kept", {}).get("count"):
+        limits.append(
+            f"It was measured on {count} pictures only: one of them is {100 / count:.1f} percentage points, and the"
+            " interval beside the accuracy says how far chance alone reaches."
+        )
+    if antbee.get("weights", {}).get("name") == "imagenet":
+        limits.append(
+            "The backbone learned from ImageNet, which holds pictures of this kind, perhaps some of the very same:"
+            " scores on new photos are likely to be lower."
+        )
+    if antbee.get("data", {}).get("name") == "hymenoptera_data":
+        limits.append(
+            "Some photos show something else than their folder's name says, in training (a spider that looks like an"
+            " ant, hover flies among the bees) and in validation (a game's screenshot): a score of 100 % would repeat"
+            " those mistakes."
+        )
+    if (temperature := antbee.get("temperature", 1.0)) != 1.0:
+        limits.append(
+            f"antbee divides the logits by a temperature of {temperature:.3g}; timm and transformers do not, so their"
+            " probabilities are others, of the same classes."
+        )
+    return ["## Limits", _bullets(limits)]
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _text(value: object) -> str:
+    """A value from somebody's folder, such as a class name, as Markdown that shows it letter by letter.
+
+    Punctuation becomes character references, which neither Markdown nor HTML takes for markup
+    (https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references). A comma or % means nothing to them,
+    nor does a hyphen, underscore, slash or full stop between letters, but for the www. that becomes a link: those stay.
+    """
+    harmless = r"[,%]|(?<=[^\W_])(?:[-_/]|(?<![wW])\.)(?=[^\W_])"
+    punctuation = r"[!-/:-@\[-`{-~]"
+    line = one_line(str(value), longest=100)
+    return re.sub(f"(?!{harmless}){punctuation}", lambda found: f"&#{ord(found[0])};", line)
+
+
+def one_line(text: str, longest: int = 200) -> str:
+    """Text with runs of white space as one space, and what cannot be printed as an escape.
+
+    That covers terminal codes, letters that turn the reading direction, and the halves of letters that stand for bytes
+    in file names that are not UTF-8.
+    """
+    line = " ".join(text.split())
+    printable = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return printable if len(printable) <= longest else f"{printable[: longest - 3]}..."
