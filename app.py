@@ -1,17 +1,19 @@
 """python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--share]
 
 Serves the page that shows what the models answer, what they were trained on and how good they are. MODEL is a model
-folder or a Hub id such as user/name; without one, every model in outputs/ is shown.
+folder or a Hub id such as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown,
+which is how a Space is told, or every model in outputs/.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from antbee import data, drawn, hub, model, ui
-from antbee.classifier import CONFIG_FILE, ModelFolderError
+from antbee.classifier import ModelFolderError, model_folders
 
 ROOT = Path(__file__).resolve().parent
 DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
@@ -31,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Load the models, find photos to show, serve the page."""
     arguments = parse_arguments()
-    models = ui.load_models(arguments.models or models_in(ROOT / "outputs"))
+    models = ui.load_models(choose_models(arguments.models))
     for shown in models:
         print(f"model     {shown.name}: {', '.join(shown.config.label_names)}")
     with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
@@ -42,11 +44,9 @@ def main() -> None:
         page.block_thread()
 
 
-def models_in(outputs: Path) -> list[Path]:
-    """The model folders that training wrote, in its order, without those it put aside."""
-    folders = [path.parent for path in outputs.glob(f"[!.]*/{CONFIG_FILE}")]
-    shown = [folder for folder in folders if not folder.name.endswith(".previous")]
-    return sorted(shown, key=lambda folder: (folder.name != "frozen", folder.name))
+def choose_models(named: Sequence[str]) -> Sequence[str | Path]:
+    """The models named on the command line, else those a Space is told of by its variable, else all in outputs/."""
+    return named or os.environ.get(hub.MODELS_VARIABLE, "").split() or model_folders(ROOT / "outputs")
 
 
 def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:

@@ -18,8 +18,41 @@ LICENCES = {"imagenet": "bsd-3-clause", "random": "mit"}
 
 TUTORIAL_PAGE = "https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html"
 
+# What a Space runs with: Spaces start with Python 3.10, which is too old, unless they are told otherwise.
+SPACE_GRADIO, SPACE_PYTHON = "6.31.0", "3.12"
+
 # A confusion matrix of more classes is too wide for a table: the picture shows it.
 LARGEST_CONFUSION_TABLE = 10
+
+
+def space_card(repo_id: str, model_ids: Sequence[str]) -> str:
+    """The README.md of a Space that shows models of the Hub.
+
+    Front matter as https://huggingface.co/docs/hub/spaces-config-reference describes it.
+    """
+    from huggingface_hub import SpaceCardData
+
+    metadata = SpaceCardData(
+        title=one_line(repo_id.partition("/")[2], longest=60),
+        emoji="\N{ANT}",
+        colorFrom="yellow",
+        colorTo="gray",
+        sdk="gradio",
+        sdk_version=SPACE_GRADIO,
+        python_version=SPACE_PYTHON,
+        app_file="app.py",
+        license="mit",
+        models=list(model_ids),
+        tags=["antbee", "image-classification"],
+        short_description="An image classifier, shown in both modes of training",
+    )
+    links = _bullets([f"[{model_id}](https://huggingface.co/{model_id})" for model_id in model_ids])
+    return (
+        f"---\n{metadata.to_yaml()}\n---\n\n"
+        "The page of antbee: drop a photo, and see what the models answer and which places in the photo speak for it."
+        f" It shows\n\n{links}\n\nTo show other models, change the variable ANTBEE_MODELS in this Space's settings:"
+        " ids of model repositories, with a space in between.\n"
+    )
 
 
 def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = ()) -> str:

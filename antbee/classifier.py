@@ -27,6 +27,7 @@ from antbee.images import INTERPOLATIONS, Preprocessing, pixels_of
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
+PREVIOUS = ".previous"  # what the name of a model ends in that a new one took the place of
 
 
 class ModelFolderError(ValueError):
@@ -385,6 +386,13 @@ def find_folder(
         raise hub.HubError(f"There is no folder {source} here, and no such model from the Hub. {error}") from error
 
 
+def model_folders(folder: Path) -> list[Path]:
+    """The model folders in a folder, in the order in which modes are trained, without those that were put aside."""
+    found = [path.parent for path in folder.glob(f"[!.]*/{CONFIG_FILE}")]
+    kept = [path for path in found if not path.name.endswith(PREVIOUS)]
+    return sorted(kept, key=lambda path: (path.name != "frozen", path.name))
+
+
 def read_config(folder: Path) -> ClassifierConfig:
     """The config of a model folder. Raises ModelFolderError where there is none, or none that can be read."""
     path = folder / CONFIG_FILE
@@ -456,4 +464,4 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def previous(folder: Path) -> Path:
     """Where the model goes that a new one takes the place of."""
-    return folder.with_name(f"{folder.name}.previous")
+    return folder.with_name(f"{folder.name}{PREVIOUS}")

@@ -9,7 +9,7 @@ trains or predicts should wait for.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 REQUIRED_FILES = ("model.safetensors", "config.json", "README.md")
 REPOSITORY_FILES = (*REQUIRED_FILES, "history.json", "figures/*.png")
 PULLED_FILES = ("model.safetensors", "config.json", "history.json")
+
+# The environment variable that tells the page, where it is a Space, which models of the Hub to show: ids with spaces.
+MODELS_VARIABLE = "ANTBEE_MODELS"
 
 # The client itself waits for ever for a Hub that does not answer. It tries each of the Hub's addresses (four on
 # huggingface.co) this long, so that a missing network is reported within half a minute.
@@ -57,16 +60,9 @@ def card_for(folder: Path, repo_id: str) -> str:
 
     Raises HubError when `repo_id` cannot be the name of somebody's repository.
     """
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
+    _refuse_unusable_name(repo_id)
     with _one_sentence(repo_id, None):
-        validate_repo_id(repo_id)
         card = (folder / "README.md").read_text(encoding="utf-8")
-    if "/" not in repo_id:
-        raise HubError(
-            f"'{repo_id}' does not say whose repository it is: expected your user name or organisation on the Hub"
-            f" before it, as in '{PLACEHOLDER}'."
-        )
     return card.replace(PLACEHOLDER, repo_id)
 
 
@@ -93,44 +89,98 @@ def push(
     paths = [path for path, _ in repository_files(folder)]
     card = card_for(folder, repo_id)
 
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    content = {path: card.encode() if path == "README.md" else str(folder / path) for path in paths}
 
-    if (token := token or get_token()) is None:
-        raise HubError(
-            "You are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token with write permission"
-            " from https://huggingface.co/settings/tokens."
-        )
-    _refuse_unusable_token(token)
+    from huggingface_hub import HfApi
+
+    token = _token_to_write(token)
     with _one_sentence(repo_id, revision):
         api = HfApi(token=token)
         _open_repository(api, repo_id, private)
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        # Not upload_folder(): it reads the card from the folder, and may split a push into several commits.
-        commit = api.create_commit(
-            repo_id,
-            [CommitOperationAdd(path, card.encode() if path == "README.md" else str(folder / path)) for path in paths],
-            commit_message=commit_message,
-            revision=revision,
-            create_pr=create_pr,
-        )
+        return _commit(api, repo_id, content, commit_message, revision=revision, create_pr=create_pr)
+
+
+def push_space(
+    files: Mapping[str, bytes],
+    repo_id: str,
+    model_ids: Sequence[str],
+    *,
+    private: bool = False,
+    token: str | None = None,
+    commit_message: str = "Push the page of an antbee model",
+) -> str:
+    """Uploads a Gradio Space in one commit: the files by their path there, README.md among them.
+
+    The Space is told by its variable MODELS_VARIABLE which models of the Hub to show. One that does not exist yet is
+    created; `private` has a say only then. Files that are there already make no commit, and a variable that is right
+    already is not set again, which would restart the Space. Returns its address. Raises HubError.
+    """
+    from huggingface_hub import HfApi
+
+    _refuse_unusable_name(repo_id)
+    token = _token_to_write(token)
+    models = " ".join(model_ids)
+    with _one_sentence(repo_id, None):
+        api = HfApi(token=token)
+        _open_repository(api, repo_id, private, space_variables={MODELS_VARIABLE: models})
+        variable = api.get_space_variables(repo_id).get(MODELS_VARIABLE)
+        if variable is None or variable.value != models:
+            api.add_space_variable(repo_id, MODELS_VARIABLE, models)
+        _commit(api, repo_id, files, commit_message, kind="space")
+    return f"{api.endpoint}/spaces/{repo_id}"
+
+
+def _commit(
+    api: "HfApi",
+    repo_id: str,
+    content: Mapping[str, bytes | str],
+    message: str,
+    *,
+    kind: str = "model",
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """One commit of files by path, given as bytes or as a path here; the address of it, or of its pull request."""
+    from huggingface_hub import CommitOperationAdd
+
+    # Not upload_folder(): it may split a push into several commits, and one that breaks off would leave half a model.
+    additions = [CommitOperationAdd(path, data) for path, data in content.items()]
+    commit = api.create_commit(
+        repo_id, additions, commit_message=message, repo_type=kind, revision=revision, create_pr=create_pr
+    )
     return commit.pr_url or commit.commit_url
 
 
-def _open_repository(api: "HfApi", repo_id: str, private: bool) -> None:
-    """Makes sure that the repository exists, and that nothing meant to be private goes to a public one."""
+def _open_repository(
+    api: "HfApi", repo_id: str, private: bool, space_variables: Mapping[str, str] | None = None
+) -> None:
+    """Makes sure that the repository exists, and that nothing meant to be private goes to a public one.
+
+    With `space_variables` it is a Space, which starts with them.
+    """
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    kind = "model" if space_variables is None else "space"
     try:
-        existing = api.model_info(repo_id, timeout=SECONDS_TO_ANSWER)
+        existing = api.repo_info(repo_id, repo_type=kind, timeout=SECONDS_TO_ANSWER)
     except RepositoryNotFoundError:
-        # None leaves the choice to the owner's settings: an organisation may make its repositories private by default.
-        api.create_repo(repo_id, private=private or None, exist_ok=True)
+        variables = [{"key": key, "value": value} for key, value in (space_variables or {}).items()]
+        api.create_repo(
+            repo_id,
+            repo_type=kind,
+            # None leaves the choice to the owner's settings: an organisation may make its repositories private.
+            private=private or None,
+            exist_ok=True,
+            space_sdk="gradio" if kind == "space" else None,
+            space_variables=variables or None,
+        )
         return
     if private and not existing.private:
         raise HubError(
-            f"'{repo_id}' exists and is public, and a push cannot hide it: make it private in its settings on the Hub,"
-            " give a new name, or push without asking for a private repository."
+            f"The {kind} '{repo_id}' exists and is public, and a push cannot hide it: make it private in its settings"
+            " on the Hub, give a new name, or push without asking for a private repository."
         )
 
 
@@ -194,6 +244,32 @@ def _trouble_in_reaching(repo_id: str, revision: str | None, token: str | None) 
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
+def _refuse_unusable_name(repo_id: str) -> None:
+    """Raises HubError for what cannot be the name of somebody's repository."""
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    with _one_sentence(repo_id, None):
+        validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise HubError(
+            f"'{repo_id}' does not say whose repository it is: expected your user name or organisation on the Hub"
+            f" before it, as in '{PLACEHOLDER}'."
+        )
+
+
+def _token_to_write(token: str | None) -> str:
+    """The access token given, or that of the login. Raises HubError where there is none, or none that can be sent."""
+    from huggingface_hub import get_token
+
+    if (token := token or get_token()) is None:
+        raise HubError(
+            "You are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token with write permission"
+            " from https://huggingface.co/settings/tokens."
+        )
+    _refuse_unusable_token(token)
+    return token
+
+
 def _refuse_unusable_token(token: str | None) -> None:
     """Raises HubError for a token that cannot be sent; the client's own error would print it."""
     if token is not None and not re.fullmatch(r"[!-~]+", token):
@@ -223,7 +299,7 @@ def _explanation(error: Exception, repo_id: str, revision: str | None) -> str:
     sentences: dict[type[Exception], str] = {
         errors.GatedRepoError: f"'{repo_id}' is open only to those its owner admits: ask for access on {page}, then"
         " log in with `hf auth login`.",
-        errors.RepositoryNotFoundError: f"The Hub shows you no model repository '{repo_id}': check the name, or, if it"
+        errors.RepositoryNotFoundError: f"The Hub shows you no repository '{repo_id}': check the name, or, if it"
         " is private, run `hf auth login` or set HF_TOKEN to a token that may read it.",
         errors.RevisionNotFoundError: f"'{repo_id}' has no revision '{revision}': give a branch, tag or commit listed"
         f" on {page}/tree/main, or leave the revision out for the newest.",
@@ -263,6 +339,8 @@ def _refusal(status: int, reason: str, repo_id: str) -> str:
     sentences = {
         401: "The Hub does not accept your access token (status 401): run `hf auth login`, or set HF_TOKEN to a valid"
         " token from https://huggingface.co/settings/tokens.",
+        402: f"The Hub asks for a paid plan before it opens '{repo_id}' (status 402, {reason}): choose one on"
+        " https://huggingface.co/pricing, or push without what costs.",
         403: f"The Hub denies you '{repo_id}' (status 403, {reason}): put your own user name or organisation before the"
         " '/', and use a token with write permission from https://huggingface.co/settings/tokens.",
         409: f"Another change of '{repo_id}' is under way (status 409, {reason}): push again.",

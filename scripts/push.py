@@ -1,60 +1,119 @@
-"""python scripts/push.py MODEL REPO_ID [--private] [--dry-run] [--create-pr | --revision R] [--message TEXT]
+"""python scripts/push.py MODEL REPO_ID [--space] [--private] [--dry-run] [--create-pr | --revision R] [--message TEXT]
 
 Uploads a model folder to the Hugging Face Hub in one commit: the weights, config.json, the card and its pictures.
-MODEL is a folder that scripts/train.py wrote, REPO_ID is your-name/model-name. Look first with --dry-run, which shows
-what would be uploaded and needs no network. The access token comes from `hf auth login` or HF_TOKEN.
+MODEL is a folder that scripts/train.py wrote, REPO_ID is your-name/model-name. Where MODEL holds several such folders,
+as outputs/ does, each becomes a repository of its own, your-name/model-name-frozen and your-name/model-name-finetune.
+--space also makes a Space of the name REPO_ID that shows the models in the browser. Look first with --dry-run, which
+shows what would be uploaded and needs no network. The access token comes from `hf auth login` or HF_TOKEN.
 """
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
 
-from antbee import hub
+import antbee
+from antbee import cards, hub
+from antbee.classifier import CONFIG_FILE, model_folders
+
+# Free Spaces have no GPU: this index has builds of torch without CUDA's libraries, a tenth in size.
+SPACE_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
 def parse_arguments() -> argparse.Namespace:
     """The flags of the command line."""
-    parser = argparse.ArgumentParser(description="Push a trained model to the Hugging Face Hub.")
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of a trained model, such as outputs/finetune")
+    parser = argparse.ArgumentParser(description="Push trained models to the Hugging Face Hub.")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, or a folder of them such as outputs/")
     parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, your-name/model-name")
-    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
-    parser.add_argument("--dry-run", action="store_true", help="show the files and the card, upload nothing")
+    parser.add_argument("--space", action="store_true", help="also make a Space that shows what is pushed")
+    parser.add_argument("--private", action="store_true", help="create the repositories as private ones")
+    parser.add_argument("--dry-run", action="store_true", help="show the files and the cards, upload nothing")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--create-pr", action="store_true", help="propose the model as a pull request")
     target.add_argument("--revision", metavar="R", help="branch to push to, created if it is new (default: main)")
     parser.add_argument(
         "--message", metavar="TEXT", default="Push an antbee model", help="what the commit says (default: %(default)s)"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.space and (arguments.create_pr or arguments.revision):
+        parser.error("a Space shows what is on main: leave out --space, or --create-pr and --revision")
+    return arguments
 
 
 def main() -> None:
     """Push, or show what would be pushed."""
     arguments = parse_arguments()
-
-    files = hub.repository_files(arguments.model)
-    card = hub.card_for(arguments.model, arguments.repo_id)
-    megabytes = sum(size for _, size in files) / 1e6
-    print(f"{len(files)} files, {megabytes:.1f} MB, from {arguments.model} to {arguments.repo_id}:")
-    for path, size in files:
-        print(f"{size:>14,} bytes  {path}")
-
+    models = models_to_push(arguments.model, arguments.repo_id)
+    for repo_id, folder in models.items():
+        push_model(folder, repo_id, arguments)
+    if arguments.space:
+        push_space(list(models), arguments)
     if arguments.dry_run:
-        print(f"\nREADME.md, the card:\n\n{card}\nNothing was uploaded. To upload, leave out --dry-run.")
-        return
+        print("\nNothing was uploaded. To upload, leave out --dry-run.")
+    else:
+        print(f"Load it back with: python app.py {' '.join(models)}")
 
+
+def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
+    """The model folder by its repository or, of a folder that only holds some, each by one of its own."""
+    if (folder / CONFIG_FILE).exists() or not (inside := model_folders(folder)):
+        return {repo_id: folder}
+    return {f"{repo_id}-{model.name}": model for model in inside}
+
+
+def push_model(folder: Path, repo_id: str, arguments: argparse.Namespace) -> None:
+    """One model to one repository."""
+    files = hub.repository_files(folder)
+    card = hub.card_for(folder, repo_id)
+    show(files, f"from {folder} to {repo_id}")
+    if arguments.dry_run:
+        print(f"\nREADME.md, the card:\n\n{card}")
+        return
     address = hub.push(
-        arguments.model,
-        arguments.repo_id,
+        folder,
+        repo_id,
         private=arguments.private,
         create_pr=arguments.create_pr,
         revision=arguments.revision,
         commit_message=arguments.message,
     )
     print(f"The model is at {address}")
-    print(f"Load it back with: python app.py {arguments.repo_id}")
+
+
+def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
+    """The page that shows them."""
+    files = space_files(arguments.repo_id, model_ids)
+    show([(path, len(content)) for path, content in files.items()], f"to the Space {arguments.repo_id}")
+    if arguments.dry_run:
+        print(f"\nREADME.md, the Space's card:\n\n{files['README.md'].decode()}")
+        return
+    address = hub.push_space(files, arguments.repo_id, model_ids, private=arguments.private)
+    print(f"The Space is at {address}, where it takes some minutes to be built")
+    if arguments.private:
+        print("It can only read private models once its settings have a secret HF_TOKEN, a token that may read them")
+
+
+def space_files(repo_id: str, model_ids: Sequence[str]) -> dict[str, bytes]:
+    """What a Space runs, by path: the page, the package, what they need, and the Space's card."""
+    package = Path(antbee.__file__).parent
+    files = {f"antbee/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
+    requirements = f"{SPACE_INDEX}\n{(ROOT / 'requirements.txt').read_text('utf-8')}"
+    return {
+        "README.md": cards.space_card(repo_id, model_ids).encode(),
+        "app.py": (ROOT / "app.py").read_bytes(),
+        "requirements.txt": requirements.encode(),
+        **files,
+    }
+
+
+def show(files: Sequence[tuple[str, int]], way: str) -> None:
+    """Lists files with their sizes in bytes."""
+    print(f"{len(files)} files, {sum(size for _, size in files) / 1e6:.1f} MB, {way}:")
+    for path, size in files:
+        print(f"{size:>14,} bytes  {path}")
 
 
 if __name__ == "__main__":

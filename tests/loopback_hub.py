@@ -1,7 +1,8 @@
 """A loopback Hugging Face Hub, small enough to read, for tests of push and pull with the real client.
 
 It speaks the routes that huggingface_hub 2.4 calls for create_repo, create_branch, create_commit, repo_info,
-list_repo_tree, snapshot_download and hf_hub_download, keeps everything under one folder, and listens on 127.0.0.1 only.
+add_space_variable, list_repo_tree, snapshot_download and hf_hub_download, keeps everything under one folder, and
+listens on 127.0.0.1 only.
 
 Bytes arrive in three ways, as on the Hub:
   regular  base64 in the commit's lines of JSON (small text files)
@@ -84,6 +85,7 @@ class Repository:
     commits: list[Commit]
     references: dict[str, str]
     gated: bool = False
+    variables: dict[str, str] = field(default_factory=dict)  # of a Space
 
     def commit_at(self, revision: str) -> Commit | None:
         """The commit that a branch, a tag, a pull request or a commit's own id names."""
@@ -127,6 +129,8 @@ class LoopbackHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.fault: int | None = None  # a status that every request is answered with, to test a Hub in trouble
+        self.broken: int | None = None  # the only request that a fault is for, counted from 0
+        self.answer_lost = False  # whether what a broken request asks for is done all the same
 
     def _routes(self) -> list[Route]:
         api, repository = "/api/{type:repository_type}/{namespace}/{name}", "{namespace}/{name}"
@@ -138,6 +142,7 @@ class LoopbackHub:
             Route(api, self.info),
             Route(f"{api}/revision/{{revision:path}}", self.info),
             Route(f"{api}/tree/{{revision}}", self.tree),
+            Route(f"{api}/variables", self.variables, methods=["GET", "POST"]),
             Route(f"{api}/branch/{{branch:path}}", self.branch, methods=["POST"]),
             Route(f"{api}/preupload/{{revision:path}}", self.preupload, methods=["POST"]),
             Route(f"{api}/commit/{{revision:path}}", self.commit, methods=["POST"]),
@@ -224,7 +229,8 @@ class LoopbackHub:
         answer = {"url": f"{self.url}/{prefix(kind)}{name}", "name": name, "id": name}
         if (kind, name) in self.repositories:
             return JSONResponse(answer | {"error": "You already created this repository"}, 409)
-        self.add_repository(name, kind, private=body.get("visibility") == "private", sdk=body.get("sdk"))
+        created = self.add_repository(name, kind, private=body.get("visibility") == "private", sdk=body.get("sdk"))
+        created.variables = {variable["key"]: variable["value"] for variable in body.get("variables", [])}
         return JSONResponse(answer)
 
     def add_repository(
@@ -240,6 +246,16 @@ class LoopbackHub:
         """A file put on main by the test itself, past the client."""
         files = repository.head.files | {path: self.store(data)}
         self.add_commit(repository, "main", Commit(sha1(f"{repository.head.oid} {path}"), f"Add {path}", files))
+
+    async def variables(self, request: Request) -> Response:
+        """A Space's variables, one of them new or changed where it is posted."""
+        repository = self.writable(request)
+        if isinstance(repository, Response):
+            return repository
+        if request.method == "POST":
+            body = await request.json()
+            repository.variables[body["key"]] = body["value"]
+        return JSONResponse({key: {"key": key, "value": value} for key, value in repository.variables.items()})
 
     async def branch(self, request: Request) -> Response:
         """A new branch from main."""
@@ -468,6 +484,10 @@ class LoopbackHub:
         self._socket.close()
 
 
+async def unheard(message: Message) -> None:
+    """What becomes of an answer that gets lost on its way."""
+
+
 class _Recorded:
     """Notes every request's method, path and status, and answers with `hub.fault` while there is one."""
 
@@ -486,8 +506,13 @@ class _Recorded:
                 self.hub.requests.append((scope["method"], path, message["status"]))
             await send(message)
 
-        app = self.app if self.hub.fault is None else refusal(self.hub.fault, None, "the Hub is in trouble")
-        await app(scope, receive, noted)
+        fault = self.hub.fault if self.hub.broken in (None, len(self.hub.requests)) else None
+        if fault is None:
+            await self.app(scope, receive, noted)
+            return
+        if self.hub.answer_lost:
+            await self.app(scope, receive, unheard)
+        await refusal(fault, None, "the Hub is in trouble")(scope, receive, noted)
 
 
 def refusal(status: int, code: str | None, message: str) -> JSONResponse:

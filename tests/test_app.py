@@ -25,13 +25,20 @@ def write_model(folder, label_names=("ants", "bees"), **config):
     return folder
 
 
-def test_models_are_found_in_outputs_without_those_put_aside(tmp_path):
-    for name in ("frozen", "finetune", "frozen.previous", ".finetune.writing"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").touch()
-    (tmp_path / ".checkpoints").mkdir()
-    assert [path.name for path in app.models_in(tmp_path)] == ["frozen", "finetune"]
-    assert app.models_in(tmp_path / "nowhere") == []
+def test_the_models_named_are_shown_else_a_spaces_else_all_in_outputs(tmp_path, monkeypatch):
+    for name in ("finetune", "frozen", "frozen.previous", ".finetune.writing"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+        (tmp_path / "outputs" / name / "config.json").touch()
+    (tmp_path / "outputs" / ".checkpoints").mkdir()
+    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.delenv("ANTBEE_MODELS", raising=False)
+    assert [path.name for path in app.choose_models([])] == ["frozen", "finetune"]
+    monkeypatch.setenv("ANTBEE_MODELS", "user/a  user/b")
+    assert app.choose_models([]) == ["user/a", "user/b"]
+    assert app.choose_models(["mine"]) == ["mine"]
+    monkeypatch.setenv("ANTBEE_MODELS", "")
+    monkeypatch.setattr(app, "ROOT", tmp_path / "nowhere")
+    assert app.choose_models([]) == []
 
 
 def test_the_models_own_data_set_is_shown_where_it_is(tmp_path, drawn_root, monkeypatch):

@@ -4,12 +4,15 @@ import json
 import os
 import re
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import gradio_client
+import httpx2
 import huggingface_hub
 import pytest
 import torch
@@ -22,7 +25,7 @@ from torchvision.models import get_model
 from antbee import Classifier, cards, hub, ui
 from antbee.classifier import ClassifierConfig
 from antbee.drawn import draw
-from antbee.images import Preprocessing, pixels_of
+from antbee.images import Preprocessing, open_photo, pixels_of
 from antbee.model import empty_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -242,6 +245,174 @@ def test_a_pushed_model_is_loaded_back_by_its_name_with_equal_logits_and_shown(s
     (shown,) = ui.load_models(["tester/bugs"])
     assert shown.name == "frozen"
     assert "tester/bugs" in shown.card
+
+
+# ---- broken off ------------------------------------------------------------------------------------------------------
+
+
+def whole_push(server, model_folder):
+    """The old model's files on the Hub, and how many requests a push of the new one takes there."""
+    hub.push(model_folder, "tester/bugs")
+    repository = server.repositories["model", "tester/bugs"]
+    old = dict(repository.head.files)
+    save_file({"fc.bias": torch.arange(1_500_000, dtype=torch.float32)}, model_folder / "model.safetensors")
+    (model_folder / "config.json").write_text(json.dumps(CONFIG | {"num_features": 512}))
+    return repository, old
+
+
+@pytest.mark.parametrize("answer_lost", [False, True])
+def test_a_push_that_breaks_off_anywhere_leaves_the_old_model_or_the_new_and_the_next_one_completes_it(
+    server, model_folder, monkeypatch, answer_lost
+):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client's pauses between its tries
+    repository, old = whole_push(server, model_folder)
+    broken = 0
+    while True:
+        server.requests.clear()
+        server.fault, server.broken, server.answer_lost = 418, broken, answer_lost
+        try:
+            hub.push(model_folder, "tester/bugs")
+        except hub.HubError:
+            pass
+        finally:
+            server.fault = None
+        if len(server.requests) <= broken:  # it was done before the request that was to break
+            break
+        states = [commit.files for commit in repository.commits[2:]]
+        assert all(files.keys() == old.keys() for files in states)
+        assert repository.head.files == old or not set(CHANGED) & unchanged(repository.head.files, old)
+        hub.push(model_folder, "tester/bugs")
+        assert unchanged(repository.head.files, old) == old.keys() - set(CHANGED)
+        repository.references["main"] = repository.commits[1].oid
+        broken += 1
+    assert broken >= 5
+
+
+CHANGED = ("model.safetensors", "config.json")
+
+
+def unchanged(files, old):
+    return {path for path, stored in files.items() if stored == old[path]}
+
+
+@pytest.mark.parametrize("place", ["preupload", "lfs/objects/batch", "_lfs/", "commit/main"])
+def test_a_push_stopped_by_ctrl_c_leaves_the_old_model_whole(server, model_folder, monkeypatch, place):
+    repository, old = whole_push(server, model_folder)
+    send = httpx2.Client.send
+
+    def stopped(client, request, **options):
+        if place in str(request.url):
+            raise KeyboardInterrupt
+        return send(client, request, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(httpx2.Client, "send", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            hub.push(model_folder, "tester/bugs")
+    assert repository.head.files == old
+    hub.push(model_folder, "tester/bugs")
+    assert unchanged(repository.head.files, old) == old.keys() - set(CHANGED)
+
+
+# ---- the Space -------------------------------------------------------------------------------------------------------
+
+
+FILES = {"README.md": b"---\nsdk: gradio\n---\n", "app.py": b"print()\n"}
+
+
+def test_a_space_is_one_commit_and_is_told_which_models_to_show(server):
+    address = hub.push_space(FILES, "tester/page", ["tester/a", "tester/b"])
+    space = server.repositories["space", "tester/page"]
+    assert address == f"{server.url}/spaces/tester/page"
+    assert space.sdk == "gradio"
+    assert space.variables == {hub.MODELS_VARIABLE: "tester/a tester/b"}
+    assert space.head.files.keys() == FILES.keys()
+    assert len(space.commits) == 2
+
+
+def test_a_space_that_is_there_already_gets_no_commit_and_no_restart_but_what_changed(server):
+    hub.push_space(FILES, "tester/page", ["tester/a"])
+    space = server.repositories["space", "tester/page"]
+    server.requests.clear()
+    hub.push_space(FILES, "tester/page", ["tester/a"])
+    assert len(space.commits) == 2
+    assert not [path for method, path, _ in server.requests if method == "POST" and "variables" in path]
+    hub.push_space(FILES | {"app.py": b"print(1)\n"}, "tester/page", ["tester/b"])
+    assert len(space.commits) == 3
+    assert space.variables == {hub.MODELS_VARIABLE: "tester/b"}
+
+
+def test_a_private_push_never_goes_to_a_public_space(server):
+    server.add_repository("tester/page", "space", sdk="gradio")
+    assert "The space 'tester/page' exists and is public" in complaint(
+        hub.push_space, FILES, "tester/page", ["tester/a"], private=True
+    )
+    hub.push_space(FILES, "tester/hidden", ["tester/a"], private=True)
+    assert server.repositories["space", "tester/hidden"].private
+
+
+def test_a_space_that_breaks_off_anywhere_is_completed_by_the_next_push(server, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    for broken in range(20):
+        server.repositories.clear()
+        server.requests.clear()
+        server.fault, server.broken = 418, broken
+        try:
+            hub.push_space(FILES, "tester/page", ["tester/a"])
+        except hub.HubError:
+            pass
+        finally:
+            server.fault = None
+        if len(server.requests) <= broken:
+            break
+        hub.push_space(FILES, "tester/page", ["tester/a"])
+        space = server.repositories["space", "tester/page"]
+        assert space.head.files.keys() == FILES.keys()
+        assert space.variables == {hub.MODELS_VARIABLE: "tester/a"}
+    assert broken >= 4
+
+
+def test_what_a_space_is_given_starts_by_itself_and_answers_as_the_model_does(server, tmp_path, monkeypatch):
+    """All that the Space's machine has: its files, its variable, the Hub, and the packages of requirements.txt."""
+    for mode in ("frozen", "finetune"):
+        config = ClassifierConfig("resnet18", ("ants", "bees"), mode=mode)
+        folder = tmp_path / "outputs" / mode
+        Classifier(empty_network("resnet18", 2), config).save_pretrained(folder)
+        (folder / "README.md").write_text(cards.model_card(config.to_json()))
+    push_script(monkeypatch, tmp_path / "outputs", "tester/bugs", "--space")
+    space = server.repositories["space", "tester/bugs"]
+    machine = tmp_path / "machine"
+    for path, stored in space.head.files.items():
+        (machine / path).parent.mkdir(parents=True, exist_ok=True)
+        (machine / path).write_bytes((server.blobs / stored.sha256).read_bytes())
+    metadata = huggingface_hub.RepoCard.load(machine / "README.md", repo_type="space").data
+    port = str(free_port())
+    environment = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
+    environment |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "empty"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"GRADIO_SERVER_PORT": port, "PYTHONUNBUFFERED": "1"} | space.variables
+    page = subprocess.Popen(
+        [sys.executable, metadata.app_file], cwd=machine, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        lines = [page.stdout.readline().strip() for _ in range(3)]
+        photo = tmp_path / "photo.png"
+        draw("bees", 1, 320).save(photo)
+        client = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False, analytics_enabled=False)
+        answers = client.predict(gradio_client.handle_file(photo), api_name="/predict")
+    finally:
+        page.terminate()
+        page.communicate(timeout=20)
+    assert lines[2] == f"page      http://127.0.0.1:{port}/"
+    assert answers.keys() == {"frozen", "finetune"}
+    for mode, answer in answers.items():
+        classifier = Classifier.from_pretrained(tmp_path / "outputs" / mode)
+        (own,) = classifier.predict([open_photo(photo)])
+        assert answer["probabilities"] == pytest.approx(own.probabilities, abs=1e-6)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 # ---- loaded by others ------------------------------------------------------------------------------------------------
@@ -512,8 +683,36 @@ def test_a_dry_run_shows_files_and_card_without_a_connection_or_a_login(model_fo
     assert "Nothing was uploaded" in printed
 
 
+def test_a_folder_of_models_becomes_a_repository_for_each_mode(server, model_folder, tmp_path, monkeypatch, capsys):
+    for name in ("frozen", "finetune", "frozen.previous"):
+        shutil.copytree(model_folder, tmp_path / "outputs" / name)
+    push_script(monkeypatch, tmp_path / "outputs", "tester/bugs", "--private")
+    assert server.repositories.keys() == {("model", "tester/bugs-frozen"), ("model", "tester/bugs-finetune")}
+    assert all(repository.private for repository in server.repositories.values())
+    assert "python app.py tester/bugs-frozen tester/bugs-finetune" in capsys.readouterr().out
+
+
+def test_a_space_gets_the_page_its_requirements_and_a_card_that_says_how_to_run_it(model_folder, script_module):
+    files = script_module(ROOT / "scripts" / "push.py").space_files("tester/bugs", ["tester/bugs"])
+    assert {"README.md", "app.py", "requirements.txt", "antbee/__init__.py", "antbee/ui.py"} <= files.keys()
+    assert all(path.endswith((".py", ".md", ".txt")) for path in files)
+    metadata = huggingface_hub.RepoCard(files["README.md"].decode()).data.to_dict()
+    project = huggingface_hub.RepoCard((ROOT / "README.md").read_text("utf-8")).data.to_dict()
+    for key in ("sdk", "sdk_version", "python_version", "app_file", "license"):
+        assert metadata[key] == project[key]
+    assert metadata["models"] == ["tester/bugs"]
+    assert len(metadata["short_description"]) <= 60, "the Hub refuses longer ones"
+
+
+def test_a_space_and_a_pull_request_exclude_each_other(model_folder, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        push_script(monkeypatch, model_folder, "tester/bugs", "--space", "--create-pr")
+    assert ended.value.code == 2
+
+
 def test_a_dry_run_refuses_what_a_push_would_refuse(model_folder, monkeypatch, tmp_path):
-    for folder, repo_id in ((model_folder, "bugs"), (model_folder, "tester/my bugs"), (tmp_path, "tester/bugs")):
+    nothing = tmp_path / "nothing"
+    for folder, repo_id in ((model_folder, "bugs"), (model_folder, "tester/my bugs"), (nothing, "tester/bugs")):
         with pytest.raises(SystemExit, match=r"^error: .+") as ended:
             push_script(monkeypatch, folder, repo_id, "--dry-run")
         assert isinstance(ended.value.code, str)
