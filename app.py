@@ -14,8 +14,8 @@ from pathlib import Path
 
 from antbee import data, drawn, hub, model, ui
 from antbee.classifier import ModelFolderError, model_folders
+from antbee.installation import home
 
-ROOT = Path(__file__).resolve().parent
 DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 def choose_models(named: Sequence[str]) -> Sequence[str | Path]:
     """The models named on the command line, else those a Space is told of by its variable, else all in outputs/."""
-    return named or os.environ.get(hub.MODELS_VARIABLE, "").split() or model_folders(ROOT / "outputs")
+    return named or os.environ.get(hub.MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
 
 
 def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:
@@ -64,7 +64,7 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
         return photos
     names = [shown.config.data.get("name") for shown in models]
     for name in (*names, "hymenoptera_data"):
-        if folder := data.folder_named(ROOT / "data", name):
+        if folder := data.folder_named(home() / "data", name):
             photos = data.read_folder(folder, seed=seed)
             if photos.class_names == class_names:
                 return photos

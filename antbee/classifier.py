@@ -23,6 +23,7 @@ from torchvision.models import ResNet
 
 from antbee import hub, model
 from antbee.images import INTERPOLATIONS, Preprocessing, pixels_of
+from antbee.installation import spoken
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -397,7 +398,7 @@ def read_config(folder: Path) -> ClassifierConfig:
     """The config of a model folder. Raises ModelFolderError where there is none, or none that can be read."""
     path = folder / CONFIG_FILE
     if not path.exists():
-        raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder written by scripts/train.py")
+        raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{spoken('train')}` wrote")
     content = _read_json(path)
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object")

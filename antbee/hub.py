@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from warnings import warn
 
+from antbee import installation
 from antbee.cards import PLACEHOLDER, one_line
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def repository_files(folder: Path) -> list[tuple[str, int]]:
         what = "has no " + ", ".join(missing) if folder.is_dir() else "is not a folder"
         raise HubError(
             f"{folder} {what}: expected a model folder with {', '.join(REQUIRED_FILES)};"
-            " train a model with `python scripts/train.py` and give the folder that it wrote."
+            f" train a model with `{installation.spoken('train')}` and give the folder that it wrote."
         )
     paths = [path for pattern in REPOSITORY_FILES for path in folder.glob(pattern) if path.is_file()]
     return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths)

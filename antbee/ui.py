@@ -26,16 +26,9 @@ from antbee.classifier import (
 )
 from antbee.data import PhotoFolder, Photos, seeded_generator
 from antbee.images import Augmentation, DataError, open_photo
+from antbee.installation import spoken
 from antbee.training import FAST
 
-HOW_TO_TRAIN = """
-### No model yet
-Train both modes, then start this page again:
-```
-python scripts/train.py
-python app.py
-```
-"""
 # Told apart with every kind of colour vision; of each model, validation and training.
 CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"), ("#d55e00", "#f0b48c"), ("#0072b2", "#8cbfdf"))
 LARGEST_SEED = 999_999  # what the browser sends must fit into the numbers it is sent back in
@@ -149,10 +142,22 @@ def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) 
     return [address for address in (local, public) if address]
 
 
+def how_to_train() -> str:
+    """What stands where a model would be shown."""
+    return f"""
+### No model yet
+Train both modes, then start this page again:
+```
+{spoken("train")}
+{spoken("app")}
+```
+"""
+
+
 def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Blocks) -> None:
     """One photo in; what every model answers, and where in the photo that comes from."""
     if not models:
-        gr.Markdown(HOW_TO_TRAIN)
+        gr.Markdown(how_to_train())
         return
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
@@ -246,7 +251,7 @@ def example_paths(photos: PhotoFolder, per_class: int = 4) -> list[Path]:
 def batches_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Blocks) -> None:
     """The tutorial's sample batch grid: what training sees, or what the models answer on validation photos."""
     if photos is None:
-        gr.Markdown("### No photos here\nName the folder the models learned from: `python app.py --data DIR`")
+        gr.Markdown(f"### No photos here\nName the folder the models learned from: `{spoken('app')} --data DIR`")
         return
     gr.Markdown(
         "**train** shows photos as the network learns from them: cropped and mirrored at random, different in every "
@@ -320,7 +325,7 @@ def answer_grid(shown: Shown, photos: PhotoFolder, positions: Tensor) -> Image.I
 def report_tab(models: Sequence[Shown]) -> None:
     """How the models compare, how they learned, what they confuse, and what their cards say."""
     if not models:
-        gr.Markdown(HOW_TO_TRAIN)
+        gr.Markdown(how_to_train())
         return
     rows = [list(row) for row in comparison(shown.config for shown in models)]
     gr.Dataframe(rows, headers=list(COMPARISON_COLUMNS), interactive=False, label="The modes on the validation photos")

@@ -45,6 +45,7 @@ from torchvision.models import ResNet
 import antbee
 from antbee import data, images, model, resident, training
 from antbee.classifier import Classifier, ClassifierConfig
+from antbee.installation import home
 
 ROUNDS = 3  # of all figures in turn
 SEEDS = 5  # of `fast`, with --full
@@ -143,7 +144,7 @@ def starting_point(arguments: argparse.Namespace) -> tuple[Path, str]:
     """Photos and weights that lie on the disk, so that no figure waits for a network."""
     folder, weights = arguments.data, arguments.weights
     if folder is None:
-        folder = data.folder_named(ROOT / "data", "hymenoptera_data") or data.drawn_folder(ROOT / "data")
+        folder = data.folder_named(home() / "data", "hymenoptera_data") or data.drawn_folder(home() / "data")
     try:
         model.load_starting_weights(weights, "resnet18")
     except model.WeightsUnreachableError:

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
 from antbee import data, evaluation, hub, model, training
 from antbee.classifier import Classifier, ModelFolderError
+from antbee.installation import home
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parse_arguments()
     classifier = Classifier.from_pretrained(arguments.model)
     names = classifier.config.label_names
-    root = arguments.data or data.folder_named(ROOT / "data", classifier.config.data.get("name"))
+    root = arguments.data or data.folder_named(home() / "data", classifier.config.data.get("name"))
     if root is None:
         raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.

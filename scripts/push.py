@@ -12,12 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-import antbee
 from antbee import cards, hub
 from antbee.classifier import CONFIG_FILE, model_folders
+from antbee.installation import PACKAGE, project, spoken
 
 # Free Spaces have no GPU: this index has builds of torch without CUDA's libraries, a tenth in size.
 SPACE_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -54,7 +53,7 @@ def main() -> None:
     if arguments.dry_run:
         print("\nNothing was uploaded. To upload, leave out --dry-run.")
     else:
-        print(f"Load it back with: python app.py {' '.join(models)}")
+        print(f"Load it back with: {spoken('app')} {' '.join(models)}")
 
 
 def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
@@ -98,12 +97,11 @@ def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
 
 def space_files(repo_id: str, model_ids: Sequence[str]) -> dict[str, bytes]:
     """What a Space runs, by path: the page, the package, what they need, and the Space's card."""
-    package = Path(antbee.__file__).parent
-    files = {f"antbee/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
-    requirements = f"{SPACE_INDEX}\n{(ROOT / 'requirements.txt').read_text('utf-8')}"
+    files = {f"antbee/{path.name}": path.read_bytes() for path in sorted(PACKAGE.glob("*.py"))}
+    requirements = f"{SPACE_INDEX}\n{(project() / 'requirements.txt').read_text('utf-8')}"
     return {
         "README.md": cards.space_card(repo_id, model_ids).encode(),
-        "app.py": (ROOT / "app.py").read_bytes(),
+        "app.py": (project() / "app.py").read_bytes(),
         "requirements.txt": requirements.encode(),
         **files,
     }

@@ -23,8 +23,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
 import torch
 from PIL import Image
@@ -43,6 +42,7 @@ from antbee.classifier import (
     read_config,
     replacing,
 )
+from antbee.installation import home, spoken
 
 MODES = ("frozen", "finetune")
 BATCH_FIGURE = 16  # photos in the sample batch grid
@@ -74,7 +74,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     where.add_argument("--compile", action="store_true", help="torch.compile the network: on a GPU, for long runs")
     where.add_argument("--workers", type=positive(int), metavar="N", help="threads that decode photos (default: cores)")
-    where.add_argument("--output", type=Path, default=ROOT / "outputs", metavar="DIR", help="default: outputs/")
+    where.add_argument("--output", type=Path, default=home() / "outputs", metavar="DIR", help="default: outputs/")
     where.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     return parser.parse_args(words)
 
@@ -161,13 +161,13 @@ def remember(memory: data.PictureMemory, recipe: training.Recipe, val: Path, pat
 def choose_data(choice: str | None) -> tuple[Path, str | None]:
     """The data folder and, where drawn pictures stand in for the photos, why."""
     if choice == "drawn":
-        return data.drawn_folder(ROOT / "data"), None
+        return data.drawn_folder(home() / "data"), None
     if choice is not None:
         return Path(choice), None
     try:
-        return data.hymenoptera_folder(ROOT / "data"), None
+        return data.hymenoptera_folder(home() / "data"), None
     except data.DownloadError as error:
-        return data.drawn_folder(ROOT / "data"), f"DRAWN PICTURES stand in for the photos of ants and bees: {error}."
+        return data.drawn_folder(home() / "data"), f"DRAWN PICTURES stand in for the photos of ants and bees: {error}."
 
 
 def choose_weights(choice: str | None, architecture: str) -> tuple[model.StartingWeights, str | None]:
@@ -437,13 +437,13 @@ def conclude(job: Job, configs: Sequence[ClassifierConfig]) -> None:
     job.say(f"(the best epoch is chosen on the {len(job.photos.val)} photos it is scored on; the last is not chosen)")
     job.say(box(job.notices))
     job.say(f"models    {job.arguments.output}")
-    job.say(f"see them  {shlex.join(['python', 'app.py', *app_words(job.arguments)])}")
+    job.say(f"see them  {shlex.join([*spoken('app').split(), *app_words(job.arguments)])}")
 
 
 def app_words(arguments: argparse.Namespace) -> list[str]:
     """What app.py needs to be told to find the models and the photos."""
     modes = [mode for mode in MODES if arguments.mode in ("both", mode)]
-    models = [] if arguments.output == ROOT / "outputs" else [str(arguments.output / mode) for mode in modes]
+    models = [] if arguments.output == home() / "outputs" else [str(arguments.output / mode) for mode in modes]
     photos = [] if arguments.data in (None, "drawn") else ["--data", arguments.data]
     return [*models, *photos]
 

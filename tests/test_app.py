@@ -30,21 +30,21 @@ def test_the_models_named_are_shown_else_a_spaces_else_all_in_outputs(tmp_path, 
         (tmp_path / "outputs" / name).mkdir(parents=True)
         (tmp_path / "outputs" / name / "config.json").touch()
     (tmp_path / "outputs" / ".checkpoints").mkdir()
-    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app, "home", lambda: tmp_path)
     monkeypatch.delenv("ANTBEE_MODELS", raising=False)
     assert [path.name for path in app.choose_models([])] == ["frozen", "finetune"]
     monkeypatch.setenv("ANTBEE_MODELS", "user/a  user/b")
     assert app.choose_models([]) == ["user/a", "user/b"]
     assert app.choose_models(["mine"]) == ["mine"]
     monkeypatch.setenv("ANTBEE_MODELS", "")
-    monkeypatch.setattr(app, "ROOT", tmp_path / "nowhere")
+    monkeypatch.setattr(app, "home", lambda: tmp_path / "nowhere")
     assert app.choose_models([]) == []
 
 
 def test_the_models_own_data_set_is_shown_where_it_is(tmp_path, drawn_root, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine").symlink_to(drawn_root)
-    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "model", data={"name": "mine"})])
     photos = app.choose_photos(None, models, tmp_path / "workshop")
     assert photos.root == tmp_path / "data" / "mine"
@@ -52,7 +52,7 @@ def test_the_models_own_data_set_is_shown_where_it_is(tmp_path, drawn_root, monk
 
 @pytest.mark.parametrize("with_model", [True, False])
 def test_drawn_pictures_are_shown_where_there_are_no_photos_of_ants_and_bees(tmp_path, monkeypatch, with_model):
-    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "model")]) if with_model else ()
     photos = app.choose_photos(None, models, tmp_path)
     assert photos.class_names == ("ants", "bees")
@@ -67,7 +67,7 @@ def test_a_models_config_never_leads_out_of_the_data_folder(tmp_path, name):
 
 
 def test_no_pictures_are_made_up_for_other_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "ROOT", tmp_path)
+    monkeypatch.setattr(app, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "model", ["cats", "dogs", "owls"])])
     assert app.choose_photos(None, models, tmp_path) is None
 

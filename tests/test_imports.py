@@ -17,14 +17,16 @@ ALLOWED = {
     "model": set(),
     "evaluation": set(),
     "figures": set(),
+    "installation": set(),
+    "__main__": {"installation"},
     "cards": set(),
-    "hub": {"cards"},
+    "hub": {"cards", "installation"},
     "images": set(),
     "data": {"drawn", "images"},
     "resident": {"data", "images"},
     "training": {"data", "images", "resident", "model", "evaluation"},
-    "classifier": {"images", "model", "hub"},
-    "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "cards"},
+    "classifier": {"images", "model", "hub", "installation"},
+    "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "cards", "installation"},
 }
 # Where alone a library may be imported.
 FENCES = {

@@ -1,0 +1,92 @@
+"""The commands of an installed antbee: the very scripts of the clone, with data/ and outputs/ in the current folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from antbee import installation
+from antbee.drawn import write_drawn_set
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder of packages into which the built antbee was unpacked."""
+    pytest.importorskip("setuptools", minversion="77")
+    place = tmp_path_factory.mktemp("built")
+    source = place / "source"  # setuptools leaves its own files where it builds
+    for path in (ROOT / "antbee", ROOT / "scripts", *ROOT.glob("*.*")):
+        for file in [path] if path.is_file() else path.glob("*.py"):
+            copy = source / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    built = subprocess.run([*command, "-w", place, source], capture_output=True, text=True, timeout=100)
+    assert built.returncode == 0, built.stderr
+    with zipfile.ZipFile(next(place.glob("antbee-*.whl"))) as wheel:
+        wheel.extractall(place / "site")
+    return place / "site"
+
+
+def antbee(site, folder, *words):
+    """Runs `antbee WORDS ...` in a folder."""
+    entry = "import sys; from antbee.__main__ import main; sys.exit(main())"
+    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", entry, *map(str, words)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_every_script_of_the_clone_is_a_command():
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert installation.commands().keys() == scripts | {"app"}
+    assert not installation.is_installed()
+    assert installation.home() == ROOT
+
+
+def test_the_package_holds_every_script_and_what_a_space_needs(site):
+    for name, path in installation.commands().items():
+        packed = site / "antbee" / "project" / path.relative_to(ROOT)
+        assert packed.read_bytes() == path.read_bytes(), name
+    assert (site / "antbee" / "project" / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()
+    (entry_points,) = site.glob("*.dist-info/entry_points.txt")
+    assert "antbee = antbee.__main__:main" in entry_points.read_text()
+    assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info")) == ["antbee"]
+
+
+def test_an_installed_command_trains_in_the_current_folder_and_says_how_to_go_on(site, tmp_path):
+    write_drawn_set(tmp_path / "mine", train={"ants": 2, "bees": 2}, val={"ants": 2, "bees": 2}, longest_side=64)
+    words = ["train", "--data", "mine", "--weights", "random", "--mode", "frozen", "--epochs", 1, "--device", "cpu"]
+    ended = antbee(site, tmp_path, *words)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "outputs" / "frozen" / "model.safetensors").is_file()
+    assert "see them  antbee app --data mine" in ended.stdout
+    shown = antbee(site, tmp_path, "push", "outputs", "me/bugs", "--space", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "bytes  antbee/installation.py" in shown.stdout
+
+
+def test_a_commands_help_and_errors_are_its_scripts_own(site, tmp_path):
+    helped = antbee(site, tmp_path, "predict", "--help")
+    assert helped.stdout.startswith("usage: antbee predict ")
+    assert antbee(site, tmp_path, "predict").returncode == 2
+    failed = antbee(site, tmp_path, "evaluate", "/nowhere")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: no folder /nowhere")
+
+
+def test_no_command_and_an_unknown_one_list_those_there_are(site, tmp_path):
+    ended = antbee(site, tmp_path, "trian")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: antbee {app,")
+    assert antbee(site, tmp_path, "--help").returncode == 0
