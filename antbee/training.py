@@ -170,6 +170,14 @@ class Epoch:
     train: Phase
     val: Phase
 
+    def to_record(self) -> dict[str, float]:
+        """All of it by name: epoch, learning_rate, train_loss, val_accuracy, ..."""
+        return (
+            {"epoch": self.number, "learning_rate": self.learning_rate}
+            | {f"train_{name}": value for name, value in asdict(self.train).items()}
+            | {f"val_{name}": value for name, value in asdict(self.val).items()}
+        )
+
 
 @dataclass(frozen=True)
 class History:
@@ -193,13 +201,8 @@ class History:
         return sum(epoch.train.seconds + epoch.val.seconds for epoch in self.epochs)
 
     def to_records(self) -> list[dict[str, float]]:
-        """The epochs as flat dicts (epoch, learning_rate, train_loss, val_accuracy, ...): what history.json holds."""
-        return [
-            {"epoch": epoch.number, "learning_rate": epoch.learning_rate}
-            | {f"train_{name}": value for name, value in asdict(epoch.train).items()}
-            | {f"val_{name}": value for name, value in asdict(epoch.val).items()}
-            for epoch in self.epochs
-        ]
+        """The epochs' records: what history.json holds."""
+        return [epoch.to_record() for epoch in self.epochs]
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> "History":

@@ -15,8 +15,9 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from torch import Tensor
 from torchvision.models import ResNet
 
 import antbee
-from antbee import cards, data, evaluation, figures, model, resident, training
+from antbee import cards, data, evaluation, figures, model, resident, tracking, training
 from antbee.classifier import (
     COMPARISON_COLUMNS,
     Classifier,
@@ -75,6 +76,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     where.add_argument("--compile", action="store_true", help="torch.compile the network: on a GPU, for long runs")
     where.add_argument("--workers", type=positive(int), metavar="N", help="threads that decode photos (default: cores)")
     where.add_argument("--output", type=Path, default=home() / "outputs", metavar="DIR", help="default: outputs/")
+    where.add_argument("--track", choices=tracking.TRACKERS, help="also tell the epochs to a tracker (pip install it)")
     where.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     return parser.parse_args(words)
 
@@ -124,6 +126,8 @@ class Job:
 def main() -> None:
     """Train the modes asked for, one after the other, and compare them."""
     arguments = parse_arguments()
+    if arguments.track is not None:
+        tracking.check_tracker(arguments.track)
     with training.joined(model.choose_device(arguments.device)) as process:
         job = prepare(arguments, process)
         describe(job)
@@ -233,12 +237,31 @@ def train_mode(
     network = network.to(job.process.device, memory_format=job.recipe.layout)
     train_the_mode = training.train_frozen if mode == "frozen" else training.train_finetune
     job.say(f"\n{mode}")
-    fitted = train_the_mode(network, run_of(job, mode), checkpoint)
+    with tracked_epochs(job, mode) as log:
+        fitted = train_the_mode(network, run_of(job, mode, log), checkpoint)
     return Classifier(network, config_of(job, mode, network, fitted, checkpoint)), fitted.history
 
 
-def run_of(job: Job, mode: str) -> training.Run:
-    """What a mode learns from, is measured on, and how."""
+@contextmanager
+def tracked_epochs(job: Job, mode: str) -> Iterator[tracking.Log]:
+    """Where the first process tells a mode's epochs, if a tracker was asked for; a resumed run from there on."""
+    if job.arguments.track is None or not job.process.is_first:
+        yield lambda record: None
+        return
+    run = f"{mode} {time.strftime('%Y-%m-%d %H-%M-%S')}"
+    settings = {"architecture": job.arguments.arch, "weights": job.weights.name, "data": job.photos.name}
+    settings |= {"seed": job.arguments.seed, **job.recipe.flat(mode)}
+    with tracking.tracked(job.arguments.track, run, settings, job.arguments.output / "tensorboard") as log:
+        yield log
+
+
+def run_of(job: Job, mode: str, log: tracking.Log) -> training.Run:
+    """What a mode learns from, is measured on, and how; every epoch is said and logged."""
+
+    def report(epoch: training.Epoch) -> None:
+        job.say(epoch_line(epoch))
+        log(epoch.to_record())
+
     recipe, seed, process = job.recipe, job.arguments.seed, job.process
     loading = data.Loading.beside(process.device, workers=job.arguments.workers, processes=process.local_count)
     loading = replace(loading, layout=recipe.layout, memory=job.memory)
@@ -251,7 +274,7 @@ def run_of(job: Job, mode: str) -> training.Run:
         seed=seed,
         process=process,
         compiled=job.arguments.compile,
-        report=lambda epoch: job.say(epoch_line(epoch)),
+        report=report,
     )
 
 
@@ -473,5 +496,12 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         print("\nstopped: the same command with --resume goes on after the last finished epoch", file=sys.stderr)
         sys.exit(130)
-    except (data.DataError, model.WeightsError, model.DeviceError, training.TrainingError, OSError) as error:
+    except (
+        data.DataError,
+        model.WeightsError,
+        model.DeviceError,
+        training.TrainingError,
+        tracking.TrackerError,
+        OSError,
+    ) as error:
         sys.exit(f"error: {error}")

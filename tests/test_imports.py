@@ -18,6 +18,7 @@ ALLOWED = {
     "evaluation": set(),
     "figures": set(),
     "installation": set(),
+    "tracking": set(),
     "__main__": {"installation"},
     "cards": set(),
     "hub": {"cards", "installation"},
@@ -35,6 +36,7 @@ FENCES = {
     "huggingface_hub": {"cards", "hub"},
     "matplotlib": {"figures"},
     "safetensors": {"classifier", "model"},
+    "trackio": {"tracking"},
 }
 
 

@@ -1,5 +1,6 @@
 """scripts/train.py as a person runs it: what it writes and says, interrupted, in several processes, offline."""
 
+import contextlib
 import json
 import os
 import re
@@ -124,6 +125,19 @@ def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run
     for mode, trainable in (("frozen", "1,026"), ("finetune", "11,177,538")):
         assert re.search(rf"^{mode} +{trainable} .*% to .*% .* of 3", printed, re.MULTILINE)
     assert f"python app.py {output / 'frozen'} {output / 'finetune'} --data {tiny_root}" in printed
+
+
+def test_a_tracker_gets_every_epoch_of_both_modes(tiny_root, tmp_path, monkeypatch, train, script):
+    told = []
+
+    @contextlib.contextmanager
+    def tracked(name, run, settings, folder):
+        yield lambda record: told.append((name, run.split()[0], record["epoch"], settings["epochs"]))
+
+    monkeypatch.setattr(script.tracking, "tracked", tracked)
+    monkeypatch.setattr(script.tracking, "check_tracker", lambda name: None)
+    train(*flags(tiny_root, tmp_path, "--epochs", 2, "--track", "tensorboard"))
+    assert told == [("tensorboard", mode, epoch, 2) for mode in ("frozen", "finetune") for epoch in (1, 2)]
 
 
 def test_each_card_compares_both_modes_of_the_run(whole_run):
