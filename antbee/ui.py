@@ -6,6 +6,7 @@ Gradio is imported here alone.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -185,7 +186,14 @@ def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.B
     classify, predict = with_photo(classify_handler(models)), with_photo(predict_handler(models))
     photo.change(classify, photo, outputs, preprocess=False, api_visibility="private")
     answers = gr.JSON(visible=False)
-    gr.Button(visible=False).click(predict, photo, answers, preprocess=False, api_name="predict")
+    gr.Button(visible=False).click(
+        predict,
+        photo,
+        answers,
+        preprocess=False,
+        api_name="predict",
+        api_description="Says what is in a photo: each model's answer, and the probability of every class.",
+    )
 
 
 Result = TypeVar("Result")
@@ -198,6 +206,7 @@ def with_photo(handler: Callable[[Image.Image | None], Result]) -> Callable[[dic
     where it is no photo. Raises gr.Error, which the visitor reads, with what to do.
     """
 
+    @wraps(handler)  # clients of the page see its name and its argument's
     def handle(upload: dict[str, Any] | None) -> Result:
         try:
             return handler(open_photo(Path(upload["path"])) if upload else None)

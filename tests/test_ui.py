@@ -1,9 +1,13 @@
 """The page: its handlers as plain functions, its API over a real client, and all of it in a real browser."""
 
 import json
+import re
 import shutil
 import socket
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import gradio as gr
 import pytest
@@ -205,6 +209,32 @@ def served(models, photos):
 @pytest.fixture
 def client(served, tmp_path):
     return Client(served, verbose=False, download_files=str(tmp_path / "downloads"), analytics_enabled=False)
+
+
+@pytest.mark.parametrize("language", ["python", "sh"])
+def test_the_readmes_ways_to_ask_the_page_answer_as_the_classifier_does(served, models, tmp_path, language):
+    if language == "sh" and (shutil.which("bash") is None or shutil.which("curl") is None):
+        pytest.skip("needs bash and curl")
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    (code,) = (code for code in re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL) if "7860" in code)
+    photo = draw("bees", 0, 200)
+    photo.save(tmp_path / "photo.jpg", quality=95)
+    command = {"python": [sys.executable, "-c"], "sh": ["bash", "-c"]}[language]
+    asked = code.replace("http://127.0.0.1:7860", served.rstrip("/"))
+    ended = subprocess.run([*command, asked], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    for shown in models:
+        (prediction,) = shown.classifier.predict([open_photo(tmp_path / "photo.jpg")])
+        for name, probability in prediction.probabilities.items():
+            assert re.search(rf"['\"]{name}['\"]: {re.escape(f'{probability:.6f}'[:6])}", ended.stdout), ended.stdout
+
+
+def test_the_api_has_one_endpoint_that_says_what_it_is_for(client):
+    (endpoint,) = client.view_api(return_format="dict")["named_endpoints"].items()
+    name, told = endpoint
+    assert name == "/predict"
+    assert [parameter["parameter_name"] for parameter in told["parameters"]] == ["photo"]
+    assert "Says what is in a photo" in str(client.config["dependencies"])
 
 
 def test_the_api_answers_as_the_classifier_does(client, models, tmp_path):
