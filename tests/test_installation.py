@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -25,8 +26,9 @@ def site(tmp_path_factory):
             copy = source / file.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    built = subprocess.run([*command, "-w", place, source], capture_output=True, text=True, timeout=100)
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    command = [sys.executable, "-c", build, place]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=100)
     assert built.returncode == 0, built.stderr
     with zipfile.ZipFile(next(place.glob("antbee-*.whl"))) as wheel:
         wheel.extractall(place / "site")
@@ -90,3 +92,27 @@ def test_no_command_and_an_unknown_one_list_those_there_are(site, tmp_path):
     assert ended.returncode == 2
     assert ended.stderr.startswith("usage: antbee {app,")
     assert antbee(site, tmp_path, "--help").returncode == 0
+
+
+def test_the_lock_is_within_the_bounds_of_the_requirements():
+    requirements = pytest.importorskip("packaging.requirements")
+    locked = {}
+    for line in (ROOT / "requirements-lock.txt").read_text().splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            pinned = requirements.Requirement(line)
+            (pin,) = pinned.specifier
+            assert pin.operator == "=="
+            locked[pinned.name.replace("_", "-").lower()] = pin.version
+    for file in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / file).read_text().splitlines():
+            if line.strip() and not line.startswith(("#", "-r")):
+                wanted = requirements.Requirement(line)
+                assert locked[wanted.name.replace("_", "-").lower()] in wanted.specifier, line
+
+
+def test_the_extras_ask_for_what_the_tests_run_with():
+    requirements = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    tried = set((ROOT / "requirements-dev.txt").read_text().splitlines())
+    for name in ("onnx", "trackio", "tensorboard"):
+        assert set(map(str, map(requirements.Requirement, project[name]))) <= tried, name
