@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from antbee import data, drawn, hub, model, ui
+from antbee import cards, data, drawn, hub, model, ui
 from antbee.classifier import ModelFolderError, model_folders
 from antbee.installation import home
 
@@ -35,7 +35,7 @@ def main() -> None:
     arguments = parse_arguments()
     models = ui.load_models(choose_models(arguments.models))
     for shown in models:
-        print(f"model     {shown.name}: {', '.join(shown.config.label_names)}")
+        print(f"model     {shown.name}: {', '.join(map(cards.one_line, shown.config.label_names))}")
     with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
         photos = choose_photos(arguments.data, models, Path(workshop))
         page = ui.build_page(models, photos)
@@ -46,7 +46,7 @@ def main() -> None:
 
 def choose_models(named: Sequence[str]) -> Sequence[str | Path]:
     """The models named on the command line, else those a Space is told of by its variable, else all in outputs/."""
-    return named or os.environ.get(hub.MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
+    return named or os.environ.get(cards.MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
 
 
 def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:
@@ -54,27 +54,27 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
 
     Raises data.DataError where the folder named can't be used or has other classes than the models.
     """
-    class_names = models[0].config.label_names if models else drawn.CLASSES
-    # Without a val/ folder the models' own seed draws the photos that they were checked with, and not trained on.
-    seed = (models[0].config.seed or 0) if models else 0
+    # Without a val/ folder a model's own seed draws the photos that it was checked with, and not trained on.
+    seeds = [shown.config.seed or 0 for shown in models] or [0]
     if choice is not None:
-        photos = data.read_folder(choice, seed=seed)
-        if models and photos.class_names != class_names:
-            raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the model others")
+        photos = data.read_folder(choice, seed=seeds[0])
+        if models and not ui.of_classes(models, photos):
+            raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
     names = [shown.config.data.get("name") for shown in models]
-    for name in (*names, "hymenoptera_data"):
+    for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
         if folder := data.folder_named(home() / "data", name):
             photos = data.read_folder(folder, seed=seed)
-            if photos.class_names == class_names:
+            if not models or ui.of_classes(models, photos):
                 return photos
-    if class_names != drawn.CLASSES:
+    if models and all(set(shown.config.label_names) != set(drawn.CLASSES) for shown in models):
         return None
     counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
     return data.read_folder(drawn.write_drawn_set(workshop / "drawn", train=counts, val=counts))
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
     try:
         main()
     except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:

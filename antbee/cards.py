@@ -18,6 +18,9 @@ LICENCES = {"imagenet": "bsd-3-clause", "random": "mit"}
 
 TUTORIAL_PAGE = "https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html"
 
+# The environment variable that tells the page, where it is a Space, which models of the Hub to show: ids with spaces.
+MODELS_VARIABLE = "ANTBEE_MODELS"
+
 # What a Space runs with: Spaces start with Python 3.10, which is too old, unless they are told otherwise.
 SPACE_GRADIO, SPACE_PYTHON = "6.31.0", "3.12"
 
@@ -50,7 +53,7 @@ def space_card(repo_id: str, model_ids: Sequence[str]) -> str:
     return (
         f"---\n{metadata.to_yaml()}\n---\n\n"
         "The page of antbee: drop a photo, and see what the models answer and which places in the photo speak for it."
-        f" It shows\n\n{links}\n\nTo show other models, change the variable ANTBEE_MODELS in this Space's settings:"
+        f" It shows\n\n{links}\n\nTo show other models, change the variable {MODELS_VARIABLE} in this Space's settings:"
         " ids of model repositories, with a space in between.\n"
     )
 
@@ -66,7 +69,7 @@ def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = 
     parts = [
         f"---\n{_front_matter(config['architecture'], antbee)}\n---",
         *_notices(antbee),
-        *_introduction(config["architecture"], config["label_names"]),
+        *_introduction(config["architecture"], config["label_names"], antbee.get("mode")),
         *_results(antbee, config["label_names"]),
         *_comparison(comparison),
         *_data(antbee),
@@ -77,26 +80,26 @@ def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = 
     return "\n\n".join(parts) + "\n"
 
 
-def _known(value: Any) -> Any:
-    """A part of the config without what is None in it."""
-    if not isinstance(value, Mapping):
+def _known(value: Any, depth: int = 4) -> Any:
+    """A part of the config without what is None in it; nothing that a card tells lies deeper than `depth`."""
+    if not isinstance(value, Mapping) or depth == 0:
         return value
-    return {key: _known(item) for key, item in value.items() if item is not None}
+    return {key: _known(item, depth - 1) for key, item in value.items() if item is not None}
 
 
 def _front_matter(architecture: str, antbee: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
-    weights = antbee.get("weights", {})
+    weights, results = antbee.get("weights", {}), _evaluation_results(antbee)
     metadata = ModelCardData(
         library_name="timm",
         pipeline_tag="image-classification",
         tags=["antbee", "timm", "transformers", "image-classification"],
         license=LICENCES.get(weights.get("name")),
         base_model=weights.get("base_model") if weights.get("name") == "imagenet" else None,
-        metrics=["accuracy"],
-        model_name=one_line(f"antbee {architecture} {antbee.get('mode', '')}"),
-        eval_results=_evaluation_results(antbee),
+        metrics=["accuracy"] if results else None,
+        model_name=one_line(f"antbee {architecture} {antbee.get('mode', '')}") if results else None,
+        eval_results=results,
     )
     return metadata.to_yaml()
 
@@ -149,13 +152,13 @@ def _notices(antbee: Mapping[str, Any]) -> list[str]:
     return notices
 
 
-def _introduction(architecture: str, label_names: Sequence[str]) -> list[str]:
-    classes = [_text(name) for name in label_names]
+def _introduction(architecture: str, label_names: Sequence[str], mode: str | None) -> list[str]:
+    classes = [as_text(name) for name in label_names]
+    does = "learned by transfer learning to tell" if mode else "tells"
     title = " or ".join(classes) if len(classes) <= 5 else f"{len(classes)} classes"
     return [
         f"# {title}: an image classifier",
-        f"A {_text(architecture)} that learned by transfer learning to tell the pictures of {len(classes)} classes"
-        " apart.",
+        f"A {as_text(architecture)} that {does} the pictures of {len(classes)} classes apart.",
         f"It predicts: {', '.join(classes)}.",
     ]
 
@@ -168,12 +171,14 @@ def _results(antbee: Mapping[str, Any], label_names: Sequence[str]) -> list[str]
     parts = ["## Results", _table(("epoch", "accuracy", "right", "95 % interval (Wilson)", "loss"), rows)]
     if "selected_on" in metrics:
         parts.append(
-            f"The kept epoch was chosen on the same {_text(metrics['selected_on'])} pictures that it is scored on here,"
-            " so its figure is optimistic; the last epoch was not chosen."
+            f"The kept epoch was chosen on the same {as_text(metrics['selected_on'])} pictures that it is scored on"
+            " here, so its figure is optimistic; the last epoch was not chosen."
         )
     start = antbee.get("weights", {}).get("name")
     if start not in (None, *LICENCES):
-        parts.append(f"The accuracy is that of a start from the file {_text(start)}: from other weights it is another.")
+        parts.append(
+            f"The accuracy is that of a start from the file {as_text(start)}: from other weights it is another."
+        )
     if "confusion" in metrics:
         parts += _confusion(metrics["confusion"], label_names)
     return [*parts, "![Loss and accuracy by epoch](figures/curves.png)"]
@@ -190,7 +195,7 @@ def _confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -
     picture = "![Confusion matrix](figures/confusion.png)"
     if len(label_names) > LARGEST_CONFUSION_TABLE:
         return [picture]
-    classes = [_text(name) for name in label_names]
+    classes = [as_text(name) for name in label_names]
     rows = [[actual, *map(str, counts)] for actual, counts in zip(classes, confusion, strict=True)]
     return [
         "How often each class (a row) was taken for which (a column):",
@@ -199,15 +204,23 @@ def _confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -
     ]
 
 
+COMPARISON_TITLE = "## Both modes of the run compared"
+
+
+def without_comparison(card: str) -> str:
+    """The card as it was before it was known how the modes of its run compare."""
+    return re.sub(rf"^{COMPARISON_TITLE}\n.*?(?=^## )", "", card, flags=re.MULTILINE | re.DOTALL)
+
+
 def _comparison(table: Sequence[Sequence[str]]) -> list[str]:
     if len(table) < 3:  # a head and one mode: nothing to compare
         return []
     head, *rows = table
     return [
-        "## Both modes of the run compared",
+        COMPARISON_TITLE,
         "Of the same photos, starting weights and seed. *frozen* taught the head alone, *finetune* every weight;"
         " where the intervals overlap widely, the difference may be chance.",
-        _table([_text(cell) for cell in head], [[_text(cell) for cell in row] for row in rows]),
+        _table([as_text(cell) for cell in head], [[as_text(cell) for cell in row] for row in rows]),
     ]
 
 
@@ -242,7 +255,7 @@ def _training(antbee: Mapping[str, Any]) -> list[str]:
     if facts:
         parts.append(_bullets(facts))
     if recipe:
-        parts.append(_table(("recipe", "value"), [[_text(name), _text(value)] for name, value in recipe.items()]))
+        parts.append(_table(("recipe", "value"), [[as_text(name), as_text(value)] for name, value in recipe.items()]))
     return ["## How it was trained", *parts] if parts else []
 
 
@@ -266,15 +279,15 @@ def _what_learned(mode: str | None, recipe: Mapping[str, Any]) -> list[str]:
 def _data_facts(data: Mapping[str, Any]) -> list[str]:
     facts = []
     if "name" in data:
-        facts.append(f"Data: {_text(data['name'])}" + (f" ({_text(data['split'])})." if "split" in data else "."))
+        facts.append(f"Data: {as_text(data['name'])}" + (f" ({as_text(data['split'])})." if "split" in data else "."))
     for split in ("train", "val"):
         if counts := data.get(split):
-            classes = ", ".join(f"{_text(name)} {count}" for name, count in counts.items())
+            classes = ", ".join(f"{as_text(name)} {count}" for name, count in counts.items())
             facts.append(f"{sum(counts.values())} pictures in {split}: {classes}.")
     if "digest" in data:
-        facts.append(f"SHA-256 digest of the data: {_text(data['digest'])}.")
+        facts.append(f"SHA-256 digest of the data: {as_text(data['digest'])}.")
     if skipped := data.get("skipped"):
-        files = "; ".join(f"{_text(entry['file'])} ({_text(entry['reason'])})" for entry in skipped[:10])
+        files = "; ".join(f"{as_text(entry['file'])} ({as_text(entry['reason'])})" for entry in skipped[:10])
         facts.append(f"{len(skipped)} skipped, could not be used: {files}" + ("; ..." if len(skipped) > 10 else "."))
     return facts
 
@@ -282,8 +295,8 @@ def _data_facts(data: Mapping[str, Any]) -> list[str]:
 def _weights_facts(weights: Mapping[str, Any]) -> list[str]:
     if "name" not in weights:
         return []
-    digest = f", SHA-256 digest {_text(weights['digest'])}" if "digest" in weights else ""
-    return [f"Starting weights: {_text(weights['name'])}{digest}."]
+    digest = f", SHA-256 digest {as_text(weights['digest'])}" if "digest" in weights else ""
+    return [f"Starting weights: {as_text(weights['name'])}{digest}."]
 
 
 def _run_facts(antbee: Mapping[str, Any]) -> list[str]:
@@ -295,7 +308,7 @@ def _run_facts(antbee: Mapping[str, Any]) -> list[str]:
     if "seconds" in metrics:
         facts.append(f"Training took {metrics['seconds']:.0f} seconds.")
     if "version" in antbee:
-        facts.append(f"Trained with antbee {_text(antbee['version'])}.")
+        facts.append(f"Trained with antbee {as_text(antbee['version'])}.")
     return facts
 
 
@@ -374,7 +387,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     """A value from somebody's folder, such as a class name, as Markdown that shows it letter by letter.
 
     Punctuation becomes character references, which neither Markdown nor HTML takes for markup

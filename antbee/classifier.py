@@ -6,7 +6,6 @@ The folder is a complete Hub repository that torchvision, timm and transformers 
 
 import contextlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from antbee.installation import spoken
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
+MODES = ("frozen", "finetune")  # in the order in which they are trained
 PREVIOUS = ".previous"  # what the name of a model ends in that a new one took the place of
 
 
@@ -87,17 +87,14 @@ class ClassifierConfig:
     def from_json(cls, content: Mapping[str, Any]) -> "ClassifierConfig":
         """The config of a parsed `config.json`: antbee's own, or that of any ResNet that names network and labels.
 
-        Of others' configs timm's keys are read as https://huggingface.co/docs/timm/hf_hub describes them, and
-        "id2label" where there are no "label_names". Without "pretrained_cfg" the preprocessing is that of torchvision's
-        ImageNet weights. Raises ModelFolderError, naming the key that is missing or wrong.
+        Others' configs are read as timm (https://huggingface.co/docs/timm/hf_hub) and transformers write them. One that
+        says nothing of preprocessing gets that of torchvision's ImageNet weights. Raises ModelFolderError, naming the
+        key that is missing or wrong.
         """
-        architecture = _checked(content, "architecture", lambda value: isinstance(value, str), "a network's name")
+        architecture = _checked(content, "architecture", _is_text, "a network's name")
         label_names = _label_names(content)
         _check_network(content, len(label_names))
-        preprocessing = Preprocessing()
-        if "pretrained_cfg" in content:
-            preprocessing = _preprocessing(_checked(content, "pretrained_cfg", _is_object, "an object"))
-        config = cls(architecture, label_names, preprocessing)
+        config = cls(architecture, label_names, _preprocessing(content))
         return replace(config, **_own_values(content["antbee"], label_names)) if "antbee" in content else config
 
 
@@ -106,18 +103,27 @@ class ClassifierConfig:
 
 FORMAT = 1  # of what stands under "antbee"; another number means that it has to be read in another way
 _OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run")
-_LARGEST_CROP = 1024  # pixels a side; nobody's ResNet is made for more, and memory grows with its square
+# Pixels a side: nobody's ResNet is made for more, and the memory that a thin photo takes grows with the square.
+_LARGEST_CROP, _LARGEST_RESIZE = 1024, 1280
+_LARGEST_NUMBER = 1e9  # of losses, seconds, epochs, counts: beyond it a plot or a plain float may fail
 
 
 def _checked(content: Mapping[str, Any], key: str, right: Callable[[Any], bool], expected: str) -> Any:
     """The value under a key, which has to be there and right. Raises ModelFolderError, saying what was expected."""
     if key not in content:
         raise ModelFolderError(
-            f"no {key!r} in it: expected a config by antbee, or of a ResNet with architecture and label_names"
+            f"no {key!r} where {expected} should be: expected a config by antbee, or of a plain ResNet as timm saves it"
         )
     if not right(content[key]):
         raise ModelFolderError(f"{key} is {_shown(content[key])}, expected {expected}")
     return content[key]
+
+
+def _check_given(content: Mapping[str, Any], keys: Iterable[str], right: Callable[[Any], bool], expected: str) -> None:
+    """The same for keys that may be missing, or hold nothing."""
+    for key in keys:
+        if content.get(key) is not None:
+            _checked(content, key, right, expected)
 
 
 def _shown(value: object) -> str:
@@ -133,21 +139,29 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _is_number(value: object, low: float, high: float) -> bool:
+def _is_number(value: object, low: float = -_LARGEST_NUMBER, high: float = _LARGEST_NUMBER) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return isinstance(value, int) and _is_number(value, 0)
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_is_count, value.values()))
 
 
 def _label_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    key = "label_names" if "label_names" in content or "id2label" not in content else "id2label"
-    names = _checked(content, key, lambda value: isinstance(value, list | dict), "a list of names")
+    """The class names, from wherever antbee, timm or transformers write them."""
+    pretrained = content.get("pretrained_cfg")
+    inside = pretrained if isinstance(pretrained, dict) else {}
+    places = [(content, "label_names"), (inside, "label_names"), (content, "labels"), (content, "id2label")]
+    place, key = next(((place, key) for place, key in places if key in place), places[0])
+    names = _checked(place, key, lambda value: isinstance(value, list | dict), "a list of names")
     if isinstance(names, dict):  # by the head's outputs: {"0": "ants", "1": "bees"}
         names = [names.get(str(index)) for index in range(len(names))]
-    if len(names) < 2 or len(set(map(str, names))) < len(names) or not all(map(_is_text, names)):
-        raise ModelFolderError(f"{key} is {_shown(content[key])}, expected two names or more, each another one")
+    if len(names) < 2 or not all(map(_is_text, names)) or len(set(names)) < len(names):
+        raise ModelFolderError(f"{key} is {_shown(place[key])}, expected two names or more, each another one")
     return tuple(names)
 
 
@@ -158,33 +172,43 @@ def _check_network(content: Mapping[str, Any], class_count: int) -> None:
     if not _is_object(arguments) or any(value != plain.get(key, value) for key, value in arguments.items()):
         raise ModelFolderError(f"model_args is {_shown(arguments)}, expected those of a plain ResNet: {plain}")
     if unknown := arguments.keys() - plain.keys() - {"zero_init_last"}:  # which says how training started
-        raise ModelFolderError(f"model_args has {', '.join(sorted(unknown))}: only a plain ResNet is known here")
+        raise ModelFolderError(f"model_args has {_shown(sorted(unknown))}: only a plain ResNet is known here")
     for key, value in {"num_classes": class_count, "global_pool": "avg"}.items():
         if content.get(key, value) != value:
             raise ModelFolderError(f"{key} is {_shown(content[key])}, expected {value!r}")
 
 
-def _preprocessing(pretrained: Mapping[str, Any]) -> Preprocessing:
-    """How timm's pretrained_cfg wants a photo to be prepared; whoever leaves a value out means timm's, not ours."""
+def _preprocessing(content: Mapping[str, Any]) -> Preprocessing:
+    """How a photo wants to be prepared: as timm's pretrained_cfg says, or, where nothing is said, as torchvision does.
+
+    timm once wrote these keys beside the architecture. Whoever leaves out one of them means timm's default, not ours.
+    """
 
     def is_size(value: Any) -> bool:
-        sides = value[1:] if isinstance(value, list) and len(value) == 3 and value[0] == 3 else []
-        return len(set(sides)) == 1 and isinstance(sides[0], int) and 32 <= sides[0] <= _LARGEST_CROP
+        sides = value[1:] if isinstance(value, list) and len(value) == 3 and value[0] == 3 else [0]
+        return all(_is_count(side) and 32 <= side <= _LARGEST_CROP and side == sides[0] for side in sides)
 
     def is_triple(low: float) -> Callable[[Any], bool]:
         return lambda value: isinstance(value, list) and len(value) == 3 and all(_is_number(x, low, 1e3) for x in value)
 
-    if (mode := pretrained.get("crop_mode", "center")) != "center":
+    if "pretrained_cfg" in content:
+        content = _checked(content, "pretrained_cfg", _is_object, "an object")
+    elif content.keys().isdisjoint(("input_size", "crop_pct", "interpolation", "mean", "std")):
+        return Preprocessing()
+    if (mode := content.get("crop_mode", "center")) != "center":
         raise ModelFolderError(f"crop_mode is {_shown(mode)}, only 'center' is known here")
-    return Preprocessing(
-        crop=_checked(pretrained, "input_size", is_size, f"[3, side, side] of 32 to {_LARGEST_CROP} pixels")[1],
-        crop_pct=float(_checked(pretrained, "crop_pct", lambda value: _is_number(value, 0.1, 1), "0.1 to 1")),
+    preprocessing = Preprocessing(
+        crop=_checked(content, "input_size", is_size, f"[3, side, side] of 32 to {_LARGEST_CROP} pixels")[1],
+        crop_pct=float(_checked(content, "crop_pct", lambda value: _is_number(value, 0.1, 1), "0.1 to 1")),
         interpolation=_checked(
-            pretrained, "interpolation", lambda value: value in INTERPOLATIONS, " or ".join(INTERPOLATIONS)
+            content, "interpolation", lambda value: value in INTERPOLATIONS, " or ".join(INTERPOLATIONS)
         ),
-        mean=tuple(_checked(pretrained, "mean", is_triple(-1e3), "three numbers")),
-        std=tuple(_checked(pretrained, "std", is_triple(1e-3), "three numbers above zero")),
+        mean=tuple(_checked(content, "mean", is_triple(-1e3), "three numbers")),
+        std=tuple(_checked(content, "std", is_triple(1e-3), "three numbers above zero")),
     )
+    if preprocessing.resize > _LARGEST_RESIZE:
+        raise ModelFolderError(f"crop_pct is {preprocessing.crop_pct}: photos larger than {_LARGEST_RESIZE} pixels")
+    return preprocessing
 
 
 def _own_values(own: Any, label_names: Sequence[str]) -> dict[str, Any]:
@@ -197,41 +221,58 @@ def _own_values(own: Any, label_names: Sequence[str]) -> dict[str, Any]:
             " install the antbee that wrote it, or train the model again"
         )
     values = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None}
-    for key in ("recipe", "data", "weights", "metrics"):
-        if key in values:
-            _checked(values, key, _is_object, "an object")
-    for key in ("version", "mode", "run"):
-        if key in values:
-            _checked(values, key, _is_text, "text")
-    if "seed" in values:
-        _checked(values, "seed", _is_count, "a whole number")
-    if values.get("metrics"):
-        _check_metrics(values["metrics"], len(label_names))
+    _check_given(values, ("version", "run"), _is_text, "text")
+    _check_given(values, ["mode"], lambda value: value in MODES, " or ".join(MODES))
+    _check_given(values, ["seed"], lambda value: isinstance(value, int) and _is_number(value, 0, 2**32), "a seed")
+    _check_given(values, ("recipe", "data", "weights", "metrics"), _is_object, "an object")
+    _check_recipe(values.get("recipe", {}))
+    _check_data(values.get("data", {}))
+    _check_given(values.get("weights", {}), ("name", "digest", "base_model"), _is_text, "text")
+    if metrics := values.get("metrics"):
+        _check_metrics(metrics, len(label_names))
     temperature = _checked(own, "temperature", lambda value: _is_number(value, 1e-3, 1e3), "0.001 to 1000")
     return values | {"temperature": float(temperature)}
 
 
+def _check_recipe(recipe: Mapping[str, Any]) -> None:
+    _check_given(recipe, recipe, lambda value: isinstance(value, str | bool) or _is_number(value), "text or a number")
+    _check_given(recipe, ["smallest_crop"], lambda value: _is_number(value, 0.01, 1), "0.01 to 1")
+
+
+def _check_data(data: Mapping[str, Any]) -> None:
+    def is_skipped(entry: object) -> bool:
+        return isinstance(entry, dict) and _is_text(entry.get("file")) and _is_text(entry.get("reason"))
+
+    _check_given(data, ("name", "split", "digest"), _is_text, "text")
+    _check_given(data, ("train", "val"), _are_counts, "the number of photos of each class")
+    _check_given(
+        data, ["skipped"], lambda value: isinstance(value, list) and all(map(is_skipped, value)), "files with reasons"
+    )
+
+
 def _check_metrics(metrics: Mapping[str, Any], class_count: int) -> None:
     """Refuses metrics that can't be shown."""
+
+    def is_interval(value: object) -> bool:
+        return isinstance(value, list) and len(value) == 2 and all(_is_number(bound, 0, 1) for bound in value)
+
+    def is_confusion(value: object) -> bool:
+        rows = value if isinstance(value, list) and len(value) == class_count else [None]
+        return all(isinstance(row, list) and len(row) == class_count and all(map(_is_count, row)) for row in rows)
+
     for name in ("kept", "last"):
         epoch = _checked(metrics, name, _is_object, "an epoch's result")
-        for key in ("accuracy", "loss"):
-            _checked(epoch, key, lambda value: _is_number(value, 0, math.inf), "a number")
+        _checked(epoch, "accuracy", lambda value: _is_number(value, 0, 1), "0 to 1")
+        _checked(epoch, "loss", lambda value: _is_number(value, 0), "a loss")
         for key in ("epoch", "correct", "count"):
-            _checked(epoch, key, _is_count, "a whole number")
-        interval = _checked(epoch, "interval", lambda value: isinstance(value, list), "two shares")
-        if len(interval) != 2 or not all(_is_number(bound, 0, 1) for bound in interval):
-            raise ModelFolderError(f"interval is {_shown(interval)}, expected two shares of 1")
+            _checked(epoch, key, _is_count, "a count")
+        _checked(epoch, "interval", is_interval, "two shares of 1")
     parameters = _checked(metrics, "parameters", _is_object, "counts of weights")
     for counts, key in ((metrics, "epochs"), (parameters, "total"), (parameters, "trainable")):
-        _checked(counts, key, _is_count, "a whole number")
-    _checked(metrics, "seconds", lambda value: _is_number(value, 0, math.inf), "a time")
-    rows = _checked(metrics, "confusion", lambda value: isinstance(value, list), "a row for each class")
-    for row in rows:
-        if not isinstance(row, list) or len(row) != class_count or not all(map(_is_count, row)):
-            raise ModelFolderError(f"a row of confusion is {_shown(row)}, expected {class_count} counts")
-    if len(rows) != class_count:
-        raise ModelFolderError(f"confusion has {len(rows)} rows, expected {class_count}")
+        _checked(counts, key, _is_count, "a count")
+    _checked(metrics, "seconds", lambda value: _is_number(value, 0), "a time")
+    _checked(metrics, "confusion", is_confusion, f"{class_count} rows of {class_count} counts")
+    _check_given(metrics, ["selected_on"], _is_text, "text")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -258,6 +299,10 @@ def _comparison_row(config: ClassifierConfig) -> tuple[str, ...]:
         f"{last['accuracy']:.1%}",
         f"{metrics['seconds']:.1f}",
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The trained thing
 
 
 @dataclass(frozen=True)
@@ -391,7 +436,7 @@ def model_folders(folder: Path) -> list[Path]:
     """The model folders in a folder, in the order in which modes are trained, without those that were put aside."""
     found = [path.parent for path in folder.glob(f"[!.]*/{CONFIG_FILE}")]
     kept = [path for path in found if not path.name.endswith(PREVIOUS)]
-    return sorted(kept, key=lambda path: (path.name != "frozen", path.name))
+    return sorted(kept, key=lambda path: (path.name != MODES[0], path.name))
 
 
 def read_config(folder: Path) -> ClassifierConfig:
@@ -424,7 +469,7 @@ def read_history(folder: Path) -> tuple[dict[str, float], ...]:
 
 def _is_epoch(record: object) -> bool:
     numbers = record.values() if isinstance(record, dict) and "epoch" in record else [None]
-    return all(_is_number(value, -math.inf, math.inf) for value in numbers)
+    return all(map(_is_number, numbers))
 
 
 def _read_json(path: Path) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from warnings import warn
 
 from antbee import installation
-from antbee.cards import PLACEHOLDER, one_line
+from antbee.cards import MODELS_VARIABLE, PLACEHOLDER, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 REQUIRED_FILES = ("model.safetensors", "config.json", "README.md")
 REPOSITORY_FILES = (*REQUIRED_FILES, "history.json", "figures/*.png")
 PULLED_FILES = ("model.safetensors", "config.json", "history.json")
-
-# The environment variable that tells the page, where it is a Space, which models of the Hub to show: ids with spaces.
-MODELS_VARIABLE = "ANTBEE_MODELS"
 
 # The client itself waits for ever for a Hub that does not answer. It tries each of the Hub's addresses (four on
 # huggingface.co) this long, so that a missing network is reported within half a minute.
@@ -126,10 +123,10 @@ def push_space(
     with _one_sentence(repo_id, None):
         api = HfApi(token=token)
         _open_repository(api, repo_id, private, space_variables={MODELS_VARIABLE: models})
+        _commit(api, repo_id, files, commit_message, kind="space")
         variable = api.get_space_variables(repo_id).get(MODELS_VARIABLE)
         if variable is None or variable.value != models:
             api.add_space_variable(repo_id, MODELS_VARIABLE, models)
-        _commit(api, repo_id, files, commit_message, kind="space")
     return f"{api.endpoint}/spaces/{repo_id}"
 
 

@@ -93,7 +93,7 @@ def empty_network(architecture: str, class_count: int) -> ResNet:
 def check_architecture(architecture: str) -> None:
     """Raises WeightsError for a network that antbee does not know, naming those it does."""
     if architecture not in ARCHITECTURES:
-        raise WeightsError(f"unknown architecture {architecture!r}: expected one of {', '.join(ARCHITECTURES)}")
+        raise WeightsError(f"unknown architecture {architecture!r:.100}: expected one of {', '.join(ARCHITECTURES)}")
 
 
 def _head_state(network: ResNet) -> dict[str, Tensor]:

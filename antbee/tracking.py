@@ -29,9 +29,9 @@ def check_tracker(name: str) -> None:
 def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
     """A run of a tracker while the block lasts, as a function that logs an epoch.
 
-    trackio (https://github.com/gradio-app/trackio) keeps its runs in a database of its own, in the folder
-    TRACKIO_DIR names or the Hub's home; tensorboard (https://www.tensorflow.org/tensorboard) below `folder`. Neither
-    reaches out to a network.
+    trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless one of its
+    own variables, such as TRACKIO_SPACE_ID, names another place; tensorboard (https://www.tensorflow.org/tensorboard)
+    keeps them below `folder`. Raises TrackerError where the tracker can't start.
     """
     match name:
         case "trackio":
@@ -48,7 +48,10 @@ def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> I
 def _trackio(run: str, settings: Mapping[str, Any]) -> Iterator[Log]:
     import trackio
 
-    trackio.init(project=PROJECT, name=run, config=dict(settings), embed=False)
+    try:
+        trackio.init(project=PROJECT, name=run, config=dict(settings), embed=False)
+    except ValueError as error:
+        raise TrackerError(f"trackio can't start ({error}): check the variables TRACKIO_... or unset them") from error
     try:
         yield lambda record: trackio.log(dict(record), step=int(record["epoch"]))
     finally:

@@ -17,10 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from antbee import cards, figures
+from antbee.cards import as_text, one_line
 from antbee.classifier import (
     COMPARISON_COLUMNS,
     Classifier,
     ClassifierConfig,
+    Prediction,
     comparison,
     find_folder,
     read_history,
@@ -70,13 +72,33 @@ def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple
     """
     folders = [find_folder(source) for source in sources]
     classifiers = [Classifier.from_pretrained(folder, device=device) for folder in folders]
-    modes = [classifier.config.mode for classifier in classifiers]
-    by_mode = None not in modes and len(set(modes)) == len(modes)
-    names = [str(name) for name in (modes if by_mode else sources)]
-    return tuple(
-        Shown(name, classifier, read_history(folder), _card(classifier.config, source))
-        for name, classifier, folder, source in zip(names, classifiers, folders, sources, strict=True)
-    )
+    names = _names([classifier.config.mode for classifier in classifiers], sources)
+    # Where somebody else trained a model, a history.json would be one of their own kind.
+    histories = [
+        read_history(folder) if classifier.config.mode else ()
+        for folder, classifier in zip(folders, classifiers, strict=True)
+    ]
+    written = [_card(classifier.config, source) for classifier, source in zip(classifiers, sources, strict=True)]
+    return tuple(map(Shown, names, classifiers, histories, written))
+
+
+def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[str]:
+    """What visitors know the models by: the mode where it tells them apart, else the Hub id or the folder's name.
+
+    Never the whole path of a folder, which is nobody's business but its owner's.
+    """
+    folders = [one_line("/".join(Path(source).parts[-2:])) for source in sources]
+    names = [mode or folder for mode, folder in zip(modes, folders, strict=True)]
+    names = names if len(set(names)) == len(names) else folders
+    return [
+        name if names.count(name) == 1 else f"{name} {names[: position + 1].count(name)}"
+        for position, name in enumerate(names)
+    ]
+
+
+def of_classes(models: Sequence[Shown], photos: PhotoFolder) -> list[Shown]:
+    """The models that know the photos' classes, in whatever order."""
+    return [shown for shown in models if set(shown.config.label_names) == set(photos.class_names)]
 
 
 def _card(config: ClassifierConfig, source: str | Path) -> str:
@@ -92,9 +114,9 @@ def _card(config: ClassifierConfig, source: str | Path) -> str:
 def notices(models: Sequence[Shown]) -> list[str]:
     """What a visitor has to know before believing a prediction."""
     said = []
-    if drawn := [shown.name for shown in models if shown.config.data.get("name") == "drawn"]:
+    if drawn := [as_text(shown.name) for shown in models if shown.config.data.get("name") == "drawn"]:
         said.append(f"**Drawn pictures.** {' and '.join(drawn)} learned from pictures that a program drew, not photos.")
-    if random := [shown.name for shown in models if shown.config.weights.get("name") == "random"]:
+    if random := [as_text(shown.name) for shown in models if shown.config.weights.get("name") == "random"]:
         said.append(f"**Random weights.** {' and '.join(random)} started knowing nothing, so expect poor answers.")
     return said
 
@@ -173,7 +195,7 @@ def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.B
         outputs: list[gr.components.Component] = [crop]
         for shown in models:
             with gr.Column(scale=3, min_width=280):
-                gr.Markdown(f"**{MODE_SENTENCES.get(shown.name, shown.name)}**")
+                gr.Markdown(f"**{MODE_SENTENCES.get(shown.name, as_text(shown.name))}**")
                 outputs.append(gr.Label(label=f"{shown.name}: probabilities", num_top_classes=5))
                 outputs.append(
                     gr.Image(
@@ -230,10 +252,15 @@ def classify_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], 
             activation_map = explanation.activation_maps[explanation.prediction.label]
             box = shown.config.preprocessing.crop_box(photo.width, photo.height)
             heat = figures.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
-            results += [explanation.prediction.probabilities, heat]
+            results += [_shown_probabilities(explanation.prediction), heat]
         return results
 
     return classify
+
+
+def _shown_probabilities(prediction: Prediction) -> dict[str, float]:
+    """By names that a browser can be sent: a folder's need not be valid Unicode."""
+    return {one_line(name): probability for name, probability in prediction.probabilities.items()}
 
 
 def predict_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], dict[str, Any]]:
@@ -243,7 +270,10 @@ def predict_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], d
         if photo is None:
             raise gr.Error("No photo came: send an image file.", print_exception=False)
         predictions = {shown.name: shown.classifier.predict([photo])[0] for shown in models}
-        return {name: {"label": p.label, "probabilities": p.probabilities} for name, p in predictions.items()}
+        return {
+            name: {"label": one_line(prediction.label), "probabilities": _shown_probabilities(prediction)}
+            for name, prediction in predictions.items()
+        }
 
     return predict
 
@@ -282,7 +312,10 @@ def batches_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.Bl
         return [
             part
             for title, grid in draw(split, size, seed)
-            for part in (f"**{title}**" if title else "", gr.Image(grid, visible=grid is not None, alt_text=title))
+            for part in (
+                f"**{as_text(title)}**" if title else "",
+                gr.Image(grid, visible=grid is not None, alt_text=title),
+            )
         ]
 
     changes = [page.load, split.change, size.release, seed.change]
@@ -297,13 +330,16 @@ def batch_handler(
     preprocessing = models[0].config.preprocessing if models else FAST.preprocessing
     recipes = [shown.config.recipe for shown in models]
     smallest_crop = next((r["smallest_crop"] for r in recipes if "smallest_crop" in r), FAST.smallest_crop)
+    answering = of_classes(models, photos)
     augmentations = {"train": Augmentation(smallest_crop, (preprocessing.crop,)), "val": None}
 
     def draw(split: str, size: int, seed: int) -> list[tuple[str, Image.Image | None]]:
         chosen = photos.train if split == "train" else photos.val
         positions = torch.randperm(len(chosen), generator=seeded_generator(seed, split))[:size]
-        if split == "val" and models:
-            return [(f"{shown.name}: val batch {seed}", answer_grid(shown, photos, positions)) for shown in models]
+        if split == "val" and answering:
+            titles = [f"{shown.name}: val batch {seed}" for shown in answering]
+            grids = [answer_grid(shown, photos, positions) for shown in answering]
+            return [*zip(titles, grids, strict=True), *[("", None)] * (len(models) - len(grids))]
         images = visible(Photos(chosen, preprocessing, augmentations[split], seed=seed), positions)
         names = [photos.class_names[chosen.labels[position]] for position in positions]
         picture = figures.grid([figures.Tile(image, name) for image, name in zip(images, names, strict=True)])
@@ -336,12 +372,13 @@ def report_tab(models: Sequence[Shown]) -> None:
     if not models:
         gr.Markdown(how_to_train())
         return
-    rows = [list(row) for row in comparison(shown.config for shown in models)]
-    gr.Dataframe(rows, headers=list(COMPARISON_COLUMNS), interactive=False, label="The modes on the validation photos")
-    gr.Markdown(
-        "The kept epoch is the best of its run on the very photos it is scored on here; the last epoch was not chosen. "
-        "The interval says how far chance alone could move the result (Wilson, 95 %)."
-    )
+    if rows := [list(row) for row in comparison(shown.config for shown in models)]:
+        headers = list(COMPARISON_COLUMNS)
+        gr.Dataframe(rows, headers=headers, interactive=False, label="The modes on the validation photos")
+        gr.Markdown(
+            "The kept epoch is the best of its run on the very photos it is scored on here; the last epoch was not "
+            "chosen. The interval says how far chance alone could move the result (Wilson, 95 %)."
+        )
     curves = curve_table(models)
     if len(curves):
         with gr.Row():
@@ -361,7 +398,7 @@ def report_tab(models: Sequence[Shown]) -> None:
         for shown in models:
             if confusion := shown.config.metrics.get("confusion"):
                 with gr.Column(min_width=280):
-                    gr.Markdown(f"**{shown.name}: what it takes for what**")
+                    gr.Markdown(f"**{as_text(shown.name)}: what it takes for what**")
                     gr.Image(
                         figures.confusion_matrix(confusion, shown.config.label_names),
                         show_label=False,

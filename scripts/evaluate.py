@@ -7,12 +7,13 @@ folder or a Hub id such as user/name; without --data its own data set is looked 
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import data, evaluation, hub, model, training
+from antbee import cards, data, evaluation, hub, model, training
 from antbee.classifier import Classifier, ModelFolderError
 from antbee.installation import home
 
@@ -37,21 +38,24 @@ def main() -> None:
         raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
     photos = data.read_folder(root, seed=classifier.config.seed or 0)
-    if photos.class_names != names:
+    if set(photos.class_names) != set(names):
         raise data.DataError(
             f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(names)}: "
             "name a folder of the model's classes with --data"
         )
     result = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
-    result |= measured(classifier, photos.val if arguments.split == "val" else photos.train)
+    split = photos.val if arguments.split == "val" else photos.train
+    labels = [names.index(photos.class_names[label]) for label in split.labels]  # in the order of the head's outputs
+    result |= measured(classifier, replace(split, labels=tuple(labels)))
 
     low, high = result["interval"]
     print(
         f"accuracy  {result['accuracy']:.1%} ({result['correct']} of {result['count']}), 95 % {low:.1%} to {high:.1%}"
     )
     print(f"loss      {result['loss']:.3f}")
-    for name, row in zip(names, result["confusion"], strict=True):
-        print(f"{name}: " + ", ".join(f"{count} as {answer}" for answer, count in zip(names, row, strict=True)))
+    said = [cards.one_line(name) for name in names]
+    for name, row in zip(said, result["confusion"], strict=True):
+        print(f"{name}: " + ", ".join(f"{count} as {answer}" for answer, count in zip(said, row, strict=True)))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         print(f"written to {arguments.json}")

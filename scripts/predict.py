@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from antbee import data, hub, images, model
+from antbee import cards, data, hub, images, model
 from antbee.classifier import Classifier, ModelFolderError, Prediction
 
 BATCH = 32  # photos predicted at once
@@ -53,7 +53,8 @@ def main() -> None:
             explain(classifier, path, arguments.explain)
     if arguments.csv is None:
         for path, prediction in answers:
-            print(f"{prediction.probabilities[prediction.label]:6.1%}  {prediction.label}  {path}")
+            label = cards.one_line(prediction.label)
+            print(f"{prediction.probabilities[prediction.label]:6.1%}  {label}  {path}")
     else:
         write_csv(arguments.csv, classifier.config.label_names, answers)
         print(f"{len(answers)} answers written to {arguments.csv}")
@@ -122,7 +123,7 @@ def explain(classifier: Classifier, path: Path, folder: Path) -> None:
 
 def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Path, Prediction]]) -> None:
     """A row for each photo: its file, the answer, and the probability of every class."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "label", *label_names])
         for photo, prediction in answers:

@@ -46,6 +46,9 @@ def main() -> None:
     """Push, or show what would be pushed."""
     arguments = parse_arguments()
     models = models_to_push(arguments.model, arguments.repo_id)
+    for repo_id, folder in models.items():  # all of them before the first is sent
+        hub.repository_files(folder)
+        hub.card_for(folder, repo_id)
     for repo_id, folder in models.items():
         push_model(folder, repo_id, arguments)
     if arguments.space:
@@ -91,8 +94,7 @@ def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
         return
     address = hub.push_space(files, arguments.repo_id, model_ids, private=arguments.private)
     print(f"The Space is at {address}, where it takes some minutes to be built")
-    if arguments.private:
-        print("It can only read private models once its settings have a secret HF_TOKEN, a token that may read them")
+    print("(it reads private models only with a secret HF_TOKEN in its settings, a token that may read them)")
 
 
 def space_files(repo_id: str, model_ids: Sequence[str]) -> dict[str, bytes]:
@@ -115,6 +117,7 @@ def show(files: Sequence[tuple[str, int]], way: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
     try:
         main()
     except hub.HubError as error:

@@ -35,6 +35,7 @@ import antbee
 from antbee import cards, data, evaluation, figures, model, resident, tracking, training
 from antbee.classifier import (
     COMPARISON_COLUMNS,
+    MODES,
     Classifier,
     ClassifierConfig,
     ModelFolderError,
@@ -45,7 +46,6 @@ from antbee.classifier import (
 )
 from antbee.installation import home, spoken
 
-MODES = ("frozen", "finetune")
 BATCH_FIGURE = 16  # photos in the sample batch grid
 
 
@@ -126,9 +126,9 @@ class Job:
 def main() -> None:
     """Train the modes asked for, one after the other, and compare them."""
     arguments = parse_arguments()
-    if arguments.track is not None:
-        tracking.check_tracker(arguments.track)
     with training.joined(model.choose_device(arguments.device)) as process:
+        if arguments.track is not None and process.is_first:
+            tracking.check_tracker(arguments.track)
         job = prepare(arguments, process)
         describe(job)
         configs = train_modes(job)
@@ -402,9 +402,11 @@ def compare_in_cards(output: Path, configs: Sequence[ClassifierConfig]) -> None:
     compared = [COMPARISON_COLUMNS, *comparison(configs)]
     for config in configs:
         path = output / str(config.mode) / "README.md"
-        if path.read_text("utf-8") == cards.model_card(config.to_json()):
+        written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        card = cards.model_card(config.to_json(), compared)
+        if written != card and cards.without_comparison(written) == cards.without_comparison(card):
             beside = path.with_name(f".{path.name}.writing")
-            beside.write_text(cards.model_card(config.to_json(), compared), "utf-8")
+            beside.write_text(card, "utf-8")
             beside.replace(path)
 
 

@@ -72,6 +72,15 @@ def test_no_pictures_are_made_up_for_other_classes(tmp_path, monkeypatch):
     assert app.choose_photos(None, models, tmp_path) is None
 
 
+def test_photos_are_chosen_for_whichever_model_knows_their_classes(tmp_path, drawn_root, monkeypatch):
+    monkeypatch.setattr(app, "home", lambda: tmp_path)
+    models = ui.load_models([write_model(tmp_path / "pets", ["cats", "dogs"]), write_model(tmp_path / "mine")])
+    assert app.choose_photos(None, models, tmp_path).class_names == ("ants", "bees")
+    assert app.choose_photos(drawn_root, models, tmp_path).root == drawn_root
+    turned = ui.load_models([write_model(tmp_path / "turned", ["bees", "ants"])])
+    assert app.choose_photos(drawn_root, turned, tmp_path).root == drawn_root
+
+
 def test_a_named_folder_of_other_classes_is_refused(tmp_path):
     models = ui.load_models([write_model(tmp_path / "model")])
     for split in ("train", "val"):

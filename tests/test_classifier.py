@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
-from antbee import Classifier, classifier, model
+from antbee import Classifier, cards, classifier, model
 from antbee.classifier import ClassifierConfig, ModelFolderError, replacing
 from antbee.drawn import draw
 from antbee.images import Preprocessing, pixels_of
@@ -161,6 +161,29 @@ def test_a_resnet_that_timm_saved_is_loaded_with_timms_preprocessing_and_logits(
         torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=0, atol=1e-5)
 
 
+def test_what_timm_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    timm.models.save_for_hf(network, tmp_path, safe_serialization=True)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert (loaded.config.label_names, loaded.config.preprocessing) == (("ants", "bees"), CONFIG.preprocessing)
+    assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
+
+
+def test_timms_older_layout_of_one_object_is_read_with_its_preprocessing(tmp_path):
+    timm = pytest.importorskip("timm")
+    pretrained = {"input_size": [3, 160, 160], "interpolation": "bicubic", "crop_pct": 0.95}
+    pretrained |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "labels": ["cat", "dog"], "num_classes": 2}
+    write_foreign(tmp_path, {"architecture": "resnet18"} | pretrained, resnet18(num_classes=2))
+    network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config.label_names == ("cat", "dog")
+    assert torch.equal(
+        loaded.config.preprocessing.normalise(pixels_of([loaded.crop(photo())])), transform(photo())[None]
+    )
+
+
 @pytest.mark.filterwarnings("default")  # other people's warnings about each other
 def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
     pytest.importorskip("timm")
@@ -174,9 +197,9 @@ def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tm
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}, "no 'architecture' in it"),
+        ({"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}, "no 'architecture' where"),
         ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown architecture 'vit_base"),
-        ({"architecture": "resnet18", "num_classes": 1000}, "no 'label_names' in it"),
+        ({"architecture": "resnet18", "num_classes": 1000}, "no 'label_names' where"),
     ],
 )
 def test_a_foreign_config_that_is_of_no_resnet_or_names_no_labels_is_a_clear_error(tmp_path, config, words):
@@ -255,8 +278,8 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
     ("change", "words"),
     [
         (lambda c: c.pop("label_names"), "no 'label_names'"),
-        (lambda c: c["pretrained_cfg"].pop("mean"), "no 'mean'"),
-        (lambda c: c.pop("architecture"), "no 'architecture' in it: expected a config by antbee, or of a ResNet"),
+        (lambda c: c["pretrained_cfg"].pop("mean"), "no 'mean' where three numbers should be"),
+        (lambda c: c.pop("architecture"), "no 'architecture' where a network's name should be: expected a config by"),
         (lambda c: c.update(architecture=["resnet18"]), "architecture is ['resnet18'], expected a network's name"),
         (lambda c: c.update(label_names="ants"), "label_names is 'ants', expected a list"),
         (lambda c: c.update(label_names=["ants"]), "expected two names or more"),
@@ -266,7 +289,7 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
         (lambda c: c.update(label_names=None), "label_names is None, expected a list of names"),
         (lambda c: c.update(num_classes=3), "num_classes is 3, expected 2"),
         (lambda c: c.update(global_pool="max"), "global_pool is 'max', expected 'avg'"),
-        (lambda c: c.update(model_args={"output_stride": 16}), "model_args has output_stride"),
+        (lambda c: c.update(model_args={"output_stride": 16}), "model_args has ['output_stride']"),
         (lambda c: c.update(model_args={"in_chans": 1}), "expected those of a plain ResNet"),
         (lambda c: c.update(pretrained_cfg=[]), "pretrained_cfg is [], expected an object"),
         (lambda c: c["pretrained_cfg"].update(interpolation="nearest"), "interpolation is 'nearest'"),
@@ -281,17 +304,26 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
         (lambda c: c["pretrained_cfg"].update(mean=[0.5, 0.5]), "mean is [0.5, 0.5], expected three numbers"),
         (lambda c: c["pretrained_cfg"].update(mean=[0.5, 0.5, float("nan")]), "mean is [0.5, 0.5, nan]"),
         (lambda c: c.update(antbee=[]), "antbee is [], expected an object"),
+        (lambda c: c["pretrained_cfg"].update(input_size=[3, [], []]), "input_size is [3, [], []]"),
+        (lambda c: c["pretrained_cfg"].update(input_size=[3, 1024, 1024], crop_pct=0.1), "larger than 1280 pixels"),
         (lambda c: c["antbee"].update(format=2), "format 2, this antbee reads 1: install the antbee that wrote it"),
         (lambda c: c["antbee"].pop("format"), "format None, this antbee reads 1"),
         (lambda c: c["antbee"].update(temperature=0), "temperature is 0, expected 0.001 to 1000"),
         (lambda c: c["antbee"].update(temperature=float("inf")), "temperature is inf"),
-        (lambda c: c["antbee"].update(seed="0"), "seed is '0', expected a whole number"),
-        (lambda c: c["antbee"].update(mode={}), "mode is {}, expected text"),
+        (lambda c: c["antbee"].update(seed="0"), "seed is '0', expected a seed"),
+        (lambda c: c["antbee"].update(mode={}), "mode is {}, expected frozen or finetune"),
         (lambda c: c["antbee"].update(data="ants"), "data is 'ants', expected an object"),
         (lambda c: c["antbee"]["metrics"].pop("kept"), "no 'kept'"),
+        (lambda c: c["antbee"]["metrics"]["last"].pop("accuracy"), "no 'accuracy'"),
+        (lambda c: c["antbee"]["metrics"].update(seconds="12"), "seconds is '12'"),
+        (lambda c: c["antbee"]["recipe"].update(smallest_crop=float("nan")), "smallest_crop is nan"),
+        (lambda c: c["antbee"]["data"].update(skipped=[{}]), "skipped is [{}], expected files with reasons"),
         (lambda c: c["antbee"]["metrics"]["kept"].update(interval=[0]), "interval is [0], expected two shares"),
-        (lambda c: c["antbee"]["metrics"].update(confusion=[[1, 2]]), "confusion has 1 rows, expected 2"),
-        (lambda c: c["antbee"]["metrics"].update(confusion=[[1], [2]]), "a row of confusion is [1], expected 2 counts"),
+        (
+            lambda c: c["antbee"]["metrics"].update(confusion=[[1, 2]]),
+            "confusion is [[1, 2]], expected 2 rows of 2 counts",
+        ),
+        (lambda c: c["antbee"]["metrics"].update(confusion=[[1], [2]]), "confusion is [[1], [2]]"),
     ],
 )
 def test_a_config_that_says_something_wrong_is_refused_by_file_and_key(editable_config, change, words):
@@ -299,6 +331,45 @@ def test_a_config_that_says_something_wrong_is_refused_by_file_and_key(editable_
     text = complaint(Classifier.from_pretrained, folder)
     assert words in text
     assert text.startswith(f"{folder / 'config.json'} can't be used: ")
+
+
+JUNK = (None, True, -1, 5, 10**400, 1e400, float("nan"), "", "x", "\ud800", [], {}, [[]], [{}], {"a": "b"}, [3, {}, {}])
+
+
+def everywhere(content, path=()):
+    """The way to every value of a JSON object, however deep."""
+    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from everywhere(value, (*path, key))
+
+
+def nested(depth):
+    value = {}
+    for _ in range(depth):
+        value = {"deeper": value}
+    return value
+
+
+def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line():
+    config = replace(CONFIG, data=CONFIG.data | {"skipped": [{"file": "a", "reason": "b"}]})
+    whole = config.to_json() | {"model_args": {"num_classes": 2}}
+    refusals = []
+    for path in everywhere(whole):
+        for junk in (*JUNK, nested(500)):
+            content = json.loads(json.dumps(whole))
+            place = content
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = junk
+            try:
+                read = ClassifierConfig.from_json(content)
+                cards.model_card(read.to_json(), [classifier.COMPARISON_COLUMNS, *classifier.comparison([read])])
+                model.check_architecture(read.architecture)
+            except (ModelFolderError, model.WeightsError) as error:
+                refusals.append(str(error))
+    assert len(refusals) > 300
+    assert all(len(refusal.splitlines()) == 1 and len(refusal) < 500 for refusal in refusals)
 
 
 def test_a_history_is_read_or_refused_by_its_file(tmp_path):

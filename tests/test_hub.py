@@ -356,7 +356,7 @@ def test_a_space_is_one_commit_and_is_told_which_models_to_show(server):
     space = server.repositories["space", "tester/page"]
     assert address == f"{server.url}/spaces/tester/page"
     assert space.sdk == "gradio"
-    assert space.variables == {hub.MODELS_VARIABLE: "tester/a tester/b"}
+    assert space.variables == {cards.MODELS_VARIABLE: "tester/a tester/b"}
     assert space.head.files.keys() == FILES.keys()
     assert len(space.commits) == 2
 
@@ -370,7 +370,7 @@ def test_a_space_that_is_there_already_gets_no_commit_and_no_restart_but_what_ch
     assert not [path for method, path, _ in server.requests if method == "POST" and "variables" in path]
     hub.push_space(FILES | {"app.py": b"print(1)\n"}, "tester/page", ["tester/b"])
     assert len(space.commits) == 3
-    assert space.variables == {hub.MODELS_VARIABLE: "tester/b"}
+    assert space.variables == {cards.MODELS_VARIABLE: "tester/b"}
 
 
 def test_a_private_push_never_goes_to_a_public_space(server):
@@ -399,7 +399,7 @@ def test_a_space_that_breaks_off_anywhere_is_completed_by_the_next_push(server, 
         hub.push_space(FILES, "tester/page", ["tester/a"])
         space = server.repositories["space", "tester/page"]
         assert space.head.files.keys() == FILES.keys()
-        assert space.variables == {hub.MODELS_VARIABLE: "tester/a"}
+        assert space.variables == {cards.MODELS_VARIABLE: "tester/a"}
     assert broken >= 4
 
 
@@ -733,6 +733,15 @@ def test_a_space_gets_the_page_its_requirements_and_a_card_that_says_how_to_run_
         assert metadata[key] == project[key]
     assert metadata["models"] == ["tester/bugs"]
     assert len(metadata["short_description"]) <= 60, "the Hub refuses longer ones"
+
+
+def test_nothing_is_sent_where_one_of_several_models_is_incomplete(server, model_folder, tmp_path, monkeypatch):
+    for name in ("finetune", "frozen"):
+        shutil.copytree(model_folder, tmp_path / "outputs" / name)
+    (tmp_path / "outputs" / "finetune" / "README.md").unlink()
+    with pytest.raises(SystemExit, match=r"finetune has no README\.md"):
+        push_script(monkeypatch, tmp_path / "outputs", "tester/bugs")
+    assert server.requests == []
 
 
 def test_a_space_and_a_pull_request_exclude_each_other(model_folder, monkeypatch, capsys):

@@ -177,6 +177,14 @@ def test_the_resized_side_is_rounded_down_as_timm_does(crop: int, crop_pct: floa
     assert seen(resized_photo((320, 240)), preprocessing).shape == (3, crop, crop)
 
 
+def test_bicubic_pixels_are_timms_and_others_than_bilinear_ones() -> None:
+    photo = resized_photo((320, 240))
+    resized = transforms.Resize(256, transforms.InterpolationMode.BICUBIC)(photo)
+    expected = transforms.CenterCrop(224)(resized)
+    assert Preprocessing(interpolation="bicubic").cropped(photo).tobytes() == expected.tobytes()
+    assert Preprocessing().cropped(photo).tobytes() != expected.tobytes()
+
+
 def test_normalising_leaves_the_pixels_as_they_are() -> None:
     pixels = pixels_of([resized_photo((32, 32))])
     before = pixels.clone()

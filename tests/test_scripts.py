@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import app
 from antbee import Classifier, data, model, ui
@@ -109,6 +110,23 @@ def test_a_folder_without_val_is_divided_as_it_was_in_the_models_training(script
 def test_evaluate_measures_the_training_photos_too(script, model_folder, drawn_root, capsys):
     script("evaluate.py", model_folder, "--data", drawn_root, "--split", "train")
     assert "of 24)" in capsys.readouterr().out
+
+
+def test_evaluate_goes_by_names_where_a_model_has_the_classes_in_another_order(
+    script, model_folder, drawn_root, tmp_path
+):
+    state = load_file(model_folder / "model.safetensors")
+    turned = state | {name: state[name].flip(0).contiguous() for name in ("fc.weight", "fc.bias")}
+    (tmp_path / "turned").mkdir()
+    save_file(turned, tmp_path / "turned" / "model.safetensors")
+    config = {"architecture": "resnet18", "label_names": ["bees", "ants"]}
+    (tmp_path / "turned" / "config.json").write_text(json.dumps(config))
+    results = []
+    for folder in (model_folder, tmp_path / "turned"):
+        script("evaluate.py", folder, "--data", drawn_root, "--json", "result.json")
+        results.append(json.loads((tmp_path / "result.json").read_text()))
+    assert results[0]["correct"] == results[1]["correct"]
+    assert results[0]["confusion"] == [row[::-1] for row in results[1]["confusion"]][::-1]
 
 
 def test_evaluate_refuses_photos_of_other_classes(script, model_folder, tmp_path):

@@ -44,7 +44,8 @@ rows = SQLiteStorage.get_logs(tracking.PROJECT, "frozen")
 assert [(row["step"], row["val_accuracy"]) for row in rows] == [(1, 0.25), (2, 0.5), (3, 0.75)], rows
 assert SQLiteStorage.get_run_config(tracking.PROJECT, "frozen")["learning_rate"] == 0.003
 """
-    environment = os.environ | {"HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")}
+    environment |= {"HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )

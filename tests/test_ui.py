@@ -15,6 +15,7 @@ import torch
 from gradio_client import Client, handle_file
 from huggingface_hub import constants
 from PIL import Image, ImageChops
+from safetensors.torch import save_file
 
 from antbee import Classifier, model, ui
 from antbee.classifier import ClassifierConfig
@@ -71,8 +72,39 @@ def photos(drawn_root):
 
 def test_models_are_called_by_their_modes_and_by_their_sources_where_modes_repeat(models, tmp_path):
     assert [shown.name for shown in models] == ["frozen", "finetune"]
-    folders = [write_model(tmp_path / name, "frozen", 0) for name in ("a", "b")]
-    assert [shown.name for shown in ui.load_models(folders, device="cpu")] == [str(folder) for folder in folders]
+    folders = [write_model(tmp_path / name / "frozen", "frozen", 0) for name in ("a", "b")]
+    assert [shown.name for shown in ui.load_models(folders, device="cpu")] == ["a/frozen", "b/frozen"]
+    twice = ui.load_models([folders[0], folders[0]], device="cpu")
+    assert [shown.name for shown in twice] == ["a/frozen 1", "a/frozen 2"]
+
+
+def test_a_model_of_somebody_elses_making_is_shown_beside_antbees_own(models, photos, tmp_path):
+    network = model.build_network("resnet18", 2, model.StartingWeights("random"), seed=0)
+    save_file(network.state_dict(), write_config(tmp_path / "pets", ["cat", "dog"]) / "model.safetensors")
+    (tmp_path / "pets" / "history.json").write_text('{"loss": [1, 2]}')  # of a form of its own
+    (foreign,) = ui.load_models([tmp_path / "pets"], device="cpu")
+    assert foreign.name.endswith("/pets")
+    assert foreign.history == ()
+    assert "learned by transfer learning" not in foreign.card
+    both = (foreign, models[0])
+    ui.build_page(both, photos)
+    assert ui.predict_handler(both)(draw("bees", 0, 100)).keys() == {foreign.name, "frozen"}
+    drawn = ui.batch_handler(both, photos)("val", 4, 0)
+    assert [title for title, grid in drawn if grid] == ["frozen: val batch 0"], "the other knows no ants and bees"
+
+
+def write_config(folder, label_names):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18", "label_names": label_names}))
+    return folder
+
+
+def test_class_names_that_are_no_valid_unicode_reach_a_browser_as_text(tmp_path):
+    write_model(tmp_path / "m", "frozen", 0, ("ants", "b\udcff"))
+    models = ui.load_models([tmp_path / "m"], device="cpu")
+    answer = ui.predict_handler(models)(draw("bees", 0, 100))["frozen"]
+    assert answer["probabilities"].keys() == {"ants", "b\\udcff"}
+    assert json.dumps(answer, ensure_ascii=False).encode()
 
 
 def test_a_card_is_written_from_the_config_without_front_matter_and_pictures_the_page_does_not_have(models):
