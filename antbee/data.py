@@ -19,7 +19,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -133,6 +133,24 @@ def read_folder(
         split=how,
         digest=_digest_of({path.relative_to(root).as_posix(): digest for path, digest in digests.items()}),
     )
+
+
+def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> PhotoFolder:
+    """The same for a model's classes: labelled in their order, which is that of the head's outputs.
+
+    Raises DataError also where the folder has other classes.
+    """
+    photos = read_folder(root, seed=seed)
+    if set(photos.class_names) != set(class_names):
+        raise DataError(
+            f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(class_names)}: "
+            "name a folder of the model's classes with --data"
+        )
+    train, val = (
+        replace(split, labels=tuple(class_names.index(photos.class_names[label]) for label in split.labels))
+        for split in (photos.train, photos.val)
+    )
+    return replace(photos, class_names=tuple(class_names), train=train, val=val)
 
 
 def _one_class_list(roots: Sequence[Path]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ folder or a Hub id such as user/name; without --data its own data set is looked 
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,9 @@ def main() -> None:
     if root is None:
         raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
-    photos = data.read_folder(root, seed=classifier.config.seed or 0)
-    if set(photos.class_names) != set(names):
-        raise data.DataError(
-            f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(names)}: "
-            "name a folder of the model's classes with --data"
-        )
+    photos = data.read_folder_of(root, names, seed=classifier.config.seed or 0)
     result = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
-    split = photos.val if arguments.split == "val" else photos.train
-    labels = [names.index(photos.class_names[label]) for label in split.labels]  # in the order of the head's outputs
-    result |= measured(classifier, replace(split, labels=tuple(labels)))
+    result |= measured(classifier, photos.val if arguments.split == "val" else photos.train)
 
     low, high = result["interval"]
     print(

@@ -11,6 +11,7 @@ import socketserver
 import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +397,15 @@ def test_a_photo_is_decoded_once_where_memory_allows(
         for epoch in range(3):
             looks(photos, [list(range(len(split)))], epoch)
         assert sorted(opened) == sorted(split.paths * times)
+
+
+def test_looks_that_differ_in_anything_never_share_a_kept_picture(drawn_root: Path) -> None:
+    split, memory = read_folder(drawn_root).train, PictureMemory()
+    sights = [SMALL, replace(SMALL, interpolation="bicubic"), replace(SMALL, crop_pct=0.5), replace(SMALL, crop=24)]
+    for sight in sights:
+        kept = Photos(split, sight, loading=Loading(memory=memory))
+        assert equal(looks(kept, [[0, 1]]), looks(Photos(split, sight), [[0, 1]]))
+    assert len(memory) == 2 * len(sights)
 
 
 def test_kept_pictures_never_take_more_than_the_memory_allowed(drawn_root: Path) -> None:

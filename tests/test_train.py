@@ -1,6 +1,7 @@
 """scripts/train.py as a person runs it: what it writes and says, interrupted, in several processes, offline."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -300,8 +301,11 @@ def test_a_run_that_starts_anew_says_what_it_gives_up(train, script, tiny_root, 
 def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(tiny_root, tmp_path, whole_run):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
     launcher = (*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
-    code, out, err = finished(child(*flags(tiny_root, tmp_path, "--epochs", 3), launcher=launcher))
+    track = ["--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    code, out, err = finished(child(*flags(tiny_root, tmp_path, "--epochs", 3, *track), launcher=launcher))
     assert code == 0, err
+    tracked = [path.parent.name.split()[0] for path in tmp_path.glob("tensorboard/*/events*")]
+    assert sorted(tracked) == (["finetune", "frozen"] if track else [])
     assert out.count("95 % interval") == 1
     for mode in ("frozen", "finetune"):
         assert files_of(tmp_path / mode) == FILES
