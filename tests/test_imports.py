@@ -103,9 +103,7 @@ def test_nothing_is_ever_unpickled():
 
 
 def test_importing_antbee_is_silent_and_leaves_the_page_the_hub_the_figures_and_the_trackers_alone():
-    check = (
-        "import sys, antbee, antbee.training, antbee.tracking; "
-        "print([name for name in ('gradio', 'huggingface_hub', 'matplotlib', 'pandas', 'tensorboard', 'trackio') if name in sys.modules])"
-    )
+    later = ("gradio", "huggingface_hub", "matplotlib", "pandas", "tensorboard", "trackio")
+    check = f"import sys, antbee, antbee.training, antbee.tracking; print([n for n in {later} if n in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("[]\n", "")
