@@ -86,7 +86,6 @@ def push(
         raise HubError("The commit message is empty: say in a few words what this push is, or leave the message out.")
     paths = [path for path, _ in repository_files(folder)]
     card = card_for(folder, repo_id)
-
     content = {path: card.encode() if path == "README.md" else str(folder / path) for path in paths}
 
     from huggingface_hub import HfApi
