@@ -87,7 +87,8 @@ def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[s
 
     Never the whole path of a folder, which is nobody's business but its owner's.
     """
-    folders = [one_line("/".join(Path(source).parts[-2:])) for source in sources]
+    paths = [Path(source).resolve() if Path(source).is_dir() else Path(source) for source in sources]
+    folders = [one_line("/".join(path.parts[-2:])) for path in paths]
     names = [mode or folder for mode, folder in zip(modes, folders, strict=True)]
     names = names if len(set(names)) == len(names) else folders
     return [

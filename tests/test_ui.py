@@ -74,7 +74,7 @@ def test_models_are_called_by_their_modes_and_by_their_sources_where_modes_repea
     assert [shown.name for shown in models] == ["frozen", "finetune"]
     folders = [write_model(tmp_path / name / "frozen", "frozen", 0) for name in ("a", "b")]
     assert [shown.name for shown in ui.load_models(folders, device="cpu")] == ["a/frozen", "b/frozen"]
-    twice = ui.load_models([folders[0], folders[0]], device="cpu")
+    twice = ui.load_models([folders[0], folders[0] / ".." / "frozen"], device="cpu")
     assert [shown.name for shown in twice] == ["a/frozen 1", "a/frozen 2"]
 
 
