@@ -58,10 +58,11 @@ def space_card(repo_id: str, model_ids: Sequence[str]) -> str:
     )
 
 
-def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = ()) -> str:
+def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = (), modes_differ: str = "") -> str:
     """The text of README.md, filled from the content of config.json.
 
-    `comparison` is a table of what the modes of one run came to: its head, then a row for each mode. Front matter as
+    `comparison` is a table of what the modes of one run came to: its head, then a row for each mode; `modes_differ`
+    says whether by more than chance. Front matter as
     https://huggingface.co/docs/hub/model-cards describes it. Everything under "antbee" may be missing or None; the card
     then leaves out what it cannot tell.
     """
@@ -71,7 +72,10 @@ def model_card(config: Mapping[str, Any], comparison: Sequence[Sequence[str]] = 
         *_notices(antbee),
         *_introduction(config["architecture"], config["label_names"], antbee.get("mode")),
         *_results(antbee, config["label_names"]),
-        *_comparison(comparison),
+        *_calibration(antbee),
+        *_neither(antbee),
+        *_comparison(comparison, modes_differ),
+        *_enough_data(antbee),
         *_data(antbee),
         *_training(antbee),
         *_usage(),
@@ -169,25 +173,134 @@ def _results(antbee: Mapping[str, Any], label_names: Sequence[str]) -> list[str]
     if not rows:
         return []
     parts = ["## Results", _table(("epoch", "accuracy", "right", "95 % interval (Wilson)", "loss"), rows)]
-    if "selected_on" in metrics:
-        parts.append(
-            f"The kept epoch was chosen on the same {as_text(metrics['selected_on'])} pictures that it is scored on"
-            " here, so its figure is optimistic; the last epoch was not chosen."
-        )
+    match metrics.get("selected_on"):
+        case "val":
+            parts.append(
+                "The kept epoch was chosen on the same val pictures that it is scored on here, so its figure is"
+                " optimistic; the last epoch was not chosen."
+            )
+        case "nothing":
+            parts.append("The last epoch was kept without looking: the val pictures decided nothing.")
+        case str(elsewhere):
+            parts.append(
+                f"The kept epoch was chosen on {as_text(elsewhere)} taken from the training pictures; the val pictures"
+                " were looked at once."
+            )
+    parts += _other_scores(metrics)
     start = antbee.get("weights", {}).get("name")
     if start not in (None, *LICENCES):
         parts.append(
             f"The accuracy is that of a start from the file {as_text(start)}: from other weights it is another."
         )
+    parts += _classes(metrics, label_names)
     if "confusion" in metrics:
         parts += _confusion(metrics["confusion"], label_names)
     return [*parts, "![Loss and accuracy by epoch](figures/curves.png)"]
 
 
+def _other_scores(metrics: Mapping[str, Any]) -> list[str]:
+    """What puts the accuracy into proportion."""
+    facts = []
+    if zero_shot := metrics.get("zero_shot"):
+        facts.append(
+            f"Before any training: the starting weights' own head, asked for these classes alone, has"
+            f" {_of(zero_shot)} right."
+        )
+    if cleaned := metrics.get("cleaned"):
+        facts.append(f"Without the pictures that were excluded as wrong: {_of(cleaned)} right.")
+    if seeds := metrics.get("seeds"):
+        low, high = seeds["kept"]["interval"]
+        facts.append(
+            f"Repeated with {len(seeds['kept']['values'])} seeds: {_percent(seeds['kept']['mean'])} on average"
+            f" (standard deviation {100 * seeds['kept']['deviation']:.1f} points, 95 % interval of the mean"
+            f" {_percent(low)} to {_percent(high)})."
+        )
+    if "auc" in metrics:
+        facts.append(f"Area under the ROC curve: {metrics['auc']:.3f}.")
+    return [_bullets(facts)] if facts else []
+
+
+def _of(result: Mapping[str, Any]) -> str:
+    low, high = result["interval"]
+    return (
+        f"{_percent(result['accuracy'])} ({result['correct']} of {result['count']}, 95 % interval {_percent(low)} to"
+        f" {_percent(high)})"
+    )
+
+
+def _classes(metrics: Mapping[str, Any], label_names: Sequence[str]) -> list[str]:
+    """Precision, recall and F1 of each class, and on average."""
+    if not {"per_class", "macro"} <= metrics.keys():
+        return []
+    scores = list(zip(map(as_text, label_names), metrics["per_class"], strict=True))
+    shown = scores if len(scores) <= LARGEST_CONFUSION_TABLE else []
+    rows = [
+        [name, *(f"{score[key]:.3f}" for key in ("precision", "recall", "f1"))]
+        for name, score in [*shown, ("mean of all classes (macro)", metrics["macro"])]
+    ]
+    return [_table(("class", "precision", "recall", "F1"), rows)]
+
+
+def _calibration(antbee: Mapping[str, Any]) -> list[str]:
+    metrics = antbee.get("metrics", {})
+    if not (calibration := metrics.get("calibration")):
+        return []
+    return [
+        "## Whether 80 % means 80 %",
+        f"The head's weights are divided by a temperature of {calibration['temperature']:.2f}, fitted to"
+        f" {calibration['folds']} parts of the training pictures, each answered by a training on the others"
+        " ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). So every program that loads the model gives these"
+        " probabilities. On the val pictures, which had no part in it:",
+        _table(
+            ("", "negative log-likelihood", "expected calibration error"),
+            [
+                ["before", f"{calibration['loss_before']:.3f}", f"{calibration['error_before']:.3f}"],
+                ["after", f"{metrics['kept']['loss']:.3f}", f"{metrics['calibration_error']:.3f}"],
+            ],
+        ),
+    ]
+
+
+def _neither(antbee: Mapping[str, Any]) -> list[str]:
+    if not (neither := antbee.get("metrics", {}).get("neither")):
+        return []
+
+    def found(result: Mapping[str, Any]) -> str:
+        return f"{result['found']} of {result['count']}"
+
+    facts = [f"Wrongly of {found(neither['val'])} val pictures."]
+    facts += [f"Rightly of {found(result)} pictures of {as_text(kind)}." for kind, result in neither["foreign"].items()]
+    if left_out := neither.get("left_out"):
+        facts.append(
+            f"Of {found(left_out)} val pictures, where none of their own class was known: a kind of picture that is"
+            " close to what was learned is mostly not recognised as foreign."
+        )
+    return [
+        "## Neither",
+        "With antbee the answer is *neither* where a picture's features are farther than"
+        f" {neither['threshold']:.3f} from those of the pictures it learned from: the distance to the k-th nearest"
+        " ([Sun et al. 2022](https://arxiv.org/abs/2204.06507)), set so that it happens to"
+        f" {_percent(neither['rate'])} of pictures like those. It was said",
+        _bullets(facts),
+        "timm, transformers and torchvision know nothing of it: they always name a class.",
+    ]
+
+
+def _enough_data(antbee: Mapping[str, Any]) -> list[str]:
+    metrics = antbee.get("metrics", {})
+    if "enough_data" not in metrics:
+        return []
+    return [
+        "## Would more pictures help?",
+        as_text(metrics["enough_data"], longest=500),
+        "![Accuracy by number of pictures](figures/photos.png)",
+    ]
+
+
 def _result_row(words: str, epoch: Mapping[str, Any]) -> list[str]:
     right = f"{epoch['correct']} of {epoch['count']}" if {"correct", "count"} <= epoch.keys() else "unknown"
     interval = " to ".join(map(_percent, epoch["interval"])) if "interval" in epoch else "unknown"
-    loss = f"{epoch['loss']:.3f}" if "loss" in epoch else "unknown"
+    loss = f"{epoch['loss']:.3f}" if "loss" in epoch else ""
     return [f"{words} ({epoch.get('epoch', 'unknown')})", _percent(epoch["accuracy"]), right, interval, loss]
 
 
@@ -212,14 +325,14 @@ def without_comparison(card: str) -> str:
     return re.sub(rf"^{COMPARISON_TITLE}\n.*?(?=^## )", "", card, flags=re.MULTILINE | re.DOTALL)
 
 
-def _comparison(table: Sequence[Sequence[str]]) -> list[str]:
+def _comparison(table: Sequence[Sequence[str]], modes_differ: str) -> list[str]:
     if len(table) < 3:  # a head and one mode: nothing to compare
         return []
     head, *rows = table
     return [
         COMPARISON_TITLE,
-        "Of the same photos, starting weights and seed. *frozen* taught the head alone, *finetune* every weight;"
-        " where the intervals overlap widely, the difference may be chance.",
+        f"Of the same photos, starting weights and seed. *frozen* taught the head alone, *finetune* every weight."
+        f" {as_text(modes_differ, longest=500)}",
         _table([as_text(cell) for cell in head], [[as_text(cell) for cell in row] for row in rows]),
     ]
 
@@ -280,12 +393,15 @@ def _data_facts(data: Mapping[str, Any]) -> list[str]:
     facts = []
     if "name" in data:
         facts.append(f"Data: {as_text(data['name'])}" + (f" ({as_text(data['split'])})." if "split" in data else "."))
-    for split in ("train", "val"):
+    for split in ("train", "holdout", "val"):
         if counts := data.get(split):
             classes = ", ".join(f"{as_text(name)} {count}" for name, count in counts.items())
             facts.append(f"{sum(counts.values())} pictures in {split}: {classes}.")
     if "digest" in data:
         facts.append(f"SHA-256 digest of the data: {as_text(data['digest'])}.")
+    if excluded := data.get("excluded"):
+        files = "; ".join(map(as_text, excluded[:10]))
+        facts.append(f"{len(excluded)} excluded, not learned from: {files}" + ("; ..." if len(excluded) > 10 else "."))
     if skipped := data.get("skipped"):
         files = "; ".join(f"{as_text(entry['file'])} ({as_text(entry['reason'])})" for entry in skipped[:10])
         facts.append(f"{len(skipped)} skipped, could not be used: {files}" + ("; ..." if len(skipped) > 10 else "."))
@@ -349,7 +465,7 @@ print(classifier("photo.jpg"))
 
 
 def _limits(antbee: Mapping[str, Any]) -> list[str]:
-    limits = ["A picture of none of the classes still gets the name of one of them."]
+    limits = ["A picture of none of the classes often gets the name of one of them."]
     if count := antbee.get("metrics", {}).get("kept", {}).get("count"):
         limits.append(
             f"It was measured on {count} pictures only: one of them is {100 / count:.1f} percentage points, and the"
@@ -365,11 +481,6 @@ def _limits(antbee: Mapping[str, Any]) -> list[str]:
             "Some photos show something else than their folder's name says, in training (a spider that looks like an"
             " ant, hover flies among the bees) and in validation (a game's screenshot): a score of 100 % would repeat"
             " those mistakes."
-        )
-    if (temperature := antbee.get("temperature", 1.0)) != 1.0:
-        limits.append(
-            f"antbee divides the logits by a temperature of {temperature:.3g}; timm and transformers do not, so their"
-            " probabilities are others, of the same classes."
         )
     return ["## Limits", _bullets(limits)]
 
@@ -387,7 +498,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def as_text(value: object) -> str:
+def as_text(value: object, longest: int = 100) -> str:
     """A value from somebody's folder, such as a class name, as Markdown that shows it letter by letter.
 
     Punctuation becomes character references, which neither Markdown nor HTML takes for markup
@@ -396,7 +507,7 @@ def as_text(value: object) -> str:
     """
     harmless = r"[,%]|(?<=[^\W_])(?:[-_/]|(?<![wW])\.)(?=[^\W_])"
     punctuation = r"[!-/:-@\[-`{-~]"
-    line = one_line(str(value), longest=100)
+    line = one_line(str(value), longest=longest)
     return re.sub(f"(?!{harmless}){punctuation}", lambda found: f"&#{ord(found[0])};", line)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -23,8 +23,10 @@ from torchvision.models import ResNet
 from antbee import hub, model
 from antbee.images import INTERPOLATIONS, Preprocessing, pixels_of
 from antbee.installation import spoken
+from antbee.neighbours import BankError, FeatureBank
 
 WEIGHTS_FILE = "model.safetensors"
+BANK_FILE = "neighbours.safetensors"
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
 MODES = ("frozen", "finetune")  # in the order in which they are trained
@@ -42,14 +44,13 @@ class ClassifierConfig:
     architecture: str
     label_names: tuple[str, ...]  # in the order of the head's outputs
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    temperature: float = 1.0  # logits are divided by it before the softmax
     version: str | None = None  # of antbee, when it was trained
     mode: str | None = None  # "frozen" or "finetune"
     seed: int | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)  # training.Recipe, as a dict
     data: Mapping[str, Any] = field(default_factory=dict)  # name, photos of each class, digest, skipped files
     weights: Mapping[str, Any] = field(default_factory=dict)  # name and digest of the starting weights
-    metrics: Mapping[str, Any] = field(default_factory=dict)  # of the kept and the last epoch, confusion, seconds
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # how good it is and what it took, see _metrics_shape
     run: str | None = None  # training.fingerprint of all that decided its training
 
     def to_json(self) -> dict[str, Any]:
@@ -76,11 +77,7 @@ class ClassifierConfig:
                 "first_conv": "conv1",
                 "classifier": "fc",
             },
-            "antbee": {
-                "format": FORMAT,
-                "temperature": self.temperature,
-                **{key: getattr(self, key) for key in _OWN_KEYS},
-            },
+            "antbee": {"format": FORMAT, **{key: getattr(self, key) for key in _OWN_KEYS}},
         }
 
     @classmethod
@@ -229,9 +226,8 @@ def _own_values(own: Any, label_names: Sequence[str]) -> dict[str, Any]:
     _check_data(values.get("data", {}))
     _check_given(values.get("weights", {}), ("name", "digest", "base_model"), _is_text, "text")
     if metrics := values.get("metrics"):
-        _check_metrics(metrics, len(label_names))
-    temperature = _checked(own, "temperature", lambda value: _is_number(value, 1e-3, 1e3), "0.001 to 1000")
-    return values | {"temperature": float(temperature)}
+        _metrics_shape(len(label_names)).check(metrics, "metrics")
+    return values
 
 
 def _check_recipe(recipe: Mapping[str, Any]) -> None:
@@ -244,41 +240,142 @@ def _check_data(data: Mapping[str, Any]) -> None:
         return isinstance(entry, dict) and _is_text(entry.get("file")) and _is_text(entry.get("reason"))
 
     _check_given(data, ("name", "split", "digest"), _is_text, "text")
-    _check_given(data, ("train", "val"), _are_counts, "the number of photos of each class")
+    _check_given(data, ("train", "val", "holdout"), _are_counts, "the number of photos of each class")
+    _check_given(
+        data, ["excluded"], lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of files"
+    )
     _check_given(
         data, ["skipped"], lambda value: isinstance(value, list) and all(map(is_skipped, value)), "files with reasons"
     )
 
 
-def _check_metrics(metrics: Mapping[str, Any], class_count: int) -> None:
-    """Refuses metrics that can't be shown."""
+class _Shape(Protocol):
+    """What a part of the metrics must look like to be shown."""
 
-    def is_interval(value: object) -> bool:
-        return isinstance(value, list) and len(value) == 2 and all(_is_number(bound, 0, 1) for bound in value)
+    def check(self, value: Any, name: str) -> None:
+        """Raises ModelFolderError, saying what was expected under which name."""
+        ...
 
-    def is_confusion(value: object) -> bool:
-        rows = value if isinstance(value, list) and len(value) == class_count else [None]
-        return all(isinstance(row, list) and len(row) == class_count and all(map(_is_count, row)) for row in rows)
 
-    for name in ("kept", "last"):
-        epoch = _checked(metrics, name, _is_object, "an epoch's result")
-        _checked(epoch, "accuracy", lambda value: _is_number(value, 0, 1), "0 to 1")
-        _checked(epoch, "loss", lambda value: _is_number(value, 0), "a loss")
-        for key in ("epoch", "correct", "count"):
-            _checked(epoch, key, _is_count, "a count")
-        _checked(epoch, "interval", is_interval, "two shares of 1")
-    parameters = _checked(metrics, "parameters", _is_object, "counts of weights")
-    for counts, key in ((metrics, "epochs"), (parameters, "total"), (parameters, "trainable")):
-        _checked(counts, key, _is_count, "a count")
-    _checked(metrics, "seconds", lambda value: _is_number(value, 0), "a time")
-    _checked(metrics, "confusion", is_confusion, f"{class_count} rows of {class_count} counts")
-    _check_given(metrics, ["selected_on"], _is_text, "text")
+@dataclass(frozen=True)
+class _Value:
+    right: Callable[[Any], bool]
+    expected: str
+
+    def check(self, value: Any, name: str) -> None:
+        if not self.right(value):
+            raise ModelFolderError(f"{name} is {_shown(value)}, expected {self.expected}")
+
+
+@dataclass(frozen=True)
+class _Maybe:
+    """It may be missing, or null."""
+
+    inner: _Shape
+
+    def check(self, value: Any, name: str) -> None:
+        if value is not None:
+            self.inner.check(value, name)
+
+
+@dataclass(frozen=True)
+class _Items:
+    """A list of so many of one shape, or of any number."""
+
+    inner: _Shape
+    count: int | None = None
+
+    def check(self, value: Any, name: str) -> None:
+        _Value(lambda value: isinstance(value, list), "a list").check(value, name)
+        if self.count not in (None, len(value)):
+            raise ModelFolderError(f"{name} has {len(value)} entries, expected {self.count}")
+        for item in value:
+            self.inner.check(item, name)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """An object of one shape under names of any kind."""
+
+    inner: _Shape
+
+    def check(self, value: Any, name: str) -> None:
+        _Value(_is_object, "an object").check(value, name)
+        for key, item in value.items():
+            _TEXT.check(key, name)
+            self.inner.check(item, f"{name} of {_shown(key)}")
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object of known keys; others may stand beside them."""
+
+    shapes: Mapping[str, _Shape]
+
+    def check(self, value: Any, name: str) -> None:
+        _Value(_is_object, "an object").check(value, name)
+        for key, shape in self.shapes.items():
+            if key not in value and not isinstance(shape, _Maybe):
+                raise ModelFolderError(f"{name} has no {key!r}, which it should tell")
+            shape.check(value.get(key), key)
+
+
+_SHARE = _Value(lambda value: _is_number(value, 0, 1), "0 to 1")
+_COUNT = _Value(_is_count, "a count")
+_AMOUNT = _Value(lambda value: _is_number(value, 0), "a number from 0 up")
+_NUMBER = _Value(_is_number, "a number")
+_TEXT = _Value(_is_text, "text")
+
+_SCORE: dict[str, _Shape] = {
+    "correct": _COUNT,
+    "count": _COUNT,
+    "accuracy": _SHARE,
+    "interval": _Items(_SHARE, 2),
+    "loss": _Maybe(_AMOUNT),
+}
+_EPOCH = _Object({**_SCORE, "epoch": _COUNT})
+_CLASS = _Object({"precision": _SHARE, "recall": _SHARE, "f1": _SHARE})
+_CALIBRATION = _Object({"temperature": _AMOUNT, "folds": _COUNT, "loss_before": _AMOUNT, "error_before": _SHARE})
+_FOUND = _Object({"found": _COUNT, "count": _COUNT})
+_NEITHER = _Object(
+    dict[str, _Shape](threshold=_AMOUNT, rate=_SHARE, val=_FOUND, foreign=_Named(_FOUND), left_out=_Maybe(_FOUND))
+)
+_POINT = _Object(dict[str, _Shape](per_class=_COUNT, photos=_COUNT, accuracies=_Items(_SHARE)))
+_SPREAD = _Object(
+    dict[str, _Shape](values=_Items(_NUMBER), mean=_NUMBER, deviation=_AMOUNT, interval=_Items(_NUMBER, 2))
+)
+
+
+def _metrics_shape(class_count: int) -> _Object:
+    """What metrics tell: of the validation photos, where nothing else is said."""
+    return _Object(
+        {
+            "kept": _EPOCH,
+            "last": _Maybe(_EPOCH),
+            "selected_on": _Maybe(_TEXT),
+            "epochs": _COUNT,
+            "seconds": _AMOUNT,
+            "parameters": _Object({"total": _COUNT, "trainable": _COUNT}),
+            "confusion": _Items(_Items(_COUNT, class_count), class_count),
+            "macro": _Maybe(_CLASS),
+            "per_class": _Maybe(_Items(_CLASS, class_count)),
+            "auc": _Maybe(_SHARE),
+            "calibration_error": _Maybe(_SHARE),
+            "calibration": _Maybe(_CALIBRATION),
+            "neither": _Maybe(_NEITHER),
+            "zero_shot": _Maybe(_Object(_SCORE)),
+            "cleaned": _Maybe(_Object(_SCORE)),
+            "learning_curve": _Maybe(_Items(_POINT)),
+            "enough_data": _Maybe(_TEXT),
+            "seeds": _Maybe(_Object({"kept": _SPREAD, "last": _Maybe(_SPREAD)})),
+        }
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # How trained modes compare
 
-COMPARISON_COLUMNS = ("mode", "trainable", "best val", "95 % interval", "kept epoch", "last val", "seconds")
+COMPARISON_COLUMNS = ("mode", "trainable", "val", "95 % interval", "kept epoch", "chosen on", "last epoch", "seconds")
 
 
 def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
@@ -288,7 +385,7 @@ def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
 
 def _comparison_row(config: ClassifierConfig) -> tuple[str, ...]:
     metrics = config.metrics
-    kept, last = metrics["kept"], metrics["last"]
+    kept, last = metrics["kept"], metrics.get("last")
     low, high = kept["interval"]
     return (
         str(config.mode),
@@ -296,7 +393,8 @@ def _comparison_row(config: ClassifierConfig) -> tuple[str, ...]:
         f"{kept['accuracy']:.1%}",
         f"{low:.1%} to {high:.1%}",
         f"{kept['epoch']} of {metrics['epochs']}",
-        f"{last['accuracy']:.1%}",
+        str(metrics.get("selected_on") or "unknown"),
+        f"{last['accuracy']:.1%}" if last else "not measured",
         f"{metrics['seconds']:.1f}",
     )
 
@@ -305,30 +403,56 @@ def _comparison_row(config: ClassifierConfig) -> tuple[str, ...]:
 # The trained thing
 
 
+NEITHER = "neither"  # the verdict on a photo that is like none that was learned from
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A photo that was learned from."""
+
+    name: str  # file, relative to the data folder
+    label: str
+    distance: float  # of its features, 0 (the same) to 2
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a classifier says of one photo."""
 
-    label: str
+    label: str  # the likeliest class
     probabilities: dict[str, float]  # of every class, by name
+    distance: float | None = None  # to the k-th nearest photo learned from; None: no features are kept
+    threshold: float | None = None  # the distance beyond which a photo is like none of them
+
+    @property
+    def is_neither(self) -> bool:
+        """Whether the photo is so unlike all that was learned from that no class should be believed."""
+        return self.distance is not None and self.threshold is not None and self.distance > self.threshold
+
+    @property
+    def verdict(self) -> str:
+        """The likeliest class, or "neither"."""
+        return NEITHER if self.is_neither else self.label
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction, and where in the photo it comes from."""
+    """A prediction, where in the photo it comes from, and what it looks like."""
 
     prediction: Prediction
     activation_maps: dict[
         str, Tensor
     ]  # by class: float32 (h, w) over the crop, in logits; see model.class_activation_map
+    neighbours: tuple[Neighbour, ...]  # the nearest photos learned from, nearest first; none where none are kept
 
 
 class Classifier:
-    """A network with its class names and its preprocessing."""
+    """A network with its class names and its preprocessing, and the features of the photos it learned from."""
 
-    def __init__(self, network: ResNet, config: ClassifierConfig) -> None:
+    def __init__(self, network: ResNet, config: ClassifierConfig, bank: FeatureBank | None = None) -> None:
         self.network = network.eval()
         self.config = config
+        self.bank = bank
 
     @property
     def device(self) -> torch.device:
@@ -350,47 +474,67 @@ class Classifier:
 
     def predict_crops(self, crops: Sequence[Image.Image]) -> list[Prediction]:
         """The same for what `crop` gave: many crops need less memory than many photos."""
-        return [self._prediction(row) for row in self._logits(crops)]
+        with torch.inference_mode():
+            return self._predictions(model.pooled(self._folded, self._maps(crops)))
 
     def logits(self, photos: Sequence[Image.Image]) -> Tensor:
-        """RGB photos -> float32 (N, classes) on the CPU, before temperature and softmax."""
-        return self._logits([self.crop(photo) for photo in photos])
-
-    def _logits(self, crops: Sequence[Image.Image]) -> Tensor:
+        """RGB photos -> float32 (N, classes) on the CPU, before the softmax."""
         with torch.inference_mode():
-            logits: Tensor = self._folded(self._images(crops))
+            maps = self._maps([self.crop(photo) for photo in photos])
+            logits: Tensor = self._folded.fc(model.pooled(self._folded, maps))
         return logits.cpu()
 
-    def explain(self, photo: Image.Image) -> Explanation:
-        """One RGB photo -> its prediction and a class activation map for every class."""
-        network = self._folded
+    def explain(self, photo: Image.Image, neighbours: int = 4) -> Explanation:
+        """One RGB photo -> its prediction, a class activation map for every class, and the nearest photos learned."""
+        head = self._folded.fc
         with torch.inference_mode():
-            maps = model.feature_map(network, self._images([self.crop(photo)]))
-            logits = network.fc(model.pooled(network, maps))[0].cpu()
+            maps = self._maps([self.crop(photo)])
+            features = model.pooled(self._folded, maps)
             activation_maps = {
-                name: model.class_activation_map(network.fc, maps[0], index).cpu()
+                name: model.class_activation_map(head, maps[0], index).cpu()
                 for index, name in enumerate(self.config.label_names)
             }
-        return Explanation(self._prediction(logits), activation_maps)
+            return Explanation(self._predictions(features)[0], activation_maps, self._nearest(features, neighbours))
 
-    def _images(self, crops: Sequence[Image.Image]) -> Tensor:
-        return self.config.preprocessing.normalise(pixels_of(crops).to(self._folded.fc.weight.device))
+    def _maps(self, crops: Sequence[Image.Image]) -> Tensor:
+        """The last feature maps: float32 (B, C, h, w), on the device."""
+        images = self.config.preprocessing.normalise(pixels_of(crops).to(self._folded.fc.weight.device))
+        return model.feature_map(self._folded, images)
 
-    def _prediction(self, logits: Tensor) -> Prediction:
-        probabilities = torch.softmax(logits / self.config.temperature, 0).tolist()
-        by_name = dict(zip(self.config.label_names, probabilities, strict=True))
-        return Prediction(self.config.label_names[int(logits.argmax())], by_name)
+    def _predictions(self, features: Tensor) -> list[Prediction]:
+        """Features (B, C) -> what is said of each."""
+        logits = self._folded.fc(features).cpu()
+        distances = [None] * len(features) if self.bank is None else self.bank.distance(features).tolist()
+        threshold = None if self.bank is None else self.bank.threshold
+        names = self.config.label_names
+        return [
+            Prediction(names[int(row.argmax())], dict(zip(names, row.softmax(0).tolist(), strict=True)), far, threshold)
+            for row, far in zip(logits, distances, strict=True)
+        ]
+
+    def _nearest(self, features: Tensor, count: int) -> tuple[Neighbour, ...]:
+        """The photos learned from that are nearest to features (1, C)."""
+        if self.bank is None:
+            return ()
+        found = self.bank.nearest(features, count)
+        names = self.config.label_names
+        return tuple(
+            Neighbour(self.bank.names[position], names[int(self.bank.labels[position])], distance)
+            for position, distance in zip(found.positions[0].tolist(), found.distances[0].tolist(), strict=True)
+        )
 
     # -- the folder ---------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: Path) -> None:
-        """Writes the weights and the config into `folder`, which is made if it isn't there."""
+        """Writes weights, config and features into `folder`, which is made if it isn't there."""
         folder.mkdir(parents=True, exist_ok=True)
         # channels_last weights would be refused: the format knows no memory layout but the plain one.
         state = {name: tensor.contiguous().cpu() for name, tensor in self.network.state_dict().items()}
         # Through bytes, since save_file makes a file that only its owner can read, whatever the umask says.
         (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state, {"format": "pt"}))
         (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_json(), indent=2) + "\n", "utf-8")
+        if self.bank is not None:
+            self.bank.save(folder / BANK_FILE)
 
     @classmethod
     def from_pretrained(
@@ -411,7 +555,7 @@ class Classifier:
         config = read_config(folder)
         network = model.empty_network(config.architecture, len(config.label_names))
         model.load_strictly(network, _read_weights(folder / WEIGHTS_FILE), f"the weights in {folder}")
-        return cls(network.to(model.choose_device(device)), config)
+        return cls(network.to(model.choose_device(device)), config, _read_bank(folder, config))
 
 
 def find_folder(
@@ -430,6 +574,18 @@ def find_folder(
         return hub.pull(str(source), revision=revision, token=token, local_files_only=local_files_only)
     except hub.HubError as error:
         raise hub.HubError(f"There is no folder {source} here, and no such model from the Hub. {error}") from error
+
+
+def _read_bank(folder: Path, config: ClassifierConfig) -> FeatureBank | None:
+    """The features in a model folder; None where it has none, as models that others trained."""
+    path = folder / BANK_FILE
+    if not path.exists():
+        return None
+    width, class_count = model.feature_count(config.architecture), len(config.label_names)
+    try:
+        return FeatureBank.load(path, feature_count=width, class_count=class_count)
+    except BankError as error:
+        raise ModelFolderError(f"{error}: delete it to go without, or train or download the model again") from error
 
 
 def model_folders(folder: Path) -> list[Path]:

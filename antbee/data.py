@@ -62,6 +62,15 @@ class Split:
         """Photos of each class, by name."""
         return {name: self.labels.count(index) for index, name in enumerate(class_names)}
 
+    def part(self, positions: Iterable[int]) -> "Split":
+        """Some of them, by position."""
+        chosen = list(positions)
+        return Split(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
+
+    def names(self, root: Path) -> list[str]:
+        """The files as a list of files names them: relative to the data folder, with slashes."""
+        return [path.relative_to(root).as_posix() for path in self.paths]
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -83,6 +92,31 @@ class PhotoFolder:
     skipped: tuple[Skipped, ...]
     split: str  # how the validation photos were chosen
     digest: str  # SHA-256 over every file of the class folders, see `folder_digest`
+    excluded: tuple[str, ...] = ()  # photos that are not learned from, see `without`
+
+    def without(self, excluded: Sequence[str]) -> "PhotoFolder":
+        """The same without some photos to learn from, named as `Split.names` does.
+
+        The validation photos stay: how many are right of all of them is what others report. `cleaned` says which of
+        them are left. Raises DataError for a name that is no photo's, and where a class has no photo left.
+        """
+        unwanted = set(excluded)
+        names = {split: split.names(self.root) for split in (self.train, self.val)}
+        skipped = {entry.file for entry in self.skipped}
+        if unknown := sorted(unwanted.difference(skipped, *names.values())):
+            raise DataError(
+                f"no photo {unknown[0]} in {self.root}: expected files below it, such as {names[self.train][0]}"
+            )
+        kept = [position for position, name in enumerate(names[self.train]) if name not in unwanted]
+        train = self.train.part(kept)
+        if empty := [name for name, count in train.counts(self.class_names).items() if count == 0]:
+            raise DataError(f"every photo of {empty[0]} to learn from is excluded: leave some")
+        return replace(self, train=train, excluded=tuple(sorted(unwanted)))
+
+    @property
+    def cleaned(self) -> list[int]:
+        """Positions of the validation photos that are not excluded."""
+        return [position for position, name in enumerate(self.val.names(self.root)) if name not in self.excluded]
 
 
 class _ClassFolders(ImageFolder):
@@ -119,7 +153,7 @@ def read_folder(
     skipped: list[Skipped] = []
     splits = [_read_split(root, split_root, class_names, digests, skipped, seen) for split_root in roots]
     if len(splits) == 1:
-        splits = list(_divide(splits[0], class_names, seed, val_share))
+        splits = list(divide(splits[0], class_names, seed, val_share))
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
     else:
         how = "val/ folder"
@@ -234,8 +268,11 @@ def _check_file(path: Path, seen: Callable[[Path, Image.Image], None] | None) ->
     return hashlib.sha256(content).hexdigest(), None
 
 
-def _divide(split: Split, class_names: Sequence[str], seed: int, val_share: float) -> tuple[Split, Split]:
-    """Training and validation parts, each class divided alike; the order of `split` is kept."""
+def divide(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:
+    """What is left, and `share` of each class drawn by `seed`; both in the order of `split`.
+
+    Raises DataError where a class has a single photo.
+    """
     chosen: set[int] = set()
     for index, name in enumerate(class_names):
         members = [position for position, label in enumerate(split.labels) if label == index]
@@ -243,14 +280,21 @@ def _divide(split: Split, class_names: Sequence[str], seed: int, val_share: floa
             raise DataError(f"class {name} has a single photo: two are needed, one to learn from and one to check with")
         order = torch.randperm(len(members), generator=seeded_generator(seed, "split", name)).tolist()
         # At least one photo on each side.
-        count = min(max(1, round(val_share * len(members))), len(members) - 1)
+        count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen.update(members[position] for position in order[:count])
-    return _part(split, [i for i in range(len(split)) if i not in chosen]), _part(split, sorted(chosen))
+    return split.part(i for i in range(len(split)) if i not in chosen), split.part(sorted(chosen))
 
 
-def _part(split: Split, positions: Iterable[int]) -> Split:
-    chosen = list(positions)
-    return Split(tuple(split.paths[i] for i in chosen), tuple(split.labels[i] for i in chosen))
+def read_exclusions(path: Path) -> list[str]:
+    """The files that a list names, one a line and relative to the data folder; lines that start with # are comments.
+
+    Raises DataError where it can't be read.
+    """
+    try:
+        lines = path.read_text("utf-8-sig", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror}): expected a list of files, one a line") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def folder_digest(root: Path) -> str:

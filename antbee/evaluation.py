@@ -1,11 +1,27 @@
 """How good it is: from logits and labels to figures a person can trust."""
 
 import math
-from dataclasses import dataclass
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+CALIBRATION_BINS = 15
+COOLEST, HOTTEST = 0.25, 10.0  # bounds of a temperature: where every answer is right, the best one would be 0
+
+# 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom, as printed in any statistics book.
+# fmt: off
+T_QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)
+# fmt: on
+NORMAL_QUANTILE = 1.959964
 
 
 @dataclass(frozen=True)
@@ -14,12 +30,16 @@ class Score:
 
     correct: int
     count: int
-    loss: float  # mean cross-entropy, in nats
+    loss: float  # mean cross-entropy, which is the negative log-likelihood of a photo, in nats
 
     @property
     def accuracy(self) -> float:
         """Share of right answers, 0..1."""
         return self.correct / self.count
+
+    def to_record(self) -> dict[str, Any]:
+        """All of it by name, with the accuracy's 95 % interval: what a config and a JSON file hold."""
+        return share(self.correct, self.count) | {"loss": self.loss}
 
 
 def score(logits: Tensor, labels: Tensor) -> Score:
@@ -28,13 +48,19 @@ def score(logits: Tensor, labels: Tensor) -> Score:
     return Score(correct=int((logits.argmax(1) == labels).sum()), count=len(labels), loss=float(loss))
 
 
+def share(correct: int, count: int) -> dict[str, Any]:
+    """How many of how many are right, by name, with the 95 % interval."""
+    interval = list(wilson_interval(correct, count))
+    return {"correct": correct, "count": count, "accuracy": correct / count, "interval": interval}
+
+
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     """95 % interval of a share of `correct` out of `count`.
 
     Wilson 1927; unlike the plain normal interval it stays inside 0..1 and holds for few photos and high shares.
     https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
     """
-    z = 1.959964  # 97.5 % quantile of the normal distribution
+    z = NORMAL_QUANTILE
     share = correct / count
     centre = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -45,8 +71,178 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return low, high
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Class by class
+
+
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     """Logits (N, classes), labels (N,) -> int64 (classes, classes): rows are true classes, columns are answers."""
     class_count = logits.shape[1]
     pairs = labels * class_count + logits.argmax(1)
     return torch.bincount(pairs, minlength=class_count * class_count).reshape(class_count, class_count)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How well one class is told from the others; a share of no photos at all counts as 0."""
+
+    precision: float  # of the photos answered with this class, the share that is of it
+    recall: float  # of the photos of this class, the share that is answered with it
+    f1: float  # harmonic mean of both
+
+    @classmethod
+    def mean(cls, scores: Sequence["ClassScore"]) -> "ClassScore":
+        """The macro average: every class counts the same, however many photos it has."""
+        columns = ([getattr(score, name) for score in scores] for name in ("precision", "recall", "f1"))
+        return cls(*map(statistics.fmean, columns))
+
+
+def class_scores(confusion: Sequence[Sequence[int]]) -> list[ClassScore]:
+    """Rows of true classes, columns of answers -> precision, recall and F1 of every class."""
+    scores = []
+    for index, row in enumerate(confusion):
+        right, of_class, answered = row[index], sum(row), sum(answers[index] for answers in confusion)
+        precision, recall = right / max(answered, 1), right / max(of_class, 1)
+        scores.append(ClassScore(precision, recall, 2 * right / max(of_class + answered, 1)))
+    return scores
+
+
+def roc_auc(logits: Tensor, labels: Tensor) -> float:
+    """Of two classes: how likely a photo of the second gets more of its probability than a photo of the first.
+
+    Logits (N, 2), labels (N,), both classes among them. It is the area under the ROC curve; ties count half (Hanley and
+    McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
+    """
+    return area_under_roc((logits[:, 1] - logits[:, 0]).double(), labels == 1)
+
+
+def area_under_roc(values: Tensor, positive: Tensor) -> float:
+    """How likely a positive example's value is above a negative one's: values (N,), positive bool (N,)."""
+    negatives = values[~positive].sort().values.contiguous()
+    positives = values[positive].contiguous()
+    below, not_above = (torch.searchsorted(negatives, positives, right=right) for right in (False, True))
+    return float((below + not_above).double().mean() / 2 / len(negatives))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Whether 80 % means 80 %
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """How far the probability of an answer is from how often such answers are right, 0..1.
+
+    The expected calibration error of Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599,
+    over 15 bins of equal width. With few photos chance alone keeps it well above zero.
+    """
+    confidence, answers = logits.softmax(1).max(1)
+    right = (answers == labels).double()
+    bins = (confidence.double() * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
+    gap = torch.zeros(CALIBRATION_BINS, dtype=torch.double).index_add(0, bins, right - confidence.double())
+    return float(gap.abs().sum() / len(labels))
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """What logits (N, classes) are best divided by: the temperature of the lowest mean cross-entropy.
+
+    Guo et al. 2017, arXiv 1706.04599. The loss is convex in the inverse of the temperature, so halving an interval
+    around the zero of its slope finds it. Where nearly all answers are right it would fall to 0: it stays in 0.25..10.
+    """
+    logits = logits.double()
+    right = logits.gather(1, labels[:, None])[:, 0]
+    low, high = 1 / HOTTEST, 1 / COOLEST
+    for _ in range(50):
+        middle = (low + high) / 2
+        expected = ((middle * logits).softmax(1) * logits).sum(1)
+        if float((expected - right).mean()) > 0:
+            high = middle
+        else:
+            low = middle
+    return 2 / (low + high)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All of it
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that logits and labels of a set of photos tell of a classifier."""
+
+    score: Score
+    per_class: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]  # rows are true classes, columns are answers
+    calibration_error: float
+    auc: float | None  # of two classes alone, with photos of both
+
+    @property
+    def macro(self) -> ClassScore:
+        """Precision, recall and F1, every class counting the same."""
+        return ClassScore.mean(self.per_class)
+
+    def to_record(self) -> dict[str, Any]:
+        """All of it by name: what a JSON file holds."""
+        return self.score.to_record() | self.details()
+
+    def details(self) -> dict[str, Any]:
+        """All but the score, by name."""
+        return {
+            "macro": asdict(self.macro),
+            "per_class": [asdict(one) for one in self.per_class],
+            "confusion": [list(row) for row in self.confusion],
+            "calibration_error": self.calibration_error,
+            "auc": self.auc,
+        }
+
+
+def report(logits: Tensor, labels: Tensor) -> Report:
+    """Logits (N, classes) and labels (N,) -> how good they are."""
+    confusion = confusion_matrix(logits, labels).tolist()
+    has_curve = logits.shape[1] == 2 and len(labels.unique()) == 2
+    return Report(
+        score=score(logits, labels),
+        per_class=tuple(class_scores(confusion)),
+        confusion=tuple(map(tuple, confusion)),
+        calibration_error=calibration_error(logits, labels),
+        auc=roc_auc(logits, labels) if has_curve else None,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# More than one result
+
+
+def mcnemar(first_right: Tensor, second_right: Tensor) -> float:
+    """How likely chance alone would part two equally good classifiers this far or farther: the two-sided p-value.
+
+    Bool (N,) each, whether they are right on the same photos. McNemar 1947, exact: of the photos that one of them alone
+    has right, either is as likely to have them as in tosses of a coin.
+    https://en.wikipedia.org/wiki/McNemar%27s_test
+    """
+    first_alone = int((first_right & ~second_right).sum())
+    second_alone = int((second_right & ~first_right).sum())
+    tosses = first_alone + second_alone
+    tail = sum(math.comb(tosses, heads) for heads in range(min(first_alone, second_alone) + 1))
+    return min(1.0, 2 * tail / 2**tosses)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What repeated runs came to."""
+
+    values: tuple[float, ...]
+    mean: float
+    deviation: float  # standard deviation of single runs
+    interval: tuple[float, float]  # 95 %, of the mean
+
+    def to_record(self) -> dict[str, Any]:
+        """All of it by name."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean, standard deviation and the mean's 95 % interval (Student 1908) of two values or more."""
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    freedom = len(values) - 1
+    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else NORMAL_QUANTILE
+    reach = quantile * deviation / math.sqrt(len(values))
+    return Spread(tuple(values), mean, deviation, (mean - reach, mean + reach))

@@ -77,6 +77,23 @@ def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, float]]]) -> Imag
     return _picture(figure)
 
 
+def accuracy_by_photos(points: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Accuracy by how many photos were learned from: records with photos, and the accuracies of several draws."""
+    figure = _figure(width=5, height=3.4)
+    axes = figure.subplots()
+    photos = [point["photos"] for point in points]
+    draws = [point["accuracies"] for point in points]
+    means = [sum(accuracies) / len(accuracies) for accuracies in draws]
+    axes.fill_between(photos, list(map(min, draws)), list(map(max, draws)), alpha=0.2, color=MODE_COLOURS["frozen"])
+    axes.plot(photos, means, "-", marker="o", color=MODE_COLOURS["frozen"], label="mean of the draws, least to most")
+    axes.set(xscale="log", xlabel="photos learned from", ylabel="accuracy on the validation photos")
+    axes.set_xticks(photos, list(map(str, photos)))
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, loc="lower right")
+    return _picture(figure)
+
+
 def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Image.Image:
     """Photos by true class (rows) and answer (columns)."""
     size = len(class_names)

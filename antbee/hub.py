@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REQUIRED_FILES = ("model.safetensors", "config.json", "README.md")
-REPOSITORY_FILES = (*REQUIRED_FILES, "history.json", "figures/*.png")
-PULLED_FILES = ("model.safetensors", "config.json", "history.json")
+REPOSITORY_FILES = (*REQUIRED_FILES, "neighbours.safetensors", "history.json", "figures/*.png")
+PULLED_FILES = ("model.safetensors", "config.json", "neighbours.safetensors", "history.json")
 
 # The client itself waits for ever for a Hub that does not answer. It tries each of the Hub's addresses (four on
 # huggingface.co) this long, so that a missing network is reported within half a minute.

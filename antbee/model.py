@@ -13,7 +13,7 @@ import pickle  # for the name of its error alone: nothing is ever unpickled
 import ssl
 import struct
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -207,6 +207,41 @@ def unfreeze(network: ResNet) -> None:
 def count_parameters(module: nn.Module, *, trainable: bool) -> int:
     """Weights that the optimiser moves, or all of them."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def new_head(width: int, class_count: int, *, seed: int) -> nn.Linear:
+    """A head that knows nothing yet, on `width` features, drawn by `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return nn.Linear(width, class_count)
+
+
+def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Sequence[str]) -> nn.Linear | None:
+    """What the starting weights know of the classes by themselves: their own head's rows for these classes.
+
+    None where the weights bring no head of ImageNet's 1000 categories, or where a class is not by its name, in singular
+    or plural, exactly one of them.
+    """
+    state = weights.state or {}
+    categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
+    if f"{HEAD}weight" not in state or len(state[f"{HEAD}weight"]) != len(categories):
+        return None
+    rows = [_category_of(name, categories) for name in label_names]
+    if None in rows or len(set(rows)) < len(rows):
+        return None
+    head = nn.Linear(state[f"{HEAD}weight"].shape[1], len(rows))
+    head.load_state_dict({name: state[f"{HEAD}{name}"][rows] for name in ("weight", "bias")})
+    return head.requires_grad_(False)
+
+
+def _category_of(name: str, categories: Sequence[str]) -> int | None:
+    """The one category that a class is called after, "ants" or "ant"; None where there is none or more than one."""
+    name = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+    singulars = {name, name.removesuffix("s"), name.removesuffix("es")}
+    if name.endswith("ies"):
+        singulars.add(name.removesuffix("ies") + "y")
+    found = [index for index, category in enumerate(categories) if category.lower() in singulars]
+    return found[0] if len(found) == 1 else None
 
 
 def feature_count(architecture: str) -> int:

@@ -54,6 +54,7 @@ class Schedule:
     weight_decay: float = 0.0
     decay: Literal["step", "cosine"] = "cosine"
     warmup: float = 0.0  # epochs in which the rate climbs to its highest; cosine only
+    folds: int = 0  # parts of the training photos, each predicted by a training on the others to calibrate; 0: none
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Recipe:
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
     channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
     precision: Literal["auto"] | Precision = "float32"  # learning alone; what is measured is measured in float32
+    balanced: bool = False  # the loss weighs every class the same, however many photos it has
 
     def schedule(self, mode: str) -> Schedule:
         """The schedule of a mode, "frozen" or "finetune"."""
@@ -102,7 +104,8 @@ class Recipe:
             settings["smallest_crop"] = augmentation.smallest_crop
             settings["shorter_side"] = augmentation.shorter_side
         own = {"frozen": "cached_features", "finetune": "head_first"}[mode]
-        return settings | {name: getattr(self, name) for name in (own, "batch_norm", "channels_last", "precision")}
+        common = ("batch_norm", "channels_last", "precision", "balanced")
+        return settings | {name: getattr(self, name) for name in (own, *common)}
 
 
 # The tutorial's two runs to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
@@ -118,8 +121,10 @@ TUTORIAL = Recipe(
 # Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features", arXiv 2202.10054.
 FAST = Recipe(
     name="fast",
-    frozen=Schedule(epochs=40, batch_size=32, learning_rate=0.003, momentum=0.9, weight_decay=0.05),
-    finetune=Schedule(epochs=3, batch_size=16, learning_rate=0.0005, momentum=0.9, weight_decay=1e-4, warmup=1.0),
+    frozen=Schedule(epochs=40, batch_size=32, learning_rate=0.003, momentum=0.9, weight_decay=0.05, folds=5),
+    finetune=Schedule(
+        epochs=3, batch_size=16, learning_rate=0.0005, momentum=0.9, weight_decay=1e-4, warmup=1.0, folds=2
+    ),
     finetune_sizes=(128, 160, 224),
     smallest_crop=0.35,
     shorter_side=448,
@@ -186,8 +191,8 @@ class History:
     epochs: tuple[Epoch, ...] = ()
 
     @property
-    def kept(self) -> Epoch:
-        """The epoch whose weights are kept: the best validation accuracy, ties broken by the lower loss."""
+    def best(self) -> Epoch:
+        """The epoch of the best validation accuracy, ties broken by the lower loss."""
         return max(self.epochs, key=lambda epoch: (epoch.val.accuracy, -epoch.val.loss))
 
     @property
@@ -310,45 +315,55 @@ class Examples(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Features:
+    """Features of photos and their labels: what a head learns from, the same in every epoch."""
+
+    features: Tensor  # float32 (N, C)
+    labels: Tensor  # int64 (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterable[tuple[Tensor, Tensor]]:
+        """For each batch of positions: features (B, C) and labels (B,)."""
+        return [(self.features[batch.to(self.features.device)], self.labels[batch]) for batch in positions]
+
+    def part(self, positions: Tensor) -> "Features":
+        """Some of them, by position."""
+        return Features(self.features[positions.to(self.features.device)], self.labels[positions])
+
+
 class CachedFeatures:
     """The backbone's features of every photo, computed when they are first asked for.
 
     A frozen backbone would compute the same ones again in every epoch; processes compute shards and exchange them.
     """
 
-    def __init__(
-        self,
-        network: ResNet,
-        photos: Photos | ResidentPhotos,
-        *,
-        process: Process,
-        what: str,
-        precision: Precision = "float32",
-    ) -> None:
+    def __init__(self, network: ResNet, photos: Photos | ResidentPhotos, *, process: Process, what: str) -> None:
         self.network = network
         self.photos = photos
         self.process = process
         self.what = what
-        self.precision = precision
         self.labels = photos.labels  # int64 (N,)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
-    def features(self) -> Tensor:
-        """Float32 (N, C), on the process's device."""
+    def computed(self) -> Features:
+        """All of them, on the process's device."""
         network = model.folded(self.network)
 
         def features_of(images: Tensor) -> Tensor:
-            with model.multiplying_in(self.precision, self.process.device):
-                return model.pooled(network, model.feature_map(network, images))
+            return model.pooled(network, model.feature_map(network, images))
 
-        return compute_rows(features_of, self.photos, self.network.fc.in_features, self.process, what=self.what)
+        width = self.network.fc.in_features
+        return Features(compute_rows(features_of, self.photos, width, self.process, what=self.what), self.labels)
 
     def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterable[tuple[Tensor, Tensor]]:
         """For each batch of positions: features (B, C) and labels (B,); the same in every epoch."""
-        return [(self.features[batch.to(self.features.device)], self.labels[batch]) for batch in positions]
+        return self.computed.batches(positions)
 
 
 def evaluation_batch(device: torch.device) -> int:
@@ -456,6 +471,7 @@ class Fitted:
     """How a training went, and what the weights it kept say of the validation photos."""
 
     history: History
+    kept: Epoch  # whose weights are kept
     val_logits: Tensor  # float32 (N, classes), of the kept epoch, in the order of the validation split
 
 
@@ -476,46 +492,63 @@ def fit(
     batch_norm: str = "fixed",
     precision: Precision = "float32",
     compiled: bool = False,
+    class_weights: Tensor | None = None,
+    keep: Literal["best", "last"] = "best",
     seed: int = 0,
     process: Process = Process(),
     checkpoint: Checkpoint | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Fitted:
-    """Trains the weights of `module` that require gradients, and leaves it with those of the best epoch.
+    """Trains the weights of `module` that require gradients, and leaves it with those of the epoch to keep.
 
     Calls `report` after every epoch. With a `checkpoint`, a run that was interrupted goes on after its last finished
     epoch and ends as if it had never been. Raises TrainingError where the loss is no number any more.
     """
-    weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(
-        weights, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-    )
+    learning = _Learning(module, train, schedule, batch_norm, precision, compiled, class_weights, seed, process)
     history, best = History(), _Best({}, torch.empty(0))
     saved = process.from_first(checkpoint.load() if checkpoint is not None and process.is_first else None)
     if saved is not None:
         module.load_state_dict(saved["module"])
-        optimiser.load_state_dict(saved["optimiser"])
+        learning.optimiser.load_state_dict(saved["optimiser"])
         history, best = History.from_records(saved["history"]), _Best(**saved["best"])
-    learner = _in_parallel(module, batch_norm, process)
-    if compiled:
-        # Around the module: what is measured and saved stays as it is.
-        learner = cast(nn.Module, torch.compile(learner))
-    multiplying = model.multiplying_in(precision, process.device)
 
     for number in range(len(history.epochs) + 1, schedule.epochs + 1):
-        set_learning(learner, batch_norm)
-        rate, learned = _learn(learner, optimiser, train, schedule, number, seed, process, multiplying)
+        rate, learned = learning.epoch(number)
         looked, val_logits = _look(module, val, number, process)
         history = History((*history.epochs, Epoch(number, rate, learned, looked)))
-        if history.kept.number == number:
+        if keep == "last" or history.best.number == number:
             best = _Best(copied_state(module), val_logits)
         if checkpoint is not None and process.is_first:
-            state = {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "best": vars(best)}
-            checkpoint.save(state | {"history": history.to_records()})
+            state = {
+                "module": module.state_dict(),
+                "optimiser": learning.optimiser.state_dict(),
+                "best": vars(best),
+                "history": history.to_records(),
+            }
+            checkpoint.save(state)
         report(history.last)
 
     module.load_state_dict(best.state)
-    return Fitted(history, best.val_logits)
+    return Fitted(history, history.last if keep == "last" else history.best, best.val_logits)
+
+
+def learn(
+    module: nn.Module,
+    train: Examples,
+    schedule: Schedule,
+    *,
+    batch_norm: str = "fixed",
+    precision: Precision = "float32",
+    class_weights: Tensor | None = None,
+    seed: int = 0,
+    process: Process = Process(),
+) -> None:
+    """The same training without looking: leaves `module` with the weights of the last epoch, in evaluation mode."""
+    learning = _Learning(module, train, schedule, batch_norm, precision, False, class_weights, seed, process)
+    for number in range(1, schedule.epochs + 1):
+        learning.epoch(number)
+    module.eval()
+    process.share_buffers(module)
 
 
 def copied_state(module: nn.Module) -> dict[str, Tensor]:
@@ -523,50 +556,94 @@ def copied_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def _learn(
-    learner: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    train: Examples,
-    schedule: Schedule,
-    number: int,
-    seed: int,
-    process: Process,
-    multiplying: contextlib.AbstractContextManager[Any],
-) -> tuple[float, Phase]:
-    """One epoch of gradient steps; gives its highest learning rate too."""
-    started = time.perf_counter()
-    batches = shuffled_batches(len(train), schedule.batch_size, seed, number)
-    if min(map(len, batches)) < process.count:
-        raise TrainingError(
-            f"batches of {schedule.batch_size} can't be shared by {process.count} processes: "
-            "raise --batch-size, or start fewer processes"
+class _Learning:
+    """A module that learns, epoch by epoch."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Examples,
+        schedule: Schedule,
+        batch_norm: str,
+        precision: Precision,
+        compiled: bool,
+        class_weights: Tensor | None,
+        seed: int,
+        process: Process,
+    ) -> None:
+        weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.SGD(
+            weights, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
         )
-    rates = [learning_rate(schedule, (number - 1) * len(batches) + i, len(batches)) for i in range(len(batches))]
-    examples = train.batches([process.share(batch) for batch in batches], number)
-    on_cuda = process.device.type == "cuda"  # elsewhere a copy that nobody waits for may be read too early
-    totals = torch.zeros(3, device=process.device)  # loss, right answers, examples: summed there, read once
-    steps = zip(
-        batches, rates, shown(examples, f"epoch {number} of {schedule.epochs}", len(batches), process), strict=True
-    )
-    for batch, rate, (inputs, labels_here) in steps:
-        for group in optimiser.param_groups:
+        self.learner = _in_parallel(module, batch_norm, process)
+        if compiled:
+            # Around the module: what is measured and saved stays as it is.
+            self.learner = cast(nn.Module, torch.compile(self.learner))
+        self.train = train
+        self.schedule = schedule
+        self.batch_norm = batch_norm
+        self.multiplying = model.multiplying_in(precision, process.device)
+        self.class_weights = None if class_weights is None else class_weights.to(process.device)
+        self.seed = seed
+        self.process = process
+
+    def epoch(self, number: int) -> tuple[float, Phase]:
+        """One epoch of gradient steps: its highest learning rate, and what was seen on the way."""
+        started = time.perf_counter()
+        set_learning(self.learner, self.batch_norm)
+        schedule, process = self.schedule, self.process
+        batches = shuffled_batches(len(self.train), schedule.batch_size, self.seed, number)
+        if min(map(len, batches)) < process.count:
+            raise TrainingError(
+                f"batches of {schedule.batch_size} can't be shared by {process.count} processes: "
+                "raise --batch-size, or start fewer processes"
+            )
+        rates = [learning_rate(schedule, (number - 1) * len(batches) + i, len(batches)) for i in range(len(batches))]
+        examples = self.train.batches([process.share(batch) for batch in batches], number)
+        totals = torch.zeros(3, device=process.device)  # loss, right answers, examples: summed there, read once
+        steps = zip(
+            batches, rates, shown(examples, f"epoch {number} of {schedule.epochs}", len(batches), process), strict=True
+        )
+        for batch, rate, (inputs, labels) in steps:
+            totals += self._step(inputs, labels, rate, len(batch))
+        loss_sum, correct_sum, count = process.total(totals).tolist()
+        if not math.isfinite(loss_sum):
+            raise TrainingError(
+                f"the loss is {loss_sum} in epoch {number}: the weights ran away, try --lr {max(rates) / 10:g}"
+            )
+        return max(rates), Phase(loss_sum / count, correct_sum / count, time.perf_counter() - started)
+
+    def _step(self, inputs: Tensor, labels: Tensor, rate: float, batch_size: int) -> Tensor:
+        """One gradient step on this process's share of a batch: its loss, right answers and examples, summed."""
+        device = self.process.device
+        on_cuda = device.type == "cuda"  # elsewhere a copy that nobody waits for may be read too early
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        labels = labels_here.to(process.device, non_blocking=on_cuda)
-        with multiplying:
-            logits = learner(inputs.to(process.device, non_blocking=on_cuda))
-        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-        optimiser.zero_grad()
-        # The mean over the whole batch, whatever share of it this process has: gradients are averaged over processes.
-        (loss * process.count / len(batch)).backward()
-        optimiser.step()
-        correct = (logits.detach().argmax(1) == labels).sum(dtype=loss.dtype)
-        totals += torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
-    loss_sum, correct_sum, count = process.total(totals).tolist()
-    if not math.isfinite(loss_sum):
-        raise TrainingError(
-            f"the loss is {loss_sum} in epoch {number}: the weights ran away, try --lr {max(rates) / 10:g}"
+        labels = labels.to(device, non_blocking=on_cuda)
+        with self.multiplying:
+            logits = self.learner(inputs.to(device, non_blocking=on_cuda)).float()
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        weighted = (
+            loss
+            if self.class_weights is None
+            else functional.cross_entropy(logits, labels, self.class_weights, reduction="sum")
         )
-    return max(rates), Phase(loss_sum / count, correct_sum / count, time.perf_counter() - started)
+        self.optimiser.zero_grad()
+        # The mean over the whole batch, whatever share of it this process has: gradients are averaged over processes.
+        (weighted * self.process.count / batch_size).backward()
+        self.optimiser.step()
+        correct = (logits.detach().argmax(1) == labels).sum(dtype=loss.dtype)
+        return torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
+
+
+def balancing_weights(labels: Tensor) -> Tensor:
+    """A weight for each class, by which all weigh the same: N / (classes * photos of the class), float32 (classes,).
+
+    Their mean over the photos is 1, so that the learning rate need not change. The "balanced" weights of
+    https://scikit-learn.org/stable/modules/generated/sklearn.utils.class_weight.compute_class_weight.html
+    """
+    counts = torch.bincount(labels)
+    return len(labels) / (len(counts) * counts.float())
 
 
 def _look(module: nn.Module, val: Examples, number: int, process: Process) -> tuple[Phase, Tensor]:
@@ -603,8 +680,17 @@ class Run:
     val: Photos | ResidentPhotos
     seed: int = 0
     process: Process = Process()
+    keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept, by the validation photos or by none
     compiled: bool = False  # torch.compile for whole networks: minutes at first, faster steps then on some GPUs
     report: Callable[[Epoch], None] = lambda epoch: None
+
+
+def cached_features(network: ResNet, run: Run) -> tuple[CachedFeatures, CachedFeatures]:
+    """What a head on a backbone that stays as it is learns from, and what it is measured on."""
+    return (
+        CachedFeatures(network, run.train, process=run.process, what="training features"),
+        CachedFeatures(network, run.val, process=run.process, what="validation features"),
+    )
 
 
 def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> Fitted:
@@ -616,10 +702,14 @@ def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None
     model.freeze_backbone(network)
     if not run.recipe.cached_features:
         return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
-    precision = model.choose_precision(run.recipe.precision, run.process.device)
-    train = CachedFeatures(network, run.train, process=run.process, what="training features", precision=precision)
-    val = CachedFeatures(network, run.val, process=run.process, what="validation features")
-    return _fit_mode(network.fc, train, val, "frozen", run, checkpoint)
+    return train_head(network.fc, *cached_features(network, run), run, checkpoint)
+
+
+def train_head(
+    head: nn.Linear, train: Examples, val: Examples, run: Run, checkpoint: Checkpoint | None = None
+) -> Fitted:
+    """The same from features that are there already, see `cached_features`."""
+    return _fit_mode(head, train, val, "frozen", run, checkpoint)
 
 
 def train_finetune(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> Fitted:
@@ -631,17 +721,31 @@ def train_finetune(network: ResNet, run: Run, checkpoint: Checkpoint | None = No
 def _fit_mode(
     module: nn.Module, train: Examples, val: Examples, mode: str, run: Run, checkpoint: Checkpoint | None
 ) -> Fitted:
-    whole = isinstance(module, ResNet)  # not the head alone, which is too small to be worth either
     return fit(
         module,
         train,
         val,
         run.recipe.schedule(mode),
-        batch_norm=run.recipe.batch_norm,
-        precision=model.choose_precision(run.recipe.precision, run.process.device) if whole else "float32",
-        compiled=run.compiled and whole,
-        seed=run.seed,
-        process=run.process,
+        compiled=run.compiled and isinstance(module, ResNet),
+        keep=run.keep,
         checkpoint=checkpoint,
         report=run.report,
+        **_terms(module, train.labels, run.recipe, run.seed, run.process),
     )
+
+
+def learn_mode(module: nn.Module, train: Examples, mode: str, recipe: Recipe, *, seed: int, process: Process) -> None:
+    """Trains a head or a whole network as a mode does, to the last epoch and without looking; see `learn`."""
+    learn(module, train, recipe.schedule(mode), **_terms(module, train.labels, recipe, seed, process))
+
+
+def _terms(module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, process: Process) -> dict[str, Any]:
+    """On what terms a recipe lets a module learn."""
+    whole = isinstance(module, ResNet)  # not the head alone, which is too small to be worth lower precision
+    return {
+        "batch_norm": recipe.batch_norm,
+        "precision": model.choose_precision(recipe.precision, process.device) if whole else "float32",
+        "class_weights": balancing_weights(labels) if recipe.balanced else None,
+        "seed": seed,
+        "process": process,
+    }

@@ -177,8 +177,8 @@ def describe(program: "onnx.ModelProto", config: ClassifierConfig, quantisation:
         f"An image classifier by antbee. images: RGB photos, turned upright, the shorter side resized to {look.resize} "
         f"pixels ({look.interpolation}, antialiased, as Pillow resizes; the longer side in proportion, rounded down), "
         f"the central {look.crop} x {look.crop} pixels cut out, divided by 255, the channels' mean {list(look.mean)} "
-        f"subtracted, then divided by their standard deviation {list(look.std)}. logits: divided by the temperature "
-        f"{config.temperature}, their softmax is the probability of each label, in the order of the metadata's labels."
+        f"subtracted, then divided by their standard deviation {list(look.std)}. The softmax of the logits is the "
+        f"probability of each label, in the order of the metadata's labels."
     )
     onnx.helper.set_model_props(program, metadata(config, quantisation))
 
@@ -189,7 +189,6 @@ def metadata(config: ClassifierConfig, quantisation: str | None = None) -> dict[
     entries = {
         "labels": json.dumps(config.label_names),  # in the order of the logits
         "architecture": config.architecture,  # torchvision's name of the network
-        "temperature": str(config.temperature),  # the logits are divided by it before the softmax
         "channel_order": "RGB",
         "resize_shorter_side": str(look.resize),  # pixels; the longer side keeps the proportion and is rounded down
         "resize_interpolation": look.interpolation,  # bilinear or bicubic

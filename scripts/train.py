@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -28,11 +28,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script 
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import ResNet
 
 import antbee
-from antbee import cards, data, evaluation, figures, model, resident, tracking, training
+from antbee import (
+    cards,
+    data,
+    evaluation,
+    figures,
+    foreign,
+    model,
+    neighbours,
+    resampling,
+    resident,
+    tracking,
+    training,
+)
 from antbee.classifier import (
     COMPARISON_COLUMNS,
     MODES,
@@ -47,6 +59,11 @@ from antbee.classifier import (
 from antbee.installation import home, spoken
 
 BATCH_FIGURE = 16  # photos in the sample batch grid
+MISTAKES_FIGURE = 24  # photos at most
+HOLDOUT = 0.2  # of the photos in train/, what --select holdout sets aside
+SELECTED_ON = {"val": "val", "holdout": "a holdout", "last": "nothing"}
+SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
+UNBALANCED = 3  # photos of the largest class for each of the smallest, above which a warning is due
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,6 +71,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train ResNet by transfer learning, frozen and fine-tuned.")
     what = parser.add_argument_group("what is trained")
     what.add_argument("--data", metavar="DIR|drawn", help="folder with train/ and val/, or with class folders")
+    what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not learned from")
     what.add_argument("--weights", metavar="imagenet|random|FILE", help="starting weights (.safetensors or .pth)")
     what.add_argument("--arch", default="resnet18", choices=model.ARCHITECTURES, metavar="NAME", help="resnet18, ...")
     what.add_argument("--mode", default="both", choices=("both", *MODES), help="default: %(default)s")
@@ -62,6 +80,17 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     how.add_argument("--epochs", type=positive(int), metavar="N", help="of each mode (default: the recipe's)")
     how.add_argument("--batch-size", type=positive(int), metavar="N", help="photos a step (default: the recipe's)")
     how.add_argument("--lr", type=positive(float), metavar="X", help="highest learning rate (default: the recipe's)")
+    how.add_argument(
+        "--select",
+        default="val",
+        choices=("val", "holdout", "last"),
+        help="what the epoch to keep is chosen on: the photos in val/, a fifth of those in train/, or nothing",
+    )
+    how.add_argument("--balance", action="store_true", help="weigh every class the same, however many photos it has")
+    how.add_argument(
+        "--folds", type=count, metavar="N", help="parts to calibrate with (default: the recipe's; 0: don't)"
+    )
+    how.add_argument("--seeds", type=positive(int), default=1, metavar="N", help="repeat with N seeds: mean and spread")
     how.add_argument(
         "--seed", type=count, default=0, metavar="N", help="repeats a run on the same machine (default: 0)"
     )
@@ -112,6 +141,8 @@ class Job:
     arguments: argparse.Namespace
     process: training.Process
     photos: data.PhotoFolder
+    learned: data.Split  # the photos that are learned from
+    chosen_on: data.Split  # the photos that the epoch to keep is chosen on
     memory: data.PictureMemory
     weights: model.StartingWeights
     recipe: training.Recipe
@@ -131,8 +162,8 @@ def main() -> None:
             tracking.check_tracker(arguments.track)
         job = prepare(arguments, process)
         describe(job)
-        configs = train_modes(job)
-        conclude(job, configs)
+        outcomes = train_modes(job)
+        conclude(job, outcomes)
 
 
 def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
@@ -152,8 +183,13 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
     recipe = replace(recipe, precision=precision)
     memory = data.PictureMemory()
     photos = data.read_folder(root, seed=arguments.seed, seen=partial(remember, memory, recipe, root / "val"))
+    if arguments.exclude is not None:
+        photos = photos.without(data.read_exclusions(arguments.exclude))
+    learned, chosen_on = photos.train, photos.val
+    if arguments.select == "holdout":
+        learned, chosen_on = data.divide(photos.train, photos.class_names, arguments.seed, HOLDOUT)
     notices = tuple(notice for notice in (no_photos, no_weights) if notice)
-    return Job(arguments, process, photos, memory, weights, recipe, notices)
+    return Job(arguments, process, photos, learned, chosen_on, memory, weights, recipe, notices)
 
 
 def remember(memory: data.PictureMemory, recipe: training.Recipe, val: Path, path: Path, photo: Image.Image) -> None:
@@ -187,59 +223,154 @@ def choose_weights(choice: str | None, architecture: str) -> tuple[model.Startin
 
 def changed(recipe: training.Recipe, arguments: argparse.Namespace) -> training.Recipe:
     """The recipe with what the flags change in both of its schedules."""
-    flags = {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "learning_rate": arguments.lr}
+    flags = {
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "learning_rate": arguments.lr,
+        "folds": arguments.folds,
+    }
     given = {name: value for name, value in flags.items() if value is not None}
-    return replace(recipe, frozen=replace(recipe.frozen, **given), finetune=replace(recipe.finetune, **given))
+    frozen, finetune = replace(recipe.frozen, **given), replace(recipe.finetune, **given)
+    return replace(recipe, frozen=frozen, finetune=finetune, balanced=arguments.balance)
 
 
-def train_modes(job: Job) -> list[ClassifierConfig]:
-    """Trains the modes asked for and writes their model folders; the configs tell how it went."""
+@dataclass(frozen=True)
+class Foundation:
+    """The starting network's features: what the frozen mode learns from, and what is told of the photos."""
+
+    job: Job
+    learned: training.CachedFeatures
+    chosen_on: training.CachedFeatures
+    val: training.CachedFeatures
+
+    @cached_property
+    def told(self) -> dict[str, Any]:
+        """What they say of the photos, whatever is trained on them."""
+        return data_metrics(self.job, self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained mode, and what it says of the validation photos."""
+
+    classifier: Classifier
+    val_logits: Tensor  # float32 (N, classes), on the CPU
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """What config.json says."""
+        return self.classifier.config
+
+
+@dataclass(frozen=True)
+class Start:
+    """The head that a mode starts from: trained before it, and divided by its temperature; None: a new one."""
+
+    head: Mapping[str, Tensor] | None
+    temperature: float
+
+
+def train_modes(job: Job) -> list[Outcome]:
+    """Trains the modes asked for and writes their model folders."""
     wanted = MODES if job.arguments.mode == "both" else (job.arguments.mode,)
     # Fine-tuning that starts from a trained head needs the frozen mode first, asked for or not.
     modes = [mode for mode in MODES if mode in wanted or (mode == "frozen" and job.recipe.head_first)]
     checkpoints = {mode: checkpoint(job, mode) for mode in modes}
     if job.process.is_first and not job.arguments.resume:
         forget(job, checkpoints.values())
-    head, configs = None, []
+    foundation = lay_foundation(job)
+    before, outcomes = None, []
     for mode in modes:
-        config, head = finish_mode(job, mode, head, checkpoints[mode], write=mode in wanted)
+        before = finish_mode(job, foundation, mode, before, checkpoints[mode], write=mode in wanted)
         if mode in wanted:
-            configs.append(config)
+            outcomes.append(before)
     if job.process.is_first:
-        compare_in_cards(job.arguments.output, configs)
+        compare_in_folders(job, outcomes)
         for done in checkpoints.values():
             done.remove()
-    return configs
+    return outcomes
+
+
+def lay_foundation(job: Job) -> Foundation:
+    """The features of the starting network, which are computed when they are first asked for."""
+    network = starting_network(job, job.arguments.seed)
+    model.freeze_backbone(network)
+    learned, chosen_on, val = (
+        training.CachedFeatures(network, looks(job, split), process=job.process, what="features")
+        for split in (job.learned, job.chosen_on, job.photos.val)
+    )
+    # Where the epoch is chosen on the validation photos these are the same, and computed once.
+    return Foundation(job, learned, val if job.chosen_on is job.photos.val else chosen_on, val)
 
 
 def finish_mode(
-    job: Job, mode: str, head: Mapping[str, Tensor] | None, checkpoint: training.Checkpoint, *, write: bool
-) -> tuple[ClassifierConfig, Mapping[str, Tensor]]:
-    """The config and the head of a mode: finished before, or trained now and written where it was asked for."""
+    job: Job,
+    foundation: Foundation,
+    mode: str,
+    before: Outcome | None,
+    checkpoint: training.Checkpoint,
+    *,
+    write: bool,
+) -> Outcome:
+    """A mode, finished earlier, or trained now and written where it was asked for; `before` is the mode before it."""
     folder = job.arguments.output / mode
-    if before := finished_before(job, folder, checkpoint):
+    if finished := finished_earlier(job, folder, checkpoint):
         job.say(f"\n{mode}: finished before, in {folder}")
-        return before
-    classifier, history = train_mode(job, mode, head, checkpoint)
+        return Outcome(finished, val_logits_of(job, finished.network))
+    job.say(f"\n{mode}")
+    start = Start(None, 1.0)
+    if before is not None and job.recipe.head_first:
+        calibration = before.config.metrics["calibration"] or {}
+        start = Start(before.classifier.network.fc.state_dict(), calibration.get("temperature", 1.0))
+    network, fitted = train_mode(job, foundation, mode, start, checkpoint)
+    outcome = believable(job, foundation, mode, start, network, fitted, checkpoint)
     if write and job.process.is_first:
-        write_model(job, folder, classifier, history)
-    return classifier.config, classifier.network.fc.state_dict()
+        write_model(job, folder, outcome, fitted.history)
+    return outcome
 
 
 def train_mode(
-    job: Job, mode: str, head: Mapping[str, Tensor] | None, checkpoint: training.Checkpoint
-) -> tuple[Classifier, training.History]:
-    """One mode from the starting weights, with a trained `head` where there is one and the recipe wants it."""
-    class_names, arguments = job.photos.class_names, job.arguments
-    network = model.build_network(arguments.arch, len(class_names), job.weights, seed=arguments.seed)
-    if head is not None and job.recipe.head_first:
-        network.fc.load_state_dict(head)
-    network = network.to(job.process.device, memory_format=job.recipe.layout)
-    train_the_mode = training.train_frozen if mode == "frozen" else training.train_finetune
-    job.say(f"\n{mode}")
+    job: Job, foundation: Foundation, mode: str, start: Start, checkpoint: training.Checkpoint
+) -> tuple[ResNet, training.Fitted]:
+    """One mode from the starting weights."""
+    network = starting_network(job, job.arguments.seed)
+    if start.head is not None:
+        network.fc.load_state_dict(start.head)
+
     with tracked_epochs(job, mode) as log:
-        fitted = train_the_mode(network, run_of(job, mode, log), checkpoint)
-    return Classifier(network, config_of(job, mode, network, fitted, checkpoint)), fitted.history
+
+        def report(epoch: training.Epoch) -> None:
+            job.say(epoch_line(epoch))
+            log(epoch.to_record())
+
+        run = run_of(job, mode, job.arguments.seed, report)
+        return network, fit_mode(network, foundation, mode, run, checkpoint)
+
+
+def fit_mode(
+    network: ResNet,
+    foundation: Foundation,
+    mode: str,
+    run: training.Run,
+    checkpoint: training.Checkpoint | None = None,
+) -> training.Fitted:
+    """Trains the network as the mode does; the frozen mode from the foundation's features, if the recipe keeps them."""
+    if mode == "finetune":
+        return training.train_finetune(network, run, checkpoint)
+    if not run.recipe.cached_features:
+        return training.train_frozen(network, run, checkpoint)
+    model.freeze_backbone(network)
+    return training.train_head(network.fc, foundation.learned, foundation.chosen_on, run, checkpoint)
+
+
+def starting_network(job: Job, seed: int) -> ResNet:
+    """The starting weights with a new head, drawn by `seed`; random weights are those of the run's own seed."""
+    arguments, class_count = job.arguments, len(job.photos.class_names)
+    network = model.build_network(arguments.arch, class_count, job.weights, seed=arguments.seed)
+    if seed != arguments.seed:
+        other = model.build_network(arguments.arch, class_count, job.weights, seed=seed)
+        network.fc.load_state_dict(other.fc.state_dict())
+    return network.to(job.process.device, memory_format=job.recipe.layout)
 
 
 @contextmanager
@@ -255,27 +386,232 @@ def tracked_epochs(job: Job, mode: str) -> Iterator[tracking.Log]:
         yield log
 
 
-def run_of(job: Job, mode: str, log: tracking.Log) -> training.Run:
-    """What a mode learns from, is measured on, and how; every epoch is said and logged."""
-
-    def report(epoch: training.Epoch) -> None:
-        job.say(epoch_line(epoch))
-        log(epoch.to_record())
-
-    recipe, seed, process = job.recipe, job.arguments.seed, job.process
-    loading = data.Loading.beside(process.device, workers=job.arguments.workers, processes=process.local_count)
-    loading = replace(loading, layout=recipe.layout, memory=job.memory)
-    train = data.Photos(job.photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading)
-    val = data.Photos(job.photos.val, recipe.preprocessing, loading=loading)
+def run_of(job: Job, mode: str, seed: int, report: Callable[[training.Epoch], None]) -> training.Run:
+    """What a mode learns from, what its epoch is chosen on, and how."""
     return training.Run(
-        recipe=recipe,
-        train=resident.placed(train),
-        val=resident.placed(val),
+        recipe=job.recipe,
+        train=looks(job, job.learned, mode, seed=seed),
+        val=looks(job, job.chosen_on),
         seed=seed,
-        process=process,
+        process=job.process,
+        keep="last" if job.arguments.select == "last" else "best",
         compiled=job.arguments.compile,
         report=report,
     )
+
+
+def looks(
+    job: Job, split: data.Split, mode: str | None = None, *, seed: int = 0
+) -> data.Photos | resident.ResidentPhotos:
+    """Photos as a mode learns from them, or, without one, in the evaluation's crop."""
+    process, recipe = job.process, job.recipe
+    loading = data.Loading.beside(process.device, workers=job.arguments.workers, processes=process.local_count)
+    loading = replace(loading, layout=recipe.layout, memory=job.memory)
+    augmentation = recipe.augmentation(mode) if mode else None
+    return resident.placed(data.Photos(split, recipe.preprocessing, augmentation, seed=seed, loading=loading))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What makes it believable: calibrated probabilities, "neither", and how good it is
+
+
+def believable(
+    job: Job,
+    foundation: Foundation,
+    mode: str,
+    start: Start,
+    network: ResNet,
+    fitted: training.Fitted,
+    checkpoint: training.Checkpoint,
+) -> Outcome:
+    """The trained network with calibrated probabilities, the features it learned from, and what was measured of it."""
+    unmoved = mode == "frozen" and job.recipe.cached_features  # then its features are the foundation's
+    learned = foundation.learned.computed if unmoved else features_of(job, network, job.learned)
+    val = foundation.val.computed if unmoved else features_of(job, network, job.photos.val)
+    left_out = answers_to_left_out(job, foundation, mode, start)
+    calibration = calibrate(job, mode, network.fc, left_out, val)
+    bank = bank_of(job, learned, left_out)
+    val_logits = resampling.logits_of(network.fc, val)
+    config = config_of(job, mode, checkpoint)
+    metrics = {
+        **metrics_of(job, network, fitted, val_logits),
+        "calibration": calibration,
+        "neither": neither_of(Classifier(network, config, bank), val, unmoved),
+        "seeds": seeds_of(job, foundation, mode, fitted, val_logits),
+        **foundation.told,
+    }
+    return Outcome(Classifier(network, replace(config, metrics=metrics), bank), val_logits)
+
+
+def features_of(job: Job, network: ResNet, split: data.Split) -> training.Features:
+    """The features of a split's photos, in evaluation crops."""
+    return training.CachedFeatures(network, looks(job, split), process=job.process, what="features").computed
+
+
+def val_logits_of(job: Job, network: ResNet) -> Tensor:
+    """What a network says of the validation photos: float32 (N, classes), on the CPU."""
+    return resampling.logits_of(network.fc, features_of(job, network.to(job.process.device), job.photos.val))
+
+
+def answers_to_left_out(job: Job, foundation: Foundation, mode: str, start: Start) -> resampling.OutOfFold | None:
+    """What each photo learned from gets where it was left out; None where the recipe leaves none out."""
+    labels, seed = torch.tensor(job.learned.labels), job.arguments.seed
+    folds = resampling.stratified_folds(labels, job.recipe.schedule(mode).folds, seed)
+    if int(folds.max()) < 1:
+        return None
+    process, recipe = job.process, job.recipe
+    if mode == "frozen":
+        return resampling.head_out_of_fold(foundation.learned.computed, folds, recipe, seed=seed, device=process.device)
+
+    def train_on(positions: Tensor) -> ResNet:
+        network = starting_network(job, seed)
+        if start.head is not None:
+            part = foundation.learned.computed.part(positions)
+            head = resampling.trained_head(part, network.fc.out_features, recipe, seed=seed, device=process.device)
+            network.fc.load_state_dict(head.state_dict())
+            divide_logits(network.fc, start.temperature)
+        part_looks = looks(job, job.learned.part(positions.tolist()), mode, seed=seed)
+        training.learn_mode(network, part_looks, mode, recipe, seed=seed, process=process)
+        return network
+
+    job.say("  calibrating: training again without some of the photos")
+    precision = model.choose_precision(recipe.precision, process.device)
+    return resampling.network_out_of_fold(train_on, looks(job, job.learned), folds, process, precision)
+
+
+def calibrate(
+    job: Job, mode: str, head: nn.Linear, left_out: resampling.OutOfFold | None, val: training.Features
+) -> dict[str, Any] | None:
+    """Divides the head's weights by the temperature that suits photos left out of training.
+
+    So every program that loads the model gives calibrated probabilities, without knowing of a temperature.
+    """
+    if left_out is None:
+        return None
+    before = evaluation.report(resampling.logits_of(head, val), val.labels)
+    temperature = evaluation.fit_temperature(left_out.logits, torch.tensor(job.learned.labels))
+    divide_logits(head, temperature)
+    after = evaluation.report(resampling.logits_of(head, val), val.labels)
+    job.say(
+        f"  calibrated: temperature {temperature:.2f}, val loss {before.score.loss:.3f} -> {after.score.loss:.3f}, "
+        f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}"
+    )
+    return {
+        "temperature": temperature,
+        "folds": job.recipe.schedule(mode).folds,
+        "loss_before": before.score.loss,
+        "error_before": before.calibration_error,
+    }
+
+
+def divide_logits(head: nn.Linear, temperature: float) -> None:
+    """Makes the head's logits smaller by that factor."""
+    with torch.no_grad():
+        for weights in head.parameters():
+            weights.div_(temperature)
+
+
+def bank_of(job: Job, learned: training.Features, left_out: resampling.OutOfFold | None) -> neighbours.FeatureBank:
+    """The features learned from, with the distance beyond which a photo is like none of them."""
+    distances = (
+        neighbours.kth_distance(learned.features, learned.features, same=True)
+        if left_out is None
+        else left_out.distances
+    )
+    return neighbours.build_bank(
+        learned.features, learned.labels, job.learned.names(job.photos.root), neighbours.threshold(distances)
+    )
+
+
+def neither_of(classifier: Classifier, val: training.Features, frozen: bool) -> dict[str, Any]:
+    """How often "neither" is said: wrongly of validation photos, rightly of pictures of nothing.
+
+    With a backbone that knows nothing of the classes also of the validation photos of a class that the bank lacks.
+    """
+    bank = classifier.bank
+    assert bank is not None
+    alarms = int((bank.distance(val.features) > bank.threshold).sum())
+    found = {
+        kind: sum(prediction.is_neither for prediction in classifier.predict(foreign.pictures(kind)))
+        for kind in foreign.KINDS
+    }
+    left_out = neighbours.leave_classes_out(bank.features, bank.labels, val.features, val.labels) if frozen else None
+    return {
+        "threshold": bank.threshold,
+        "rate": neighbours.FALSE_ALARM_RATE,
+        "val": {"found": alarms, "count": len(val)},
+        "foreign": {kind: {"found": count, "count": foreign.COUNT} for kind, count in found.items()},
+        "left_out": None if left_out is None else {"found": left_out, "count": len(val)},
+    }
+
+
+def seeds_of(
+    job: Job, foundation: Foundation, mode: str, fitted: training.Fitted, val_logits: Tensor
+) -> dict[str, Any] | None:
+    """What the same run with other seeds comes to, which draw heads, orders and crops. None where one is enough."""
+    if job.arguments.seeds < 2:
+        return None
+    labels = torch.tensor(job.photos.val.labels)
+    accuracies = [(evaluation.score(val_logits, labels).accuracy, fitted.history.last.val.accuracy)]
+    for seed in range(job.arguments.seed + 1, job.arguments.seed + int(job.arguments.seeds)):
+        accuracies.append(accuracies_of_seed(job, foundation, mode, seed))
+        job.say(f"  seed {seed}: {accuracies[-1][0]:.1%}")
+    of_kept, of_last = (evaluation.spread(values).to_record() for values in zip(*accuracies, strict=True))
+    # The last epoch's accuracy on a holdout says nothing of the validation photos.
+    return {"kept": of_kept, "last": None if job.arguments.select == "holdout" else of_last}
+
+
+def accuracies_of_seed(job: Job, foundation: Foundation, mode: str, seed: int) -> tuple[float, float]:
+    """The accuracy of the kept epoch on the validation photos, and of the last one on what the epoch is chosen on."""
+    network = starting_network(job, seed)
+    steps = ["frozen", mode] if mode == "finetune" and job.recipe.head_first else [mode]
+    for step in steps:
+        fitted = fit_mode(network, foundation, step, run_of(job, step, seed, lambda epoch: None))
+    accuracy = fitted.kept.val.accuracy
+    if job.chosen_on is not job.photos.val:
+        accuracy = evaluation.score(val_logits_of(job, network), foundation.val.labels).accuracy
+    return accuracy, fitted.history.last.val.accuracy
+
+
+def metrics_of(job: Job, network: ResNet, fitted: training.Fitted, val_logits: Tensor) -> dict[str, Any]:
+    """How good the model is on the validation photos, and what it took."""
+    history = fitted.history
+    labels = torch.tensor(job.photos.val.labels)
+    report = evaluation.report(val_logits, labels)
+    last = evaluation.share(round(history.last.val.accuracy * len(labels)), len(labels))
+    cleaned = job.photos.cleaned
+    return {
+        "kept": report.score.to_record() | {"epoch": fitted.kept.number},
+        "last": None if job.arguments.select == "holdout" else last | {"epoch": history.last.number},
+        "cleaned": evaluation.score(val_logits[cleaned], labels[cleaned]).to_record() if job.photos.excluded else None,
+        "selected_on": SELECTED_ON[job.arguments.select],
+        **report.details(),
+        "epochs": len(history.epochs),
+        "seconds": history.seconds,
+        "parameters": {
+            "total": model.count_parameters(network, trainable=False),
+            "trainable": model.count_parameters(network, trainable=True),
+        },
+    }
+
+
+def data_metrics(job: Job, foundation: Foundation) -> dict[str, Any]:
+    """What the starting network says of the photos, whatever is trained: what it knows by itself, and of how many."""
+    learned, val = foundation.learned.computed, foundation.val.computed
+    own_head = model.zero_shot_head(job.weights, job.arguments.arch, job.photos.class_names)
+    zero_shot = None
+    if own_head is not None:
+        logits = resampling.logits_of(own_head.to(job.process.device), val)
+        zero_shot = evaluation.score(logits, val.labels).to_record()
+    points = resampling.learning_curve(learned, val, training.FAST, seed=job.arguments.seed, device=job.process.device)
+    return {
+        "zero_shot": zero_shot,
+        "learning_curve": [
+            {"per_class": point.per_class, "photos": point.photos, "accuracies": list(point.accuracies)}
+            for point in points
+        ],
+        "enough_data": resampling.enough_data(points),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,7 +625,9 @@ def checkpoint(job: Job, mode: str) -> training.Checkpoint:
         "recipe": asdict(job.recipe),
         "architecture": job.arguments.arch,
         "weights": [job.weights.name, job.weights.digest],
-        "photos": [job.photos.digest, job.photos.split, job.photos.class_names],
+        "photos": [job.photos.digest, job.photos.split, job.photos.class_names, job.photos.excluded],
+        "select": job.arguments.select,
+        "seeds": job.arguments.seeds,
         "seed": job.arguments.seed,
     }
     fingerprint = training.fingerprint(decides)
@@ -306,16 +644,13 @@ def forget(job: Job, checkpoints: Iterable[training.Checkpoint]) -> None:
         old.remove()
 
 
-def finished_before(
-    job: Job, folder: Path, checkpoint: training.Checkpoint
-) -> tuple[ClassifierConfig, Mapping[str, Tensor]] | None:
-    """The config and the head of the model in `folder`, if it is what this very run would train again."""
+def finished_earlier(job: Job, folder: Path, checkpoint: training.Checkpoint) -> Classifier | None:
+    """The model in `folder`, if it is what this very run would train again."""
     before = None
     if job.arguments.resume and job.process.is_first:
-        with suppress(ModelFolderError):  # no model there, or none that can be read: it is trained
+        with suppress(ModelFolderError, model.WeightsError):  # none there, or none that can be read: it is trained
             if read_config(folder).run == checkpoint.fingerprint:
-                classifier = Classifier.from_pretrained(folder, device="cpu")
-                before = classifier.config, classifier.network.fc.state_dict()
+                before = Classifier.from_pretrained(folder, device="cpu")
     return job.process.from_first(before)
 
 
@@ -323,11 +658,12 @@ def finished_before(
 # What is written
 
 
-def config_of(
-    job: Job, mode: str, network: ResNet, fitted: training.Fitted, checkpoint: training.Checkpoint
-) -> ClassifierConfig:
-    """What the model folder tells of the model."""
+def config_of(job: Job, mode: str, checkpoint: training.Checkpoint) -> ClassifierConfig:
+    """What the model folder tells of the model, but for how good it is."""
     photos = job.photos
+    counts = {"train": job.learned.counts(photos.class_names), "val": photos.val.counts(photos.class_names)}
+    if job.chosen_on is not photos.val:
+        counts["holdout"] = job.chosen_on.counts(photos.class_names)
     return ClassifierConfig(
         architecture=job.arguments.arch,
         label_names=photos.class_names,
@@ -337,77 +673,111 @@ def config_of(
         recipe=job.recipe.flat(mode),
         data={
             "name": photos.name,
-            "train": photos.train.counts(photos.class_names),
-            "val": photos.val.counts(photos.class_names),
+            **counts,
             "split": photos.split,
             "digest": photos.digest,
             "skipped": [asdict(skipped) for skipped in photos.skipped],
+            "excluded": list(photos.excluded),
         },
         weights={"name": job.weights.name, "digest": job.weights.digest, "base_model": job.weights.base_model},
-        metrics=metrics_of(job, network, fitted),
         seed=job.arguments.seed,
         run=checkpoint.fingerprint,
     )
 
 
-def metrics_of(job: Job, network: ResNet, fitted: training.Fitted) -> dict[str, Any]:
-    """How good the model is on the validation photos, and what it took."""
-    history, labels = fitted.history, torch.tensor(job.photos.val.labels)
-    return {
-        "kept": result_of(history.kept, len(labels)),
-        "last": result_of(history.last, len(labels)),
-        "selected_on": "val",
-        "confusion": evaluation.confusion_matrix(fitted.val_logits, labels).tolist(),
-        "epochs": len(history.epochs),
-        "seconds": history.seconds,
-        "parameters": {
-            "total": model.count_parameters(network, trainable=False),
-            "trainable": model.count_parameters(network, trainable=True),
-        },
-    }
-
-
-def result_of(epoch: training.Epoch, count: int) -> dict[str, Any]:
-    """An epoch's result on `count` validation photos."""
-    correct = round(epoch.val.accuracy * count)
-    return {
-        "epoch": epoch.number,
-        "accuracy": epoch.val.accuracy,
-        "loss": epoch.val.loss,
-        "correct": correct,
-        "count": count,
-        "interval": evaluation.wilson_interval(correct, count),
-    }
-
-
-def write_model(job: Job, folder: Path, classifier: Classifier, history: training.History) -> None:
+def write_model(job: Job, folder: Path, outcome: Outcome, history: training.History) -> None:
     """A complete Hub repository in place of `folder`, beside which an older model is kept."""
-    config = classifier.config
+    config = outcome.config
     replaces = folder.exists()
     with replacing(folder) as beside:
-        classifier.save_pretrained(beside)
+        outcome.classifier.save_pretrained(beside)
         (beside / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
         (beside / "README.md").write_text(cards.model_card(config.to_json()), "utf-8")
         (beside / "figures").mkdir()
-        sample_batch(job, str(config.mode)).save(beside / "figures" / "batch.png")
-        curves = figures.learning_curves({str(config.mode): history.to_records()})
-        curves.save(beside / "figures" / "curves.png")
-        confusion = figures.confusion_matrix(config.metrics["confusion"], config.label_names)
-        confusion.save(beside / "figures" / "confusion.png")
+        for name, figure in figures_of(job, outcome, history).items():
+            figure.save(beside / "figures" / f"{name}.png")
     job.say(f"written to {folder}" + (f"; the older model is now {previous(folder)}" if replaces else ""))
 
 
-def compare_in_cards(output: Path, configs: Sequence[ClassifierConfig]) -> None:
-    """Writes into the models' cards how the modes compare; a card that somebody changed stays as it is."""
-    compared = [COMPARISON_COLUMNS, *comparison(configs)]
-    for config in configs:
-        path = output / str(config.mode) / "README.md"
+def figures_of(job: Job, outcome: Outcome, history: training.History) -> dict[str, Image.Image]:
+    """The pictures of a model folder, by name."""
+    config = outcome.config
+    drawn = {
+        "batch": sample_batch(job, str(config.mode)),
+        "curves": figures.learning_curves({str(config.mode): history.to_records()}),
+        "confusion": figures.confusion_matrix(config.metrics["confusion"], config.label_names),
+        "photos": figures.accuracy_by_photos(config.metrics["learning_curve"]),
+    }
+    wrong = outcome.val_logits.argmax(1) != torch.tensor(job.photos.val.labels)
+    confidence = outcome.val_logits.softmax(1).max(1).values
+    surest = [position for position in confidence.argsort(descending=True).tolist() if wrong[position]]
+    if surest:
+        drawn["mistakes"] = answers_grid(job, surest[:MISTAKES_FIGURE], [outcome])
+    return drawn
+
+
+def answers_grid(job: Job, positions: Sequence[int], outcomes: Sequence[Outcome]) -> Image.Image:
+    """Validation photos, each with what every outcome answers."""
+    photos = data.Photos(job.photos.val, job.recipe.preprocessing, loading=data.Loading(memory=job.memory))
+    ((images, labels),) = photos.batches([torch.tensor(positions)])
+    names = job.photos.class_names
+    tiles = []
+    for image, label, position in zip(job.recipe.preprocessing.unnormalise(images), labels, positions, strict=True):
+        lines = [f"is: {names[label]}"]
+        for outcome in outcomes:
+            shares = outcome.val_logits[position].softmax(0)
+            mode = f"{outcome.config.mode}: " if len(outcomes) > 1 else ""
+            lines.append(f"{mode}{names[int(shares.argmax())]} {float(shares.max()):.0%}")
+        tiles.append(figures.Tile(image, "\n".join(lines)))
+    return figures.grid(tiles, columns=6)
+
+
+def compare_in_folders(job: Job, outcomes: Sequence[Outcome]) -> None:
+    """Writes into the models' folders how the modes compare; a card that somebody changed stays as it is."""
+    compared = [COMPARISON_COLUMNS, *comparison(outcome.config for outcome in outcomes)]
+    apart = positions_apart(job, outcomes)
+    for outcome in outcomes:
+        folder = job.arguments.output / str(outcome.config.mode)
+        if not folder.is_dir():  # somebody took it away while the other mode was trained
+            continue
+        if apart:
+            figure = answers_grid(job, apart[:MISTAKES_FIGURE], outcomes)
+            figure.save(folder / "figures" / "differences.png")
+        path = folder / "README.md"
         written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-        card = cards.model_card(config.to_json(), compared)
+        card = cards.model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))
         if written != card and cards.without_comparison(written) == cards.without_comparison(card):
             beside = path.with_name(f".{path.name}.writing")
             beside.write_text(card, "utf-8")
             beside.replace(path)
+
+
+def right_answers(job: Job, outcome: Outcome) -> Tensor:
+    """Which validation photos are answered right: bool (N,)."""
+    return outcome.val_logits.argmax(1) == torch.tensor(job.photos.val.labels)
+
+
+def positions_apart(job: Job, outcomes: Sequence[Outcome]) -> list[int]:
+    """The validation photos that two modes answer differently; none where there is one mode."""
+    if len(outcomes) < 2:
+        return []
+    first, second = (outcome.val_logits.argmax(1) for outcome in outcomes)
+    return [int(position) for position in (first != second).nonzero()[:, 0]]
+
+
+def modes_differ(job: Job, outcomes: Sequence[Outcome]) -> str:
+    """Whether the modes' results differ by more than chance, in a sentence; nothing where there is one mode."""
+    if len(outcomes) < 2:
+        return ""
+    first, second = (right_answers(job, outcome) for outcome in outcomes)
+    p = evaluation.mcnemar(first, second)
+    names = [str(outcome.config.mode) for outcome in outcomes]
+    return (
+        f"Of {len(first)} validation photos {int((first & ~second).sum())} are right with {names[0]} alone and "
+        f"{int((second & ~first).sum())} with {names[1]} alone: "
+        + ("a difference that chance hardly explains" if p < SIGNIFICANT else "no more than chance explains")
+        + f" (McNemar's exact test, p = {p:.2g})."
+    )
 
 
 def sample_batch(job: Job, mode: str) -> Image.Image:
@@ -417,7 +787,7 @@ def sample_batch(job: Job, mode: str) -> Image.Image:
     if augmentation is not None:
         augmentation = replace(augmentation, sizes=(recipe.preprocessing.crop,))
     photos = data.Photos(
-        job.photos.train, recipe.preprocessing, augmentation, seed=seed, loading=data.Loading(memory=job.memory)
+        job.learned, recipe.preprocessing, augmentation, seed=seed, loading=data.Loading(memory=job.memory)
     )
     positions = training.shuffled_batches(len(photos), BATCH_FIGURE, seed, 1)[:1]
     ((images, labels),) = photos.batches(positions, epoch=1)
@@ -441,6 +811,16 @@ def describe(job: Job) -> None:
         job.say(f"          {name}: {count} train, {photos.val.counts(photos.class_names)[name]} val")
     for skipped in photos.skipped:
         job.say(f"skipped   {skipped.file}: {skipped.reason}")
+    if photos.excluded:
+        job.say(f"excluded  {len(photos.excluded)} files, by {job.arguments.exclude}")
+    if job.chosen_on is not photos.val:
+        job.say(f"set aside {len(job.chosen_on)} of the training photos, to choose the epoch on")
+    counts = job.learned.counts(photos.class_names)
+    if max(counts.values()) > UNBALANCED * min(counts.values()) and not job.recipe.balanced:
+        job.say(
+            f"warning   {max(counts, key=counts.__getitem__)} has more than {UNBALANCED} times the photos of "
+            f"{min(counts, key=counts.__getitem__)}, which will be found less often: --balance weighs them the same"
+        )
     job.say(
         f"network   {job.arguments.arch}, weights: {job.weights.name}; a new head for {len(photos.class_names)} classes"
     )
@@ -456,13 +836,44 @@ def epoch_line(epoch: training.Epoch) -> str:
     return f"  epoch {epoch.number:2}   lr {epoch.learning_rate:.5f}   {results}   {seconds:6.1f} s"
 
 
-def conclude(job: Job, configs: Sequence[ClassifierConfig]) -> None:
-    """Says how both modes compare and what to do next."""
+def conclude(job: Job, outcomes: Sequence[Outcome]) -> None:
+    """Says how good the modes are, how they compare and what to do next."""
+    configs = [outcome.config for outcome in outcomes]
     job.say("\n" + table([COMPARISON_COLUMNS, *comparison(configs)]))
-    job.say(f"(the best epoch is chosen on the {len(job.photos.val)} photos it is scored on; the last is not chosen)")
+    job.say(SELECTION_SENTENCES[job.arguments.select].format(count=len(job.photos.val)))
+    job.say(modes_differ(job, outcomes))
+    for line in conclusions(configs):
+        job.say(line)
     job.say(box(job.notices))
     job.say(f"models    {job.arguments.output}")
     job.say(f"see them  {shlex.join([*spoken('app').split(), *app_words(job.arguments)])}")
+
+
+SELECTION_SENTENCES = {
+    "val": "(the kept epoch is the best on the {count} photos it is scored on; the last is not chosen)",
+    "holdout": "(the kept epoch was chosen on photos set aside from training; the {count} photos were looked at once)",
+    "last": "(the last epoch was kept: the {count} photos decided nothing)",
+}
+
+
+def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
+    """What else was measured, a line each."""
+    lines = []
+    for config in configs:
+        metrics = config.metrics
+        if seeds := metrics.get("seeds"):
+            low, high = seeds["kept"]["interval"]
+            values = len(seeds["kept"]["values"])
+            lines.append(f"{config.mode}: mean of {values} seeds {seeds['kept']['mean']:.1%} ({low:.1%} to {high:.1%})")
+        if cleaned := metrics.get("cleaned"):
+            lines.append(f"{config.mode}: {cleaned['accuracy']:.1%} on the {cleaned['count']} photos not excluded")
+        neither = metrics["neither"]
+        told = ", ".join(f"{kind} {one['found']} of {one['count']}" for kind, one in neither["foreign"].items())
+        false = f"{neither['val']['found']} of {neither['val']['count']} validation photos"
+        lines.append(f'{config.mode}: "neither" wrongly of {false}; rightly of {told}')
+    if zero_shot := configs[0].metrics.get("zero_shot"):
+        lines.append(f"before any training the starting weights' own head has {zero_shot['accuracy']:.1%} right")
+    return [*lines, configs[0].metrics["enough_data"]]
 
 
 def app_words(arguments: argparse.Namespace) -> list[str]:

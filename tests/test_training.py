@@ -179,7 +179,7 @@ def test_the_frozen_mode_learns_to_tell_drawn_ants_from_drawn_bees(photos):
 
 def test_fit_learns_what_can_be_learned():
     fitted = fit(new_head(), Points(64), Points(32, seed=1), Schedule(5, 8, 0.1))
-    assert fitted.history.kept.val.accuracy == 1.0
+    assert fitted.history.best.val.accuracy == 1.0
     assert fitted.history.last.train.loss < fitted.history.epochs[0].train.loss
 
 
@@ -188,7 +188,7 @@ def test_the_weights_of_the_kept_epoch_are_restored():
     train.labels, val.labels = train.labels.flip(0).sort().values, val.labels.sort().values  # nothing to be learned
     states = []
     fitted = fit(head, train, val, Schedule(6, 8, 3.0), report=lambda epoch: states.append(copied(head)))
-    kept = fitted.history.kept
+    kept = fitted.history.best
     assert same_tensors(copied(head), states[kept.number - 1])
     logits = head(val.inputs).detach()
     assert torch.equal(fitted.val_logits, logits)

@@ -1,0 +1,188 @@
+"""The same training on parts of the photos: what a classifier says of photos it did not learn from, and of how many.
+
+Whatever is fitted to a classifier's answers, a temperature or a threshold, is fitted to such answers. Those on photos
+it learned from are too sure: fitted to them, a temperature made the probabilities of a fine-tuned network worse.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet
+
+from antbee import evaluation, model, neighbours, training
+from antbee.data import seeded_generator
+from antbee.model import Precision
+from antbee.training import Examples, Features, Process, Recipe
+
+CURVE_SIZES = (5, 10, 20, 50)  # photos of each class to learn from; all that there are come last
+CURVE_DRAWS = 5  # other photos, and another head, each time
+FLAT = 0.01  # a gain in accuracy that is not worth more photos
+
+
+def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
+    """The fold of each photo, int64 (N,) in 0..count-1, drawn by `seed`: every fold has its share of every class.
+
+    Fewer folds where a class has fewer photos: each fold must have some to leave out, and some to learn from.
+    """
+    count = min(count, int(torch.bincount(labels).min()))
+    folds = torch.zeros_like(labels)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(members), generator=seeded_generator(seed, "folds", label))
+        folds[members[order]] = torch.arange(len(members)) % count
+    return folds
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Answers to photos that were not learned from
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What every training photo gets from a network that learned from the other folds."""
+
+    logits: Tensor  # float32 (N, classes)
+    distances: Tensor  # float64 (N,), to the k-th nearest of the photos learned from, see neighbours.kth_distance
+
+
+def head_out_of_fold(
+    features: Features, folds: Tensor, recipe: Recipe, *, seed: int, device: torch.device
+) -> OutOfFold:
+    """Of heads on a frozen backbone, whose features know nothing of labels: they are those of the other photos too."""
+    class_count = int(features.labels.max()) + 1
+    logits = torch.zeros(len(features), class_count)
+    for fold in folds.unique().tolist():
+        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        head = trained_head(features.part(learned), class_count, recipe, seed=seed, device=device)
+        logits[held] = logits_of(head, features.part(held))
+    return OutOfFold(logits, neighbours.kth_distance(features.features, features.features, same=True))
+
+
+def trained_head(
+    features: Features, class_count: int, recipe: Recipe, *, seed: int, device: torch.device
+) -> torch.nn.Linear:
+    """A new head that learned from `features` as the recipe's frozen mode does, to its last epoch."""
+    head = model.new_head(features.features.shape[1], class_count, seed=seed).to(device)
+    training.learn_mode(head, features, "frozen", recipe, seed=seed, process=Process(device))
+    return head.requires_grad_(False)
+
+
+def logits_of(head: torch.nn.Linear, features: Features) -> Tensor:
+    """What a head says of features: float32 (N, classes), on the CPU."""
+    with torch.inference_mode():
+        return head(features.features).float().cpu()
+
+
+def network_out_of_fold(
+    train_on: Callable[[Tensor], ResNet], photos: Examples, folds: Tensor, process: Process, precision: Precision
+) -> OutOfFold:
+    """Of whole networks: `train_on` gives one that learned from the training photos at some positions.
+
+    `photos` are all of them, in evaluation crops. The distances are those in each network's own features.
+    """
+    logits = torch.zeros(len(folds), int(photos.labels.max()) + 1)
+    distances = torch.zeros(len(folds), dtype=torch.double)
+    for fold in folds.unique().tolist():
+        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        network = train_on(learned)
+        features = _features(network, photos, process, precision)
+        logits[held] = logits_of(network.fc, features.part(held))
+        distances[held] = neighbours.kth_distance(features.part(held).features, features.part(learned).features)
+    return OutOfFold(logits, distances)
+
+
+def _features(network: ResNet, photos: Examples, process: Process, precision: Precision) -> Features:
+    folded = model.folded(network)
+
+    def features_of(images: Tensor) -> Tensor:
+        with model.multiplying_in(precision, process.device):
+            return model.pooled(folded, model.feature_map(folded, images))
+
+    rows = training.compute_rows(features_of, photos, network.fc.in_features, process, what="left-out photos")
+    return Features(rows, photos.labels)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Is this enough data?
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """How good heads get that learn from so many photos of each class."""
+
+    per_class: int  # photos at most; the smaller classes have no more
+    photos: int  # in all
+    accuracies: tuple[float, ...]  # on the validation photos, of each draw
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over the draws."""
+        return statistics.fmean(self.accuracies)
+
+
+def learning_curve(
+    train: Features,
+    val: Features,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    sizes: Sequence[int] = CURVE_SIZES,
+) -> list[CurvePoint]:
+    """Accuracy on `val` by how many photos of each class a head on frozen features learned from.
+
+    Every size gets as many gradient steps as all photos together do, and CURVE_DRAWS draws of photos.
+    """
+    counts = torch.bincount(train.labels)
+    largest = int(counts.max())
+    points = []
+    for per_class in [*(size for size in sizes if size < largest), largest]:
+        accuracies = []
+        for draw in range(CURVE_DRAWS):
+            chosen = _drawn(train.labels, per_class, seed, draw)
+            lengthened = _as_many_steps(recipe, len(chosen), len(train))
+            head = trained_head(train.part(chosen), len(counts), lengthened, seed=seed + draw, device=device)
+            accuracies.append(evaluation.score(logits_of(head, val), val.labels).accuracy)
+        points.append(CurvePoint(per_class, len(chosen), tuple(accuracies)))
+    return points
+
+
+def _drawn(labels: Tensor, per_class: int, seed: int, draw: int) -> Tensor:
+    """Positions of at most so many photos of each class, int64, ascending."""
+    chosen = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(members), generator=seeded_generator(seed, "curve", draw, label))
+        chosen.append(members[order[:per_class]])
+    return torch.cat(chosen).sort().values
+
+
+def _as_many_steps(recipe: Recipe, photos: int, all_photos: int) -> Recipe:
+    schedule = recipe.frozen
+    steps, all_steps = (math.ceil(count / schedule.batch_size) for count in (photos, all_photos))
+    return replace(recipe, frozen=replace(schedule, epochs=max(1, round(schedule.epochs * all_steps / steps))))
+
+
+def enough_data(points: Sequence[CurvePoint]) -> str:
+    """What a learning curve says, in a sentence."""
+    first, last = points[0], points[-1]
+    if len(points) < 2:
+        return f"With {last.photos} photos in all there are too few to tell whether more would help."
+    before = points[-2]
+    gain = last.accuracy - before.accuracy
+    # Of the difference of two means over CURVE_DRAWS draws each.
+    error = math.hypot(*(statistics.stdev(point.accuracies) for point in (before, last))) / math.sqrt(CURVE_DRAWS)
+    told = (
+        f"A head on frozen features reaches {first.accuracy:.1%} from {first.per_class} photos a class and "
+        f"{last.accuracy:.1%} from all {last.photos}. From {before.photos} photos to all of them that is "
+        f"{100 * gain:+.1f} points (standard error {100 * error:.1f}): "
+    )
+    if gain > max(FLAT, 2 * error):
+        return told + "still rising, more photos are likely to help."
+    if gain > FLAT:
+        return told + "rising, if it is not chance; more photos may help."
+    return told + "level, so more photos of the same kind are not likely to help much."
