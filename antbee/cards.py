@@ -243,7 +243,8 @@ def _classes(metrics: Mapping[str, Any], label_names: Sequence[str]) -> list[str
 
 def _calibration(antbee: Mapping[str, Any]) -> list[str]:
     metrics = antbee.get("metrics", {})
-    if not (calibration := metrics.get("calibration")):
+    calibration = metrics.get("calibration")
+    if not calibration or "loss" not in metrics["kept"] or "calibration_error" not in metrics:
         return []
     return [
         "## Whether 80 % means 80 %",

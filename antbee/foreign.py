@@ -48,6 +48,6 @@ KINDS: Mapping[str, Callable[[Random], Image.Image]] = MappingProxyType(
 )
 
 
-def pictures(kind: str, count: int = COUNT) -> list[Image.Image]:
+def pictures(kind: str, count: int) -> list[Image.Image]:
     """RGB pictures of one of KINDS; equal arguments give equal pixels."""
     return [KINDS[kind](Random(f"{kind}/{number}")) for number in range(count)]

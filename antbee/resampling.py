@@ -26,9 +26,10 @@ FLAT = 0.01  # a gain in accuracy that is not worth more photos
 def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
     """The fold of each photo, int64 (N,) in 0..count-1, drawn by `seed`: every fold has its share of every class.
 
-    Fewer folds where a class has fewer photos: each fold must have some to leave out, and some to learn from.
+    Fewer folds where a class has fewer photos: each fold must have some to leave out, and some to learn from. One alone
+    where there are not even two.
     """
-    count = min(count, int(torch.bincount(labels).min()))
+    count = max(1, min(count, int(torch.bincount(labels).min())))
     folds = torch.zeros_like(labels)
     for label in labels.unique().tolist():
         members = (labels == label).nonzero()[:, 0]

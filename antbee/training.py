@@ -571,6 +571,12 @@ class _Learning:
         seed: int,
         process: Process,
     ) -> None:
+        smallest = len(train) // math.ceil(len(train) / schedule.batch_size)  # see `shuffled_batches`
+        if smallest < process.count:
+            raise TrainingError(
+                f"batches of {schedule.batch_size} can't be shared by {process.count} processes: "
+                "raise --batch-size, or start fewer processes"
+            )
         weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.SGD(
             weights, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
@@ -593,11 +599,6 @@ class _Learning:
         set_learning(self.learner, self.batch_norm)
         schedule, process = self.schedule, self.process
         batches = shuffled_batches(len(self.train), schedule.batch_size, self.seed, number)
-        if min(map(len, batches)) < process.count:
-            raise TrainingError(
-                f"batches of {schedule.batch_size} can't be shared by {process.count} processes: "
-                "raise --batch-size, or start fewer processes"
-            )
         rates = [learning_rate(schedule, (number - 1) * len(batches) + i, len(batches)) for i in range(len(batches))]
         examples = self.train.batches([process.share(batch) for batch in batches], number)
         totals = torch.zeros(3, device=process.device)  # loss, right answers, examples: summed there, read once

@@ -249,27 +249,26 @@ def learner(bench: Bench, recipe: training.Recipe) -> ResNet:
 
 
 def frozen(bench: Bench) -> Iterator[Value]:
-    """Photos -> features, against bare forward passes at the same batch size and precision.
+    """Photos -> features, against bare forward passes at the same batch size.
 
     From the disk, and once more from what memory keeps of them, as in a run, whose check has decoded them before.
     """
-    recipe, photos, network = bench.recipe(), bench.photos(), bench.network()
+    photos, network = bench.photos(), bench.network()
     folded, size = model.folded(network), training.evaluation_batch(bench.device)
     process = training.Process(bench.device)
-    for precision in dict.fromkeys(("float32", recipe.precision)):
-        spent, bare = {"from the disk": 0.0, "from memory": 0.0}, 0.0
-        for split, how in ((photos.train, precision), (photos.val, "float32")):
-            looks = bench.looks(split)
-            before = forward_rate(bench, folded, size, how)
-            for source in spent:
-                cached = training.CachedFeatures(network, looks, process=process, what="", precision=how)
-                spent[source] += seconds(bench, lambda cached=cached: cached.features)
-            after = forward_rate(bench, folded, size, how)
-            bare += len(split) * 2 / (before + after)  # before and after: the machine drifts
-        count = len(photos.train) + len(photos.val)
-        for source, total in spent.items():
-            yield Value(f"{precision}, {source}", count / total, "images/s")
-            yield Value(f"{precision}, {source}, of the bare forward", 100 * bare / total, "%")
+    spent, bare = {"from the disk": 0.0, "from memory": 0.0}, 0.0
+    for split in (photos.train, photos.val):
+        looks = bench.looks(split)
+        before = forward_rate(bench, folded, size, "float32")
+        for source in spent:
+            cached = training.CachedFeatures(network, looks, process=process, what="")
+            spent[source] += seconds(bench, lambda cached=cached: cached.computed)
+        after = forward_rate(bench, folded, size, "float32")
+        bare += len(split) * 2 / (before + after)  # before and after: the machine drifts
+    count = len(photos.train) + len(photos.val)
+    for source, total in spent.items():
+        yield Value(source, count / total, "images/s")
+        yield Value(f"{source}, of the bare forward", 100 * bare / total, "%")
 
 
 def finetune(bench: Bench) -> Iterator[Value]:

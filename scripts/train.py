@@ -457,7 +457,7 @@ def answers_to_left_out(job: Job, foundation: Foundation, mode: str, start: Star
     """What each photo learned from gets where it was left out; None where the recipe leaves none out."""
     labels, seed = torch.tensor(job.learned.labels), job.arguments.seed
     folds = resampling.stratified_folds(labels, job.recipe.schedule(mode).folds, seed)
-    if int(folds.max()) < 1:
+    if len(folds.unique()) < 2:
         return None
     process, recipe = job.process, job.recipe
     if mode == "frozen":
@@ -531,16 +531,16 @@ def neither_of(classifier: Classifier, val: training.Features, frozen: bool) -> 
     bank = classifier.bank
     assert bank is not None
     alarms = int((bank.distance(val.features) > bank.threshold).sum())
-    found = {
-        kind: sum(prediction.is_neither for prediction in classifier.predict(foreign.pictures(kind)))
-        for kind in foreign.KINDS
-    }
+    predictions = {kind: classifier.predict(foreign.pictures(kind, foreign.COUNT)) for kind in foreign.KINDS}
     left_out = neighbours.leave_classes_out(bank.features, bank.labels, val.features, val.labels) if frozen else None
     return {
         "threshold": bank.threshold,
         "rate": neighbours.FALSE_ALARM_RATE,
         "val": {"found": alarms, "count": len(val)},
-        "foreign": {kind: {"found": count, "count": foreign.COUNT} for kind, count in found.items()},
+        "foreign": {
+            kind: {"found": sum(prediction.is_neither for prediction in answers), "count": len(answers)}
+            for kind, answers in predictions.items()
+        },
         "left_out": None if left_out is None else {"found": left_out, "count": len(val)},
     }
 
@@ -740,9 +740,9 @@ def compare_in_folders(job: Job, outcomes: Sequence[Outcome]) -> None:
         folder = job.arguments.output / str(outcome.config.mode)
         if not folder.is_dir():  # somebody took it away while the other mode was trained
             continue
-        if apart:
-            figure = answers_grid(job, apart[:MISTAKES_FIGURE], outcomes)
-            figure.save(folder / "figures" / "differences.png")
+        differences = folder / "figures" / "differences.png"
+        if apart and not differences.exists():  # it is there where nothing was trained anew
+            answers_grid(job, apart[:MISTAKES_FIGURE], outcomes).save(differences)
         path = folder / "README.md"
         written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
         card = cards.model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))

@@ -49,7 +49,7 @@ def untrained(architecture, label_names, images, preprocessing=SMALL):
             module.momentum = None  # a plain mean over all images seen
     with torch.no_grad():
         network.train()(images)
-    return Classifier(network, ClassifierConfig(architecture, label_names, preprocessing, temperature=1.5))
+    return Classifier(network, ClassifierConfig(architecture, label_names, preprocessing))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_its_metadata_is_enough_to_answer_as_antbee_without_antbee(classifier, e
     values = (values - np.float32(json.loads(notes["mean"]))) / np.float32(json.loads(notes["std"]))
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": values.transpose(2, 0, 1)[None]})[0]
-    shares = np.exp(logits / float(notes["temperature"]))
+    shares = np.exp(logits)
     shares /= shares.sum()
 
     (prediction,) = classifier.predict([photo])
@@ -173,7 +173,7 @@ def test_its_metadata_is_enough_to_answer_as_antbee_without_antbee(classifier, e
 
 def test_it_says_in_words_what_it_is_and_which_antbee_wrote_it(exported):
     text = onnx.load(exported).doc_string
-    for part in ("antbee", "RGB", "73 pixels", "bilinear", "64 x 64", "[0.4, 0.5, 0.6]", "[0.2, 0.25, 0.3]", "1.5"):
+    for part in ("antbee", "RGB", "73 pixels", "bilinear", "64 x 64", "[0.4, 0.5, 0.6]", "[0.2, 0.25, 0.3]", "softmax"):
         assert part in text
     assert notes_of(exported)["antbee_version"] == __version__
 

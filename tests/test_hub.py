@@ -34,7 +34,7 @@ CONFIG = {
     "architecture": "resnet18",
     "num_classes": 2,
     "label_names": ["ants", "bees"],
-    "antbee": {"format": 1, "mode": "finetune", "temperature": 1.0},
+    "antbee": {"format": 1, "mode": "finetune"},
 }
 
 

@@ -25,8 +25,11 @@ ALLOWED = {
     "images": set(),
     "data": {"drawn", "images"},
     "resident": {"data", "images"},
+    "foreign": set(),
+    "neighbours": set(),
     "training": {"data", "images", "resident", "model", "evaluation"},
-    "classifier": {"images", "model", "hub", "installation"},
+    "resampling": {"data", "training", "model", "evaluation", "neighbours"},
+    "classifier": {"images", "model", "hub", "installation", "neighbours"},
     "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "cards", "installation"},
 }
 # Where alone a library may be imported.
@@ -35,7 +38,7 @@ FENCES = {
     "pandas": {"ui"},
     "huggingface_hub": {"cards", "hub"},
     "matplotlib": {"figures"},
-    "safetensors": {"classifier", "model"},
+    "safetensors": {"classifier", "model", "neighbours"},
     "trackio": {"tracking"},
 }
 

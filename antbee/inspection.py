@@ -1,0 +1,231 @@
+"""What may be wrong with the photos of a folder: nothing is changed or deleted, a person decides.
+
+The limits were set on the classic ants and bees: each flags none of their 397 photos, or only those that deserve it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from antbee import evaluation, neighbours, resampling
+from antbee.data import PhotoFolder
+from antbee.training import FAST, Features
+
+Kind = Literal["placeholder", "leak", "copy", "label", "tiny", "thin", "dark", "blurred", "imbalance"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+UNWANTED: tuple[Kind, ...] = ("placeholder", "leak", "copy", "label")  # what a model may learn wrong things from
+
+SMALLEST_SIDE = 112  # pixels; the network's crop would be an enlargement to twice the size
+THINNEST = 3  # longer : shorter side; the centre crop shows little of it
+DARKEST = 25  # mean brightness of 0..255
+LEAST_SHARP = 45  # variance of the Laplacian of a photo of 256 pixels
+FLATTEST = 0.9  # share of one colour
+HASH_SIDE = 16  # of 16 x 16 bits
+LARGEST_HASH_DISTANCE = 32  # bits of 256: re-encoded, resized and brightened copies stay below, other photos above 60
+NEAR = 0.45  # of the median distance of a photo to its nearest: cropped copies lie within, other photos beyond
+DOUBT = 0.7  # see neighbours.label_doubt
+UNBALANCED = 3  # photos of the largest class for each of the smallest
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at."""
+
+    kind: Kind
+    file: str  # relative to the data folder; of a pair the one to do without
+    reason: str
+    score: float  # how sure, or how bad: the highest first
+    other: str | None = None  # the other file of a pair
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One photo
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What can be measured of a photo without a network."""
+
+    width: int  # pixels
+    height: int
+    brightness: float  # mean, 0..255
+    sharpness: float  # variance of the Laplacian
+    flatness: float  # share of the most frequent colour, of 16 x 16 x 16
+    bits: Tensor  # bool (256,), see `_hash_bits`
+    mirrored_bits: Tensor  # the same of the mirror image
+
+
+def measure(photo: Image.Image) -> PhotoFacts:
+    """An RGB photo -> its facts."""
+    small = photo.copy()
+    small.thumbnail((256, 256))
+    grey = np.asarray(small.convert("L"), np.float32)
+    return PhotoFacts(
+        width=photo.width,
+        height=photo.height,
+        brightness=float(grey.mean()),
+        sharpness=_sharpness(grey),
+        flatness=_flatness(small),
+        bits=_hash_bits(photo),
+        mirrored_bits=_hash_bits(photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+    )
+
+
+def _sharpness(grey: np.ndarray) -> float:
+    """Variance of the Laplacian, which grows with every edge that is in focus (Pech-Pacheco et al. 2000)."""
+    if min(grey.shape) < 3:
+        return 0.0
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((4 * grey[1:-1, 1:-1] - around).var())
+
+
+def _flatness(photo: Image.Image) -> float:
+    pixels = np.asarray(photo.resize((64, 64), Image.Resampling.BOX)).astype(np.int64) // 16
+    colours = pixels @ np.array([256, 16, 1])
+    return float(np.bincount(colours.ravel()).max() / colours.size)
+
+
+def _hash_bits(photo: Image.Image) -> Tensor:
+    """Whether brightness grows from each of 16 x 16 places to the next: a difference hash of 256 bits.
+
+    It survives what leaves the picture as it is: another size, format or brightness.
+    https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
+    """
+    grey = photo.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
+    values = torch.from_numpy(np.asarray(grey).astype(np.int16))
+    return (values[:, 1:] > values[:, :-1]).flatten()
+
+
+def photo_findings(file: str, facts: PhotoFacts) -> list[Finding]:
+    """What is wrong with a photo by itself."""
+    if facts.flatness >= FLATTEST:
+        reason = f"{facts.flatness:.0%} of it is one colour: no photo of anything"
+        return [Finding("placeholder", file, reason, facts.flatness)]
+    findings = []
+    shorter, longer = sorted((facts.width, facts.height))
+    if shorter < SMALLEST_SIDE:
+        findings.append(Finding("tiny", file, f"{facts.width} x {facts.height} pixels", 1 / shorter))
+    if longer > THINNEST * shorter:
+        reason = f"{facts.width} x {facts.height} pixels: the centre crop shows {shorter / longer:.0%} of it"
+        findings.append(Finding("thin", file, reason, longer / shorter))
+    if facts.brightness < DARKEST:
+        reason = f"mean brightness {facts.brightness:.0f} of 255"
+        findings.append(Finding("dark", file, reason, DARKEST - facts.brightness))
+    if facts.sharpness < LEAST_SHARP:
+        reason = f"sharpness {facts.sharpness:.0f}, most photos have {10 * LEAST_SHARP} or more"
+        findings.append(Finding("blurred", file, reason, LEAST_SHARP - facts.sharpness))
+    return findings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# All photos of a folder
+
+
+def folder_findings(
+    photos: PhotoFolder, facts: Mapping[str, PhotoFacts], features: Tensor | None, *, seed: int = 0
+) -> list[Finding]:
+    """Everything, by kind and then the surest first.
+
+    `facts` by the photos' names; `features` (N, C) of those of the training split and then of the validation split,
+    from a backbone that learned from neither. Without them labels are not judged, and copies are found by hash alone.
+    """
+    names = [*photos.train.names(photos.root), *photos.val.names(photos.root)]
+    labels = torch.tensor([*photos.train.labels, *photos.val.labels])
+    findings = [finding for name in names for finding in photo_findings(name, facts[name])]
+    placeholders = {finding.file for finding in findings if finding.kind == "placeholder"}
+    real = [position for position, name in enumerate(names) if name not in placeholders]
+    findings += _copies(photos, names, labels, real, [facts[names[position]] for position in real], features)
+    if features is not None:
+        findings += _suspicious_labels(photos, names, labels, features, seed)
+    findings += _imbalance(photos)
+    return sorted(findings, key=lambda finding: (KINDS.index(finding.kind), -finding.score, finding.file))
+
+
+def _copies(
+    photos: PhotoFolder,
+    names: Sequence[str],
+    labels: Tensor,
+    real: Sequence[int],
+    facts: Sequence[PhotoFacts],
+    features: Tensor | None,
+) -> list[Finding]:
+    """Photos that are there twice; those that are on both sides of the split are leaks."""
+    pairs = {(real[first], real[second]): how for (first, second), how in _same_pictures(facts).items()}
+    if features is not None and len(real) > 1:
+        found = neighbours.pairs_within(features[list(real)], NEAR * _usual_distance(features[list(real)]))
+        for pair in found:
+            how = f"features at a distance of {pair.distance:.2f}"
+            pairs.setdefault((real[pair.first], real[pair.second]), (how, 1 - pair.distance / 2))
+    findings = []
+    for (first, second), (how, score) in pairs.items():
+        across = first < len(photos.train) <= second
+        # Of a leak the training photo: without it the validation photos stay those that others report on.
+        unwanted, other = (first, second) if across else (second, first)
+        where = "in val as well" if across else "there twice"
+        under = "" if labels[first] == labels[second] else f", under {photos.class_names[labels[other]]}"
+        reason = f"{where}{under}, as {names[other]}: {how}"
+        findings.append(Finding("leak" if across else "copy", names[unwanted], reason, score, names[other]))
+    return findings
+
+
+def _same_pictures(facts: Sequence[PhotoFacts]) -> dict[tuple[int, int], tuple[str, float]]:
+    """Pairs of photos that are one picture or its mirror image, with how they are known and how surely."""
+    if not facts:
+        return {}
+    count = len(facts)
+    bits = torch.stack([one.bits for one in facts] + [one.mirrored_bits for one in facts])
+    # Bits as -1 and 1: then the squared distance of directions is 4 * bits that differ / bits.
+    found = neighbours.pairs_within(bits.float() * 2 - 1, (4 * LARGEST_HASH_DISTANCE / bits.shape[1]) ** 0.5)
+    pairs: dict[tuple[int, int], tuple[str, float]] = {}
+    for pair in found:
+        first, second = sorted((pair.first % count, pair.second % count))
+        if first != second:  # not a photo and its own mirror image
+            differing = round(pair.distance**2 * bits.shape[1] / 4)
+            mirrored = "the mirror image, " if (pair.first < count) != (pair.second < count) else ""
+            how = f"{mirrored}{differing} of {bits.shape[1]} bits of the picture's hash differ"
+            pairs.setdefault((first, second), (how, 2 - differing / bits.shape[1]))
+    return pairs
+
+
+def _usual_distance(features: Tensor) -> float:
+    """The median distance of a photo to its nearest."""
+    rows = neighbours.directions(features)
+    return float(neighbours.nearest(rows, rows, 1, same=True).distances.median())
+
+
+def _suspicious_labels(
+    photos: PhotoFolder, names: Sequence[str], labels: Tensor, features: Tensor, seed: int
+) -> list[Finding]:
+    """Photos whose neighbours, and a head that never saw them, take them for another class."""
+    folds = resampling.stratified_folds(labels, FAST.frozen.folds, seed)
+    if len(folds.unique()) < 2:
+        return []
+    on_device = Features(features, labels)
+    logits = resampling.head_out_of_fold(on_device, folds, FAST, seed=seed, device=features.device).logits
+    probabilities = (logits / evaluation.fit_temperature(logits, labels)).softmax(1)
+    doubt = neighbours.label_doubt(features, labels, probabilities)
+    findings = []
+    for position in (doubt > DOUBT).nonzero()[:, 0].tolist():
+        own = photos.class_names[labels[position]]
+        likeliest = photos.class_names[int(probabilities[position].argmax())]
+        like = "no class" if likeliest == own else likeliest
+        reason = f"looks like {like} more than {own}: doubt {doubt[position]:.2f}"
+        findings.append(Finding("label", names[position], reason, float(doubt[position])))
+    return findings
+
+
+def _imbalance(photos: PhotoFolder) -> list[Finding]:
+    counts = photos.train.counts(photos.class_names)
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    ratio = counts[largest] / counts[smallest]
+    if ratio <= UNBALANCED:
+        return []
+    reason = (
+        f"{counts[smallest]} training photos, {largest} has {counts[largest]}: train.py --balance weighs them alike"
+    )
+    return [Finding("imbalance", smallest, reason, ratio)]

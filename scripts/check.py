@@ -1,0 +1,188 @@
+"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheet FILE] [--list FILE] [--json]
+
+Looks for what may be wrong, and changes nothing. PATH is a data folder, a model folder or a picture. Of a data folder it
+tells files that can't be used, placeholders, photos that are there twice or in both splits, suspicious labels, tiny,
+oddly shaped, dark and blurred photos and classes of very different size; as a table and as a contact sheet.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
+
+import torch
+from PIL import Image
+
+from antbee import cards, data, hub, images, inspection, model, training
+from antbee.classifier import CONFIG_FILE, Classifier, ModelFolderError
+from antbee.inspection import Finding, PhotoFacts
+from antbee.installation import home
+
+ARCHITECTURE = "resnet18"  # whose features photos are compared by
+SHEET = 48  # findings on the contact sheet at most
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The flags of the command line."""
+    parser = argparse.ArgumentParser(description="Look for what may be wrong with photos or models.")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="data folder, model folder or picture")
+    parser.add_argument("--weights", metavar="imagenet|random|FILE", help="of the network that compares photos")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (default: outputs/check-NAME.png)")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="write what may be excluded, for train.py --exclude")
+    parser.add_argument("--json", action="store_true", help="print an object a line for each PATH instead of tables")
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about a path."""
+
+    path: str
+    kind: str  # "data", "model" or "picture"
+    ok: bool  # whether it can be used at all
+    classes: list[str] | None = None
+    used: int | None = None  # photos that can be used; of a model, those whose features it keeps
+    skipped: Sequence[data.Skipped] = ()
+    findings: Sequence[Finding] = ()
+    error: str | None = None
+
+
+def main() -> None:
+    """Check every path; end with status 1 if one can't be used."""
+    arguments = parse_arguments()
+    results = []
+    for path in arguments.paths:
+        checked = check(path, arguments)
+        results.append(checked)
+        print(json.dumps(asdict(checked)) if arguments.json else said(checked), flush=True)
+    if arguments.list is not None:
+        write_list(arguments.list, results)
+    if unusable := [checked for checked in results if not checked.ok]:
+        raise data.DataError(f"{len(unusable)} of {len(results)} can't be used: {unusable[0].error}")
+
+
+def check(path: Path, arguments: argparse.Namespace) -> Checked:
+    """Whatever the path is, what may be wrong with it."""
+    kind = "picture" if path.is_file() else "model" if (path / CONFIG_FILE).exists() else "data"
+    try:
+        if kind == "picture":
+            return check_picture(path)
+        return check_model(path) if kind == "model" else check_data(path, arguments)
+    except (data.DataError, ModelFolderError, model.WeightsError) as error:
+        return Checked(str(path), kind, ok=False, error=str(error))
+
+
+def check_picture(path: Path) -> Checked:
+    """Whether a picture can be read, and what it is like."""
+    facts = inspection.measure(images.open_photo(path))
+    return Checked(str(path), "picture", ok=True, used=1, findings=inspection.photo_findings(path.name, facts))
+
+
+def check_model(path: Path) -> Checked:
+    """Whether a model folder is whole: its weights fit and are numbers, its features are those of its network."""
+    classifier = Classifier.from_pretrained(path, device="cpu")
+    for name, tensor in classifier.network.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ModelFolderError(f"{path} has weights that are no numbers, in {name}: train or download it again")
+    used = None if classifier.bank is None else len(classifier.bank.names)
+    return Checked(str(path), "model", ok=True, classes=list(classifier.config.label_names), used=used)
+
+
+def check_data(root: Path, arguments: argparse.Namespace) -> Checked:
+    """What may be wrong with the photos of a data folder."""
+    facts: dict[Path, PhotoFacts] = {}
+    memory, preprocessing = data.PictureMemory(), images.Preprocessing()
+
+    def measure(path: Path, photo: Image.Image) -> None:
+        facts[path] = inspection.measure(photo)
+        data.keep_checked(memory, path, photo, [preprocessing])
+
+    photos = data.read_folder(root, seen=measure)
+    both = data.Split((*photos.train.paths, *photos.val.paths), (*photos.train.labels, *photos.val.labels))
+    features = features_of(both, preprocessing, memory, arguments.weights)
+    by_name = {path.relative_to(photos.root).as_posix(): fact for path, fact in facts.items()}
+    findings = inspection.folder_findings(photos, by_name, features)
+    if findings and not arguments.json:
+        write_sheet(arguments.sheet or home() / "outputs" / f"check-{photos.name}.png", photos, findings)
+    return Checked(str(root), "data", True, list(photos.class_names), len(both), photos.skipped, findings)
+
+
+def features_of(
+    split: data.Split, preprocessing: images.Preprocessing, memory: data.PictureMemory, weights: str | None
+) -> torch.Tensor | None:
+    """What a network that learned nothing of these photos sees in them: float32 (N, C); None without its weights."""
+    try:
+        start = model.load_starting_weights(weights or "imagenet", ARCHITECTURE)
+    except model.WeightsUnreachableError as error:
+        if weights is not None:
+            raise
+        print(f"labels are not judged, and copies found by hash alone: {error}; or see --weights", file=sys.stderr)
+        return None
+    device = model.choose_device("auto")
+    network = model.build_network(ARCHITECTURE, 2, start, seed=0).to(device)
+    loading = data.Loading.beside(device)
+    looks = data.Photos(split, preprocessing, loading=replace(loading, memory=memory))
+    process = training.Process(device)
+    return training.CachedFeatures(network, looks, process=process, what="features").computed.features.cpu()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is said and written
+
+
+def said(checked: Checked) -> str:
+    """A path's findings as a table."""
+    if not checked.ok:
+        return f"{checked.path}: {checked.kind}, can't be used"
+    told = f"{checked.path}: {checked.kind}"
+    if checked.classes is not None:
+        told += f", {', '.join(map(cards.one_line, checked.classes))}"
+    if checked.used is not None:
+        told += f", {checked.used} photos" + (f", {len(checked.skipped)} skipped" if checked.skipped else "")
+    rows = [("skipped", entry.file, entry.reason) for entry in checked.skipped]
+    rows += [(finding.kind, finding.file, finding.reason) for finding in checked.findings]
+    width = max((len(cards.one_line(file)) for _, file, _ in rows), default=0)
+    lines = [
+        f"  {kind:12}{cards.one_line(file):{min(width, 60)}}  {cards.one_line(reason)}" for kind, file, reason in rows
+    ]
+    return "\n".join([told, *lines] if lines else [f"{told}: nothing found"])
+
+
+def write_sheet(path: Path, photos: data.PhotoFolder, findings: Sequence[Finding]) -> None:
+    """The photos that something was found of, with what, as one picture."""
+    from antbee import figures  # matplotlib takes half a second to import
+
+    preprocessing = images.Preprocessing()
+    tiles = []
+    for finding in [finding for finding in findings if finding.kind != "imbalance"][:SHEET]:
+        crop = preprocessing.cropped(images.open_photo(photos.root / finding.file))
+        pixels = images.pixels_of([crop])[0] / 255
+        folder, _, name = finding.file.rpartition("/")
+        tiles.append(figures.Tile(pixels, f"{finding.kind}\n{folder}\n{name}"))
+    if tiles:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figures.grid(tiles).save(path)
+        print(f"contact sheet written to {path}")
+
+
+def write_list(path: Path, results: Sequence[Checked]) -> None:
+    """The files that a model may learn wrong things from, one a line, for a person to shorten."""
+    lines = ["# What train.py --exclude leaves out. Look at each, and delete the lines of those that are right."]
+    for checked in results:
+        for finding in checked.findings:
+            if finding.kind in inspection.UNWANTED:
+                lines += [f"# {finding.kind}: {cards.one_line(finding.reason)}", finding.file]
+    path.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
+    print(f"list written to {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
+    try:
+        main()
+    except (data.DataError, model.DeviceError, hub.HubError, OSError) as error:
+        sys.exit(f"error: {error}")
