@@ -114,10 +114,11 @@ def _evaluation_results(antbee: Mapping[str, Any]) -> "list[EvalResult] | None":
 
     metrics, data = antbee.get("metrics", {}), antbee.get("data", {})
     chosen_on = metrics.get("selected_on")
-    how = {
-        "kept": f"Accuracy, best epoch as chosen on {one_line(chosen_on)}" if chosen_on else "Accuracy, kept epoch",
-        "last": "Accuracy, last epoch, not chosen",
-    }
+    how = {"kept": "Accuracy, kept epoch", "last": "Accuracy, last epoch, not chosen"}
+    if chosen_on == "nothing":  # both are one epoch
+        how = {"last": how["last"]}
+    elif chosen_on:
+        how["kept"] = f"Accuracy, best epoch as chosen on {one_line(chosen_on)}"
     return [
         EvalResult(
             task_type="image-classification",

@@ -22,6 +22,7 @@ from antbee.classifier import (
     COMPARISON_COLUMNS,
     Classifier,
     ClassifierConfig,
+    Neighbour,
     Prediction,
     comparison,
     find_folder,
@@ -35,6 +36,8 @@ from antbee.training import FAST
 # Told apart with every kind of colour vision; of each model, validation and training.
 CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"), ("#d55e00", "#f0b48c"), ("#0072b2", "#8cbfdf"))
 LARGEST_SEED = 999_999  # what the browser sends must fit into the numbers it is sent back in
+NEIGHBOURS = 4  # training photos shown beside each answer
+NEIGHBOUR_SIDE = 160  # pixels
 LARGEST_BATCH = 32  # photos; each model predicts them all when a batch is drawn
 MODE_SENTENCES = {
     "frozen": "frozen: only the head learned",
@@ -197,6 +200,7 @@ def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.B
         for shown in models:
             with gr.Column(scale=3, min_width=280):
                 gr.Markdown(f"**{MODE_SENTENCES.get(shown.name, as_text(shown.name))}**")
+                outputs.append(gr.Markdown())
                 outputs.append(gr.Label(label=f"{shown.name}: probabilities", num_top_classes=5))
                 outputs.append(
                     gr.Image(
@@ -206,7 +210,16 @@ def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.B
                         buttons=["fullscreen"],
                     )
                 )
-    classify, predict = with_photo(classify_handler(models)), with_photo(predict_handler(models))
+                outputs.append(
+                    gr.Gallery(
+                        label=f"{shown.name}: it looks like these training photos",
+                        columns=NEIGHBOURS,
+                        height=180,
+                        interactive=False,
+                        visible=shown.classifier.bank is not None and photos is not None,
+                    )
+                )
+    classify, predict = with_photo(classify_handler(models, photos)), with_photo(predict_handler(models))
     photo.change(classify, photo, outputs, preprocess=False, api_visibility="private")
     answers = gr.JSON(visible=False)
     gr.Button(visible=False).click(
@@ -215,7 +228,8 @@ def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.B
         answers,
         preprocess=False,
         api_name="predict",
-        api_description="Says what is in a photo: each model's answer, and the probability of every class.",
+        api_description="Says what is in a photo: each model's answer, the probability of every class, and whether the "
+        "photo is like any it learned from.",
     )
 
 
@@ -241,22 +255,53 @@ def with_photo(handler: Callable[[Image.Image | None], Result]) -> Callable[[dic
     return handle
 
 
-def classify_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], list[Any]]:
-    """Photo -> the crop, then for every model its probabilities and its class activation map over the photo."""
+def classify_handler(models: Sequence[Shown], photos: PhotoFolder | None) -> Callable[[Image.Image | None], list[Any]]:
+    """Photo -> the crop, then for every model verdict, probabilities, class activation map and neighbours."""
 
     def classify(photo: Image.Image | None) -> list[Any]:
         if photo is None:
-            return [None] * (1 + 2 * len(models))
+            return [None] * (1 + 4 * len(models))
         results: list[Any] = [models[0].config.preprocessing.cropped(photo)]
         for shown in models:
-            explanation = shown.classifier.explain(photo)
+            explanation = shown.classifier.explain(photo, NEIGHBOURS)
             activation_map = explanation.activation_maps[explanation.prediction.label]
             box = shown.config.preprocessing.crop_box(photo.width, photo.height)
             heat = figures.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
-            results += [_shown_probabilities(explanation.prediction), heat]
+            results += [
+                verdict_sentence(explanation.prediction),
+                _shown_probabilities(explanation.prediction),
+                heat,
+                neighbour_pictures(explanation.neighbours, photos),
+            ]
         return results
 
     return classify
+
+
+def verdict_sentence(prediction: Prediction) -> str:
+    """Whether to believe the answer, as Markdown."""
+    if prediction.distance is None or prediction.threshold is None:
+        return ""
+    distance = f"distance {prediction.distance:.2f}, limit {prediction.threshold:.2f}"
+    if prediction.is_neither:
+        return f"**Neither.** This photo is like none that was learned from ({distance}): believe no class below."
+    return f"**{as_text(prediction.label)}**, a photo like those learned from ({distance})."
+
+
+def neighbour_pictures(neighbours: Sequence[Neighbour], photos: PhotoFolder | None) -> list[tuple[Image.Image, str]]:
+    """The training photos named, small, with class and distance; those that are not here are left out.
+
+    Names come from models, and models from anybody: only files of the folder that is shown anyhow are opened.
+    """
+    if photos is None:
+        return []
+    paths = dict(zip(photos.train.names(photos.root), photos.train.paths, strict=True))
+    pictures = []
+    for neighbour in neighbours:
+        if (path := paths.get(neighbour.name)) is not None:
+            picture = open_photo(path, shorter_side=NEIGHBOUR_SIDE)
+            pictures.append((picture, f"{one_line(neighbour.label)} {neighbour.distance:.2f}"))
+    return pictures
 
 
 def _shown_probabilities(prediction: Prediction) -> dict[str, float]:
@@ -272,7 +317,13 @@ def predict_handler(models: Sequence[Shown]) -> Callable[[Image.Image | None], d
             raise gr.Error("No photo came: send an image file.", print_exception=False)
         predictions = {shown.name: shown.classifier.predict([photo])[0] for shown in models}
         return {
-            name: {"label": one_line(prediction.label), "probabilities": _shown_probabilities(prediction)}
+            name: {
+                "label": one_line(prediction.label),
+                "probabilities": _shown_probabilities(prediction),
+                "verdict": one_line(prediction.verdict),
+                "distance": prediction.distance,
+                "threshold": prediction.threshold,
+            }
             for name, prediction in predictions.items()
         }
 
@@ -377,8 +428,8 @@ def report_tab(models: Sequence[Shown]) -> None:
         headers = list(COMPARISON_COLUMNS)
         gr.Dataframe(rows, headers=headers, interactive=False, label="The modes on the validation photos")
         gr.Markdown(
-            "The kept epoch is the best of its run on the very photos it is scored on here; the last epoch was not "
-            "chosen. The interval says how far chance alone could move the result (Wilson, 95 %)."
+            "An epoch chosen on val is the best of its run on the very photos it is scored on here; the last epoch "
+            "was not chosen. The interval says how far chance alone could move the result (Wilson, 95 %)."
         )
     curves = curve_table(models)
     if len(curves):

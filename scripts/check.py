@@ -1,7 +1,7 @@
 """python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheet FILE] [--list FILE] [--json]
 
-Looks for what may be wrong, and changes nothing. PATH is a data folder, a model folder or a picture. Of a data folder it
-tells files that can't be used, placeholders, photos that are there twice or in both splits, suspicious labels, tiny,
+Looks for what may be wrong, and changes nothing. PATH is a data folder, a model folder or a picture. Of a data folder
+it tells files that can't be used, placeholders, photos that are there twice or in both splits, suspicious labels, tiny,
 oddly shaped, dark and blurred photos and classes of very different size; as a table and as a contact sheet.
 """
 

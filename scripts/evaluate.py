@@ -1,16 +1,20 @@
 """python scripts/evaluate.py MODEL [--data DIR] [--split val|train] [--json FILE]
 
-Measures a model on a data folder: accuracy with its 95 % interval, loss, and what it takes for what. MODEL is a model
+Measures a model on a data folder: accuracy with its 95 % interval, loss, calibration, what it takes for what, and how
+often it says "neither". MODEL is a model
 folder or a Hub id such as user/name; without --data its own data set is looked for in data/.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
+
+import torch
 
 from antbee import cards, data, evaluation, hub, model, training
 from antbee.classifier import Classifier, ModelFolderError
@@ -38,37 +42,63 @@ def main() -> None:
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
     photos = data.read_folder_of(root, names, seed=classifier.config.seed or 0)
     result = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
-    result |= measured(classifier, photos.val if arguments.split == "val" else photos.train)
+    split = photos.val if arguments.split == "val" else photos.train
+    result |= measured(classifier, split, split.names(photos.root))
 
-    low, high = result["interval"]
-    print(
-        f"accuracy  {result['accuracy']:.1%} ({result['correct']} of {result['count']}), 95 % {low:.1%} to {high:.1%}"
-    )
-    print(f"loss      {result['loss']:.3f}")
-    said = [cards.one_line(name) for name in names]
-    for name, row in zip(said, result["confusion"], strict=True):
-        print(f"{name}: " + ", ".join(f"{count} as {answer}" for answer, count in zip(said, row, strict=True)))
+    for line in said(result, [cards.one_line(name) for name in names]):
+        print(line)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         print(f"written to {arguments.json}")
 
 
-def measured(classifier: Classifier, split: data.Split) -> dict[str, Any]:
-    """How good the classifier is on a split's photos."""
+def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) -> dict[str, Any]:
+    """How good the classifier is on a split's photos, and on those of them that its training did not exclude."""
     loading = data.Loading.beside(classifier.device)
     looks = data.Photos(split, classifier.config.preprocessing, loading=loading)
     process = training.Process(classifier.device)
-    network = model.folded(classifier.network)
-    logits = training.compute_rows(network, looks, len(classifier.config.label_names), process, what="predicting").cpu()
-    result = evaluation.score(logits, looks.labels)
-    return {
-        "count": result.count,
-        "correct": result.correct,
-        "accuracy": result.accuracy,
-        "interval": evaluation.wilson_interval(result.correct, result.count),
-        "loss": result.loss,
-        "confusion": evaluation.confusion_matrix(logits, looks.labels).tolist(),
-    }
+    cached = training.CachedFeatures(classifier.network, looks, process=process, what="predicting")
+    features, labels = cached.computed.features, looks.labels
+    with torch.inference_mode():
+        logits = classifier.network.fc(features).cpu()
+    result = evaluation.report(logits, labels).to_record()
+    if (bank := classifier.bank) is not None:
+        found = int((bank.distance(features) > bank.threshold).sum())
+        result["neither"] = {"threshold": bank.threshold, "found": found, "count": len(labels)}
+    excluded = set(classifier.config.data.get("excluded") or ())
+    kept = [position for position, name in enumerate(names) if name not in excluded]
+    if 0 < len(kept) < len(names):
+        result["cleaned"] = evaluation.score(logits[kept], labels[kept]).to_record()
+    return result
+
+
+def said(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The result in lines; `names` are the classes'."""
+
+    def share(score: Mapping[str, Any]) -> str:
+        low, high = score["interval"]
+        return f"{score['accuracy']:.1%} ({score['correct']} of {score['count']}), 95 % {low:.1%} to {high:.1%}"
+
+    lines = [f"accuracy  {share(result)}", f"loss      {result['loss']:.3f} (negative log-likelihood, nats)"]
+    lines.append(f"calibration error {result['calibration_error']:.3f}")
+    if result["auc"] is not None:
+        lines.append(f"area under the ROC curve {result['auc']:.3f}")
+    if "cleaned" in result:
+        lines.append(f"without excluded photos {share(result['cleaned'])}")
+    if "neither" in result:
+        neither = result["neither"]
+        lines.append(f'"neither" of {neither["found"]} of {neither["count"]} photos')
+    width = max(map(len, (*names, "mean of classes")))
+    lines.append(f"{'':{width}}  precision  recall     F1   answers")
+    for name, score, row in zip(names, result["per_class"], result["confusion"], strict=True):
+        answers = ", ".join(f"{count} as {answer}" for answer, count in zip(names, row, strict=True) if count)
+        lines.append(f"{name:{width}}  {scores_of(score)}   {answers}")
+    return [*lines, f"{'mean of classes':{width}}  {scores_of(result['macro'])}"]
+
+
+def scores_of(score: Mapping[str, float]) -> str:
+    """Precision, recall and F1 under their heads."""
+    return f"{score['precision']:9.3f}  {score['recall']:6.3f}  {score['f1']:5.3f}"
 
 
 if __name__ == "__main__":

@@ -53,8 +53,7 @@ def main() -> None:
             explain(classifier, path, arguments.explain)
     if arguments.csv is None:
         for path, prediction in answers:
-            label = cards.one_line(prediction.label)
-            print(f"{prediction.probabilities[prediction.label]:6.1%}  {label}  {path}")
+            print(f"{prediction.probabilities[prediction.label]:6.1%}  {answer(prediction)}  {path}")
     else:
         write_csv(arguments.csv, classifier.config.label_names, answers)
         print(f"{len(answers)} answers written to {arguments.csv}")
@@ -121,13 +120,22 @@ def explain(classifier: Classifier, path: Path, folder: Path) -> None:
     picture.save(target)
 
 
+def answer(prediction: Prediction) -> str:
+    """The likeliest class, and a warning where the photo is like none that was learned from."""
+    label = cards.one_line(prediction.label)
+    if not prediction.is_neither:
+        return label
+    return f"neither (likeliest: {label}; distance {prediction.distance:.2f}, limit {prediction.threshold:.2f})"
+
+
 def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Path, Prediction]]) -> None:
-    """A row for each photo: its file, the answer, and the probability of every class."""
+    """A row for each photo: its file, the likeliest class, the probability of every class, and what tells "neither"."""
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label", *label_names])
+        writer.writerow(["file", "label", *label_names, "verdict", "distance", "threshold"])
         for photo, prediction in answers:
-            writer.writerow([photo, prediction.label, *prediction.probabilities.values()])
+            told = (prediction.verdict, prediction.distance, prediction.threshold)
+            writer.writerow([photo, prediction.label, *prediction.probabilities.values(), *told])
 
 
 if __name__ == "__main__":

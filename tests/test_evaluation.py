@@ -11,7 +11,6 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from antbee.evaluation import (
-    CALIBRATION_BINS,
     COOLEST,
     HOTTEST,
     NORMAL_QUANTILE,
@@ -159,7 +158,7 @@ def test_the_diagonal_of_the_confusion_matrix_is_what_the_score_counts_as_right(
 
 @pytest.mark.parametrize(
     ("logits", "labels"),
-    [drawn(2), drawn(3, 40), drawn(7), drawn(2, 5, seed=3), with_forgotten_classes(4), with_forgotten_classes(9)],
+    [drawn(2), drawn(3, 40), drawn(7), drawn(5, 6), with_forgotten_classes(4), with_forgotten_classes(9)],
 )
 def test_precision_recall_and_f1_of_classes_and_of_their_mean_are_those_of_scikit_learn(
     logits: torch.Tensor, labels: torch.Tensor
@@ -215,9 +214,9 @@ def test_the_calibration_error_is_that_of_scikit_learns_bins(class_count: int, s
     logits, labels = drawn(class_count, strength=strength)
     confidence, answers = (values.numpy() for values in logits.softmax(1).max(1))
     right = answers == labels.numpy()
-    share_right, mean_confidence = calibration_curve(right, confidence, n_bins=CALIBRATION_BINS, strategy="uniform")
-    inner_edges = np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1]
-    counts = np.bincount(np.searchsorted(inner_edges, confidence), minlength=CALIBRATION_BINS)
+    share_right, mean_confidence = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
+    inner_edges = np.linspace(0, 1, 16)[1:-1]
+    counts = np.bincount(np.searchsorted(inner_edges, confidence), minlength=15)
     expected = (counts[counts > 0] * abs(share_right - mean_confidence)).sum() / len(labels)
     assert calibration_error(logits, labels) == pytest.approx(expected, abs=1e-6)
 
@@ -305,6 +304,7 @@ def test_a_reports_record_is_plain_json(logits: torch.Tensor, labels: torch.Tens
 def test_there_is_no_area_under_the_curve_of_more_classes_than_two_or_of_photos_of_one() -> None:
     assert report(*drawn(2)).auc is not None
     assert report(*drawn(3)).auc is None
+    assert report(torch.randn(4, 3), torch.tensor([0, 1, 0, 1])).auc is None
     assert report(torch.randn(4, 2), torch.ones(4, dtype=torch.int64)).auc is None
 
 

@@ -102,6 +102,7 @@ def model_folder(tmp_path):
     weights = {"conv1.weight": torch.arange(1_500_000, dtype=torch.float32), "fc.bias": torch.zeros(2)}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG))
+    save_file({"features": torch.eye(4)}, folder / "neighbours.safetensors")
     (folder / "history.json").write_text("[]")
     (folder / "README.md").write_text(cards.model_card(CONFIG))
     for name in ("batch", "curves", "confusion"):

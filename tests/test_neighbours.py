@@ -174,6 +174,26 @@ def test_photos_that_are_like_those_of_another_class_are_missed_where_their_own_
     assert 0 <= found < 25
 
 
+def test_leaving_a_class_out_measures_a_bank_whose_threshold_comes_from_its_own_photos():
+    features, labels, others, other_labels = (
+        drawn(60, 4),
+        torch.arange(60) % 3,
+        drawn(50, 4, seed=1),
+        torch.arange(50) % 3,
+    )
+    expected = 0
+    for label in range(3):
+        rest = features[labels != label]
+        apart = between(rest, rest)
+        np.fill_diagonal(apart, math.inf)
+        ordered = np.sort(np.sort(apart, axis=1)[:, NEAREST - 1])
+        beyond = ordered[math.ceil(41 * 0.95) - 1]
+        far = np.sort(between(others[other_labels == label], rest), axis=1)[:, NEAREST - 1]
+        expected += int((far > beyond).sum())
+    assert leave_classes_out(features, labels, others, other_labels) == expected
+    assert 0 < expected < 50
+
+
 def test_only_the_classes_of_the_photos_asked_about_are_left_out():
     features, labels = clusters(40)
     others, other_labels = clusters(10, seed=1)

@@ -135,6 +135,22 @@ def test_a_balanced_recipe_weighs_the_classes_of_the_photos_learned_from():
     assert (balanced[:, 0] - balanced[:, 1] > plain[:, 0] - plain[:, 1]).double().mean() > 0.9
 
 
+def test_the_seed_draws_both_the_weights_a_head_starts_with_and_the_order_of_photos(monkeypatch):
+    features = clusters((10, 10))
+    at_once = replace(RECIPE, frozen=replace(RECIPE.frozen, batch_size=20))  # where no order counts
+
+    def weights(recipe, seed):
+        head = resampling.trained_head(features, 2, recipe, seed=seed, device=CPU)
+        assert not any(parameter.requires_grad for parameter in head.parameters())
+        return head.weight
+
+    assert not torch.allclose(weights(at_once, 0), weights(at_once, 1), atol=1e-3)
+    draw = model.new_head
+    monkeypatch.setattr(model, "new_head", lambda width, class_count, seed: draw(width, class_count, seed=0))
+    torch.testing.assert_close(weights(at_once, 0), weights(at_once, 1))
+    assert not torch.allclose(weights(RECIPE, 0), weights(RECIPE, 1), atol=1e-4)
+
+
 def test_heads_repeat_by_the_seed():
     features = clusters((10, 10))
     folds = stratified_folds(features.labels, 2, seed=0)
@@ -222,9 +238,9 @@ def trainings(monkeypatch):
     """What each head was trained on and how: filled while a curve is computed."""
     calls, train = [], resampling.trained_head
 
-    def recorded(features, class_count, recipe, **options):
-        calls.append((features, recipe))
-        return train(features, class_count, recipe, **options)
+    def recorded(features, class_count, recipe, *, seed, device):
+        calls.append((features, recipe, seed))
+        return train(features, class_count, recipe, seed=seed, device=device)
 
     monkeypatch.setattr(resampling, "trained_head", recorded)
     return calls
@@ -257,20 +273,21 @@ def test_every_size_learns_for_as_many_steps_as_all_photos_do(trainings):
     recipe = replace(RECIPE, frozen=replace(RECIPE.frozen, epochs=20))
     curve_of((30, 10), (2, 5, 8, 20), recipe)
     wanted = 20 * math.ceil(40 / 8)
-    for features, lengthened in trainings:
+    for features, lengthened, _ in trainings:
         steps_per_epoch = math.ceil(len(features) / 8)
         assert abs(lengthened.frozen.epochs * steps_per_epoch - wanted) <= steps_per_epoch / 2
         assert replace(lengthened, frozen=replace(lengthened.frozen, epochs=20)) == recipe
     assert trainings[-1][1] == recipe
 
 
-def test_draws_are_of_other_photos_each_time_and_no_photo_is_drawn_twice(trainings):
+def test_draws_are_of_other_photos_and_another_head_each_time_and_no_photo_is_drawn_twice(trainings):
     curve_of((30, 12), (5,))
-    *drawn, everything = ([tuple(row) for row in features.features.tolist()] for features, _ in trainings[:6])
+    *drawn, everything = ([tuple(row) for row in features.features.tolist()] for features, _, _ in trainings[:6])
     assert len({frozenset(rows) for rows in drawn}) == resampling.CURVE_DRAWS
     assert all(len(set(rows)) == len(rows) == 10 for rows in drawn)
     assert len(set(everything)) == 42
-    for features, _ in trainings[:5]:
+    assert [seed for _, _, seed in trainings] == 2 * list(range(resampling.CURVE_DRAWS))
+    for features, _, _ in trainings[:5]:
         assert torch.bincount(features.labels).tolist() == [5, 5]
 
 

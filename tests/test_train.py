@@ -1,6 +1,7 @@
 """scripts/train.py as a person runs it: what it writes and says, interrupted, in several processes, offline."""
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -242,6 +243,124 @@ def test_the_tutorial_recipe_runs_with_its_own_preprocessing(train, tiny_root, t
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
     assert config.preprocessing.mean == (0.5, 0.5, 0.5)
     assert config.recipe["name"] == "tutorial"
+
+
+# ---- how the epoch is chosen, and what else is measured --------------------------------------------------------------
+
+
+def metrics_of(output, mode="frozen"):
+    return Classifier.from_pretrained(output / mode, device="cpu").config.metrics
+
+
+def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(whole_run):
+    for mode, folds in (("frozen", 5), ("finetune", 2)):
+        calibration = metrics_of(whole_run[0], mode)["calibration"]
+        assert calibration["folds"] == folds
+        assert calibration["temperature"] > 0
+        assert calibration["loss_before"] > 0
+
+
+def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were_learned(
+    train, script, tiny_root, tmp_path, monkeypatch
+):
+    heads, fit_mode = [], script.fit_mode
+
+    def note_and_fit(network, *rest):
+        fitted = fit_mode(network, *rest)
+        heads.append(network.fc.weight.detach().clone())
+        return fitted
+
+    monkeypatch.setattr(script, "fit_mode", note_and_fit)
+    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--folds", 0, "--mode", "frozen"))
+    assert metrics_of(tmp_path)["calibration"] is None
+    assert torch.equal(heads[0], load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"])
+    assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").bank.names == tuple(
+        sorted(path.relative_to(tiny_root).as_posix() for path in (tiny_root / "train").rglob("*.jpg"))
+    )
+
+
+def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_once(
+    train, script, drawn_root, tiny_root, tmp_path, monkeypatch
+):
+    looked, chosen_on = [], []
+    computed = script.training.CachedFeatures.computed.func
+
+    def note_and_compute(cached):
+        looked.append({path.parent.parent.name for path in cached.photos.split.paths})
+        return computed(cached)
+
+    def note_and_train(head, train, val, run, checkpoint=None):
+        chosen_on.extend(path.parent.parent.name for path in val.photos.split.paths)
+        return train_head(head, train, val, run, checkpoint)
+
+    train_head = script.training.train_head
+    noting = functools.cached_property(note_and_compute)
+    noting.__set_name__(script.training.CachedFeatures, "computed")
+    monkeypatch.setattr(script.training.CachedFeatures, "computed", noting)
+    monkeypatch.setattr(script.training, "train_head", note_and_train)
+    words = flags(drawn_root, tmp_path, "--epochs", 2, "--mode", "frozen", "--select", "holdout", "--weights", "random")
+    train(*words)
+    config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
+    assert set(chosen_on) == {"train"}
+    assert looked.count({"val"}) == 1
+    assert config.metrics["selected_on"] == "a holdout"
+    assert config.metrics["last"] is None
+    assert config.data["train"] == {"ants": 10, "bees": 10}
+    assert config.data["holdout"] == {"ants": 2, "bees": 2}
+    assert config.metrics["kept"]["count"] == 16
+
+
+def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(train, tiny_root, tmp_path):
+    train(*flags(tiny_root, tmp_path, "--epochs", 3, "--mode", "frozen", "--select", "last"))
+    metrics = metrics_of(tmp_path)
+    assert metrics["kept"]["epoch"] == metrics["last"]["epoch"] == 3
+    assert metrics["kept"]["accuracy"] == metrics["last"]["accuracy"]
+
+
+def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):
+    train(*flags(tiny_root, tmp_path / "three", "--epochs", 2, "--mode", "frozen", "--seeds", 3, "--seed", 5))
+    metrics = metrics_of(tmp_path / "three")
+    assert len(metrics["seeds"]["kept"]["values"]) == len(metrics["seeds"]["last"]["values"]) == 3
+    assert metrics["seeds"]["kept"]["values"][0] == metrics["kept"]["accuracy"]
+    train(*flags(tiny_root, tmp_path / "one", "--epochs", 2, "--mode", "frozen", "--seed", 7))
+    assert metrics["seeds"]["kept"]["values"][2] == metrics_of(tmp_path / "one")["kept"]["accuracy"]
+
+
+def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_without_them(
+    train, tiny_root, tmp_path, capsys
+):
+    photos = data.read_folder(tiny_root)
+    excluded = [photos.train.names(tiny_root)[0], photos.val.names(tiny_root)[1]]
+    (tmp_path / "list.txt").write_text("# no ants\n" + "\n".join(excluded))
+    words = ["--epochs", 1, "--mode", "frozen", "--exclude", tmp_path / "list.txt"]
+    train(*flags(tiny_root, tmp_path, *words))
+    assert "excluded  2 files" in capsys.readouterr().out
+    classifier = Classifier.from_pretrained(tmp_path / "frozen", device="cpu")
+    assert classifier.config.data["excluded"] == sorted(excluded)
+    assert len(classifier.bank.names) == 7
+    assert excluded[0] not in classifier.bank.names
+    assert classifier.config.metrics["kept"]["count"] == 4
+    assert classifier.config.metrics["cleaned"]["count"] == 3
+    assert "Without the pictures that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
+
+
+def test_a_set_worse_than_three_to_one_earns_a_warning_unless_it_is_balanced(train, tmp_path, capsys):
+    root = write_drawn_set(
+        tmp_path / "pictures", train={"ants": 2, "bees": 7}, val={"ants": 1, "bees": 1}, longest_side=64
+    )
+    for words, warned in (([], True), (["--balance"], False)):
+        output = tmp_path / f"out{len(words)}"
+        train(*flags(root, output, "--epochs", 1, "--mode", "frozen", "--weights", "random", *words))
+        assert ("--balance weighs them the same" in capsys.readouterr().out) == warned
+        recipe = Classifier.from_pretrained(output / "frozen", device="cpu").config.recipe
+        assert recipe["balanced"] != warned
+
+
+def test_the_modes_are_compared_photo_by_photo(whole_run):
+    for mode in ("frozen", "finetune"):
+        card = (whole_run[0] / mode / "README.md").read_text()
+        assert re.search(r"Of 4 validation photos \d are right with frozen alone and \d with finetune alone", card)
+        assert "exact test, p" in card
 
 
 # ---- interrupted -----------------------------------------------------------------------------------------------------

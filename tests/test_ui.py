@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -18,9 +19,10 @@ from PIL import Image, ImageChops
 from safetensors.torch import save_file
 
 from antbee import Classifier, model, ui
-from antbee.classifier import ClassifierConfig
+from antbee.classifier import ClassifierConfig, Neighbour
 from antbee.data import open_photo, read_folder
 from antbee.drawn import draw
+from antbee.neighbours import build_bank
 
 HISTORY = [
     {"epoch": epoch, "learning_rate": 0.1}
@@ -39,7 +41,7 @@ METRICS = {
 }
 
 
-def write_model(folder, mode, seed, label_names=("ants", "bees")):
+def write_model(folder, mode, seed, label_names=("ants", "bees"), bank=None):
     network = model.build_network("resnet18", len(label_names), model.StartingWeights("random"), seed=seed)
     config = ClassifierConfig(
         "resnet18",
@@ -49,22 +51,27 @@ def write_model(folder, mode, seed, label_names=("ants", "bees")):
         weights={"name": "random", "digest": None, "base_model": None},
         metrics=METRICS,
     )
-    Classifier(network, config).save_pretrained(folder)
+    Classifier(network, config, bank).save_pretrained(folder)
     (folder / "history.json").write_text(json.dumps(HISTORY))
     return folder
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Both modes, untrained, as the page holds them."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    folders = [write_model(outputs / mode, mode, seed) for seed, mode in enumerate(("frozen", "finetune"))]
-    return ui.load_models(folders, device="cpu")
+def photos(drawn_root):
+    return read_folder(drawn_root)
 
 
 @pytest.fixture(scope="module")
-def photos(drawn_root):
-    return read_folder(drawn_root)
+def models(photos, tmp_path_factory):
+    """Both modes, untrained, as the page holds them; one of them takes everything for "neither"."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    features = torch.rand(len(photos.train), 512, generator=torch.Generator().manual_seed(0))
+    names, labels = photos.train.names(photos.root), torch.tensor(photos.train.labels)
+    folders = [
+        write_model(outputs / mode, mode, seed, bank=build_bank(features, labels, names, threshold))
+        for seed, (mode, threshold) in enumerate((("frozen", 2.0), ("finetune", 0.0)))
+    ]
+    return ui.load_models(folders, device="cpu")
 
 
 # ---- what is loaded --------------------------------------------------------------------------------------------------
@@ -130,19 +137,40 @@ def test_drawn_pictures_and_random_weights_are_announced(models):
 # ---- handlers --------------------------------------------------------------------------------------------------------
 
 
-def test_classify_gives_the_crop_and_every_models_probabilities_and_map(models):
+def test_classify_gives_the_crop_and_every_models_verdict_probabilities_map_and_neighbours(models, photos):
     photo = draw("ants", 1, 320)
-    crop, *answers = ui.classify_handler(models)(photo)
+    crop, *answers = ui.classify_handler(models, photos)(photo)
     assert crop.size == (224, 224)
-    assert len(answers) == 4
-    for shown, probabilities, heat in zip(models, answers[::2], answers[1::2], strict=True):
+    assert len(answers) == 8
+    assert "like those learned from" in answers[0]
+    assert answers[4].startswith("**Neither.**")
+    for shown, probabilities, heat, neighbours in zip(models, answers[1::4], answers[2::4], answers[3::4], strict=True):
+        nearest = shown.classifier.explain(photo).neighbours
+        assert [caption for _, caption in neighbours] == [f"{one.label} {one.distance:.2f}" for one in nearest]
         assert probabilities == pytest.approx(shown.classifier.predict([photo])[0].probabilities, abs=1e-5)
         assert heat.size == photo.size
         assert ImageChops.difference(heat, photo).getbbox() is not None
 
 
 def test_without_a_photo_every_place_is_empty(models):
-    assert ui.classify_handler(models)(None) == [None] * 5
+    assert ui.classify_handler(models, None)(None) == [None] * 9
+
+
+def test_a_neighbour_is_never_a_file_from_outside_the_folder_that_is_shown(photos, tmp_path):
+    draw("ants", 0, 64).save(tmp_path / "private.png")
+    named = [*photos.train.names(photos.root)[:1], "../private.png", str(tmp_path / "private.png"), "val/../x.png"]
+    neighbours = [Neighbour(name, "ants", 0.5) for name in named]
+    assert len(ui.neighbour_pictures(neighbours, photos)) == 1
+    assert ui.neighbour_pictures(neighbours, None) == []
+
+
+def test_a_model_without_features_gives_no_verdict_but_its_answer(models, photos):
+    alone = Classifier(models[0].classifier.network, models[0].config)
+    _, verdict, probabilities, _, neighbours = ui.classify_handler([replace(models[0], classifier=alone)], photos)(
+        draw("ants", 1, 320)
+    )
+    assert (verdict, neighbours) == ("", [])
+    assert probabilities.keys() == {"ants", "bees"}
 
 
 def test_predict_names_every_models_answer(models):
@@ -151,7 +179,15 @@ def test_predict_names_every_models_answer(models):
     assert list(answers) == ["frozen", "finetune"]
     for shown in models:
         (prediction,) = shown.classifier.predict([photo])
-        assert answers[shown.name] == {"label": prediction.label, "probabilities": prediction.probabilities}
+        assert answers[shown.name] == {
+            "label": prediction.label,
+            "probabilities": prediction.probabilities,
+            "verdict": prediction.verdict,
+            "distance": prediction.distance,
+            "threshold": prediction.threshold,
+        }
+    assert answers["frozen"]["verdict"] == answers["frozen"]["label"]
+    assert answers["finetune"]["verdict"] == "neither"
     with pytest.raises(gr.Error, match="No photo came"):
         ui.predict_handler(models)(None)
 
@@ -308,7 +344,7 @@ def test_class_names_that_are_markup_are_no_markup(tmp_path, photos):
     names = ("<img src=x onerror=alert(1)>", "**bees**")
     write_model(tmp_path, "frozen", 0, names)
     shown = ui.load_models([tmp_path], device="cpu")
-    _, probabilities, _ = ui.classify_handler(shown)(draw("ants", 0, 100))
+    _, _, probabilities, *_ = ui.classify_handler(shown, None)(draw("ants", 0, 100))
     assert set(probabilities) == set(names)  # gr.Label shows its labels as text
     assert "<img src=x" not in shown[0].card
 
@@ -351,6 +387,9 @@ def test_a_visitor_classifies_a_photo_draws_batches_and_reads_the_report(served,
     answers.nth(1).wait_for()
     expected = [shown.classifier.predict([open_photo(photo)])[0].label for shown in models]
     assert [text.strip() for text in answers.all_inner_texts()] == expected
+    page.get_by_text("This photo is like none that was learned from").wait_for()
+    nearest = models[0].classifier.explain(open_photo(photo)).neighbours[0]
+    page.get_by_text(f"{nearest.label} {nearest.distance:.2f}").first.wait_for()
 
     page.get_by_role("tab", name="Batches").click()
     page.get_by_alt_text("train batch 0").wait_for()
