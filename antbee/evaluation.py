@@ -221,8 +221,17 @@ def mcnemar(first_right: Tensor, second_right: Tensor) -> float:
     first_alone = int((first_right & ~second_right).sum())
     second_alone = int((second_right & ~first_right).sum())
     tosses = first_alone + second_alone
-    tail = sum(math.comb(tosses, heads) for heads in range(min(first_alone, second_alone) + 1))
+    tail, ways = 0, 1  # of 2**tosses: whole numbers, so nothing is lost however many there are
+    for heads in range(min(first_alone, second_alone) + 1):
+        tail += ways
+        ways = ways * (tosses - heads) // (heads + 1)
     return min(1.0, 2 * tail / 2**tosses)
+
+
+def _t_quantile(freedom: int) -> float:
+    """The quantile beyond the table, to four digits (Abramowitz and Stegun 1964, 26.7.5)."""
+    z = NORMAL_QUANTILE
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
 @dataclass(frozen=True)
@@ -243,6 +252,6 @@ def spread(values: Sequence[float]) -> Spread:
     """Mean, standard deviation and the mean's 95 % interval (Student 1908) of two values or more."""
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     freedom = len(values) - 1
-    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else NORMAL_QUANTILE
+    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else _t_quantile(freedom)
     reach = quantile * deviation / math.sqrt(len(values))
     return Spread(tuple(values), mean, deviation, (mean - reach, mean + reach))

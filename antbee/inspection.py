@@ -116,7 +116,7 @@ def photo_findings(file: str, facts: PhotoFacts) -> list[Finding]:
     if facts.brightness < DARKEST:
         reason = f"mean brightness {facts.brightness:.0f} of 255"
         findings.append(Finding("dark", file, reason, DARKEST - facts.brightness))
-    if facts.sharpness < LEAST_SHARP:
+    elif facts.sharpness < LEAST_SHARP:  # in the dark every edge is faint
         reason = f"sharpness {facts.sharpness:.0f}, most photos have {10 * LEAST_SHARP} or more"
         findings.append(Finding("blurred", file, reason, LEAST_SHARP - facts.sharpness))
     return findings
@@ -137,30 +137,19 @@ def folder_findings(
     names = [*photos.train.names(photos.root), *photos.val.names(photos.root)]
     labels = torch.tensor([*photos.train.labels, *photos.val.labels])
     findings = [finding for name in names for finding in photo_findings(name, facts[name])]
-    placeholders = {finding.file for finding in findings if finding.kind == "placeholder"}
-    real = [position for position, name in enumerate(names) if name not in placeholders]
-    findings += _copies(photos, names, labels, real, [facts[names[position]] for position in real], features)
+    pairs = {**_same_features(names, findings, features), **_same_pictures(names, findings, facts)}
+    findings += _copies(photos, names, labels, pairs)
     if features is not None:
         findings += _suspicious_labels(photos, names, labels, features, seed)
     findings += _imbalance(photos)
     return sorted(findings, key=lambda finding: (KINDS.index(finding.kind), -finding.score, finding.file))
 
 
-def _copies(
-    photos: PhotoFolder,
-    names: Sequence[str],
-    labels: Tensor,
-    real: Sequence[int],
-    facts: Sequence[PhotoFacts],
-    features: Tensor | None,
-) -> list[Finding]:
+Pairs = dict[tuple[int, int], tuple[str, float]]  # positions, the lower first: how they are known, and how surely
+
+
+def _copies(photos: PhotoFolder, names: Sequence[str], labels: Tensor, pairs: Pairs) -> list[Finding]:
     """Photos that are there twice; those that are on both sides of the split are leaks."""
-    pairs = {(real[first], real[second]): how for (first, second), how in _same_pictures(facts).items()}
-    if features is not None and len(real) > 1:
-        found = neighbours.pairs_within(features[list(real)], NEAR * _usual_distance(features[list(real)]))
-        for pair in found:
-            how = f"features at a distance of {pair.distance:.2f}"
-            pairs.setdefault((real[pair.first], real[pair.second]), (how, 1 - pair.distance / 2))
     findings = []
     for (first, second), (how, score) in pairs.items():
         across = first < len(photos.train) <= second
@@ -173,23 +162,43 @@ def _copies(
     return findings
 
 
-def _same_pictures(facts: Sequence[PhotoFacts]) -> dict[tuple[int, int], tuple[str, float]]:
-    """Pairs of photos that are one picture or its mirror image, with how they are known and how surely."""
-    if not facts:
+def _without(names: Sequence[str], findings: Sequence[Finding], kinds: Sequence[Kind]) -> list[int]:
+    """The positions of photos of which no such thing was found."""
+    found = {finding.file for finding in findings if finding.kind in kinds}
+    return [position for position, name in enumerate(names) if name not in found]
+
+
+def _same_pictures(names: Sequence[str], findings: Sequence[Finding], facts: Mapping[str, PhotoFacts]) -> Pairs:
+    """Pairs of photos that are one picture or its mirror image, by their hashes; blank ones are all alike."""
+    real = _without(names, findings, ["placeholder"])
+    if not real:
         return {}
-    count = len(facts)
-    bits = torch.stack([one.bits for one in facts] + [one.mirrored_bits for one in facts])
+    straight = [facts[names[position]].bits for position in real]
+    mirrored = [facts[names[position]].mirrored_bits for position in real]
+    bits = torch.stack(straight + mirrored)
     # Bits as -1 and 1: then the squared distance of directions is 4 * bits that differ / bits.
     found = neighbours.pairs_within(bits.float() * 2 - 1, (4 * LARGEST_HASH_DISTANCE / bits.shape[1]) ** 0.5)
-    pairs: dict[tuple[int, int], tuple[str, float]] = {}
+    pairs: Pairs = {}
     for pair in found:
-        first, second = sorted((pair.first % count, pair.second % count))
+        first, second = sorted((real[pair.first % len(real)], real[pair.second % len(real)]))
         if first != second:  # not a photo and its own mirror image
             differing = round(pair.distance**2 * bits.shape[1] / 4)
-            mirrored = "the mirror image, " if (pair.first < count) != (pair.second < count) else ""
-            how = f"{mirrored}{differing} of {bits.shape[1]} bits of the picture's hash differ"
+            turned = "the mirror image, " if (pair.first < len(real)) != (pair.second < len(real)) else ""
+            how = f"{turned}{differing} of {bits.shape[1]} bits of the picture's hash differ"
             pairs.setdefault((first, second), (how, 2 - differing / bits.shape[1]))
     return pairs
+
+
+def _same_features(names: Sequence[str], findings: Sequence[Finding], features: Tensor | None) -> Pairs:
+    """Pairs of photos that a network can hardly tell apart; in the dark, or out of focus, all are alike."""
+    real = _without(names, findings, ["placeholder", "dark", "blurred", "tiny"])
+    if features is None or len(real) < 2:
+        return {}
+    rows = features[real]
+    return {
+        (real[pair.first], real[pair.second]): (f"features at a distance of {pair.distance:.2f}", 1 - pair.distance / 2)
+        for pair in neighbours.pairs_within(rows, NEAR * _usual_distance(rows))
+    }
 
 
 def _usual_distance(features: Tensor) -> float:

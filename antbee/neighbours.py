@@ -74,7 +74,7 @@ class FeatureBank:
                 names = json.loads((file.metadata() or {}).get("names", "null"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
-            raise BankError(f"{path} can't be read ({error})") from error
+            raise BankError(f"{path} can't be read ({' '.join(str(error).split()):.200})") from error
         _check_bank(path, names, tensors, feature_count, class_count)
         return cls(tensors["features"], tensors["labels"], tuple(names), float(tensors["threshold"]))
 
@@ -99,13 +99,25 @@ def _check_bank(path: Path, names: object, tensors: dict[str, Tensor], feature_c
 
 
 def _shown(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{name:.40} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items())) or "nothing"
+    told = [f"{repr(name)[1:-1]:.40} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items())]
+    return ", ".join(told[:3]) + (" and more" if len(told) > 3 else "") or "nothing"
 
 
 def build_bank(features: Tensor, labels: Tensor, names: Sequence[str], threshold: float) -> FeatureBank:
-    """The bank of features (N, C) of any length; of a very large set every n-th photo."""
-    every = slice(None, None, math.ceil(len(features) / LARGEST_BANK))
-    return FeatureBank(directions(features[every]).float(), labels[every].cpu(), tuple(names[every]), threshold)
+    """The bank of the features (N, C) of photos, or of a `sample` of very many."""
+    kept = sample(len(features))
+    kept_names = tuple(names[position] for position in kept.tolist())
+    return FeatureBank(directions(features[kept.to(features.device)]).float(), labels[kept], kept_names, threshold)
+
+
+def sample(count: int) -> Tensor:
+    """The positions, among `count` photos, of those that a bank keeps: int64, ascending, and always the same.
+
+    Whoever chooses a threshold has to measure distances to no more photos than the bank will hold: to more they are
+    shorter.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    return order[:LARGEST_BANK].sort().values
 
 
 def directions(features: Tensor) -> Tensor:
@@ -146,6 +158,8 @@ def kth_distance(features: Tensor, bank: Tensor, *, same: bool = False) -> Tenso
     Far from everything that was learned from, an answer means nothing. Sun et al. 2022, "Out-of-Distribution Detection
     with Deep Nearest Neighbors", arXiv 2204.06507. With `same`, each row is left out of its own neighbours.
     """
+    if len(bank) == same:  # no other photo: nothing is known to be near
+        return torch.full((len(features),), 2.0, dtype=torch.double)
     return nearest(directions(features), directions(bank), NEAREST, same=same).distances[:, -1]
 
 

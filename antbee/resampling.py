@@ -47,7 +47,7 @@ class OutOfFold:
     """What every training photo gets from a network that learned from the other folds."""
 
     logits: Tensor  # float32 (N, classes)
-    distances: Tensor  # float64 (N,), to the k-th nearest of the photos learned from, see neighbours.kth_distance
+    distances: Tensor  # float64 (<= N,), to the k-th nearest of the photos that a bank would keep, of as many of them
 
 
 def head_out_of_fold(
@@ -60,7 +60,13 @@ def head_out_of_fold(
         learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         head = trained_head(features.part(learned), class_count, recipe, seed=seed, device=device)
         logits[held] = logits_of(head, features.part(held))
-    return OutOfFold(logits, neighbours.kth_distance(features.features, features.features, same=True))
+    return OutOfFold(logits, distances_left_out(features))
+
+
+def distances_left_out(features: Features) -> Tensor:
+    """The distance of each photo that a bank keeps to the k-th nearest of the others it keeps: float64 (<= N,)."""
+    kept = features.part(neighbours.sample(len(features))).features
+    return neighbours.kth_distance(kept, kept, same=True)
 
 
 def trained_head(
@@ -92,7 +98,8 @@ def network_out_of_fold(
         network = train_on(learned)
         features = _features(network, photos, process, precision)
         logits[held] = logits_of(network.fc, features.part(held))
-        distances[held] = neighbours.kth_distance(features.part(held).features, features.part(learned).features)
+        kept = features.part(learned[neighbours.sample(len(learned))])
+        distances[held] = neighbours.kth_distance(features.part(held).features, kept.features)
     return OutOfFold(logits, distances)
 
 
@@ -180,7 +187,7 @@ def enough_data(points: Sequence[CurvePoint]) -> str:
     told = (
         f"A head on frozen features reaches {first.accuracy:.1%} from {first.per_class} photos a class and "
         f"{last.accuracy:.1%} from all {last.photos}. From {before.photos} photos to all of them that is "
-        f"{100 * gain:+.1f} points (standard error {100 * error:.1f}): "
+        f"{round(100 * gain, 1) + 0.0:+.1f} points (standard error {100 * error:.1f}): "
     )
     if gain > max(FLAT, 2 * error):
         return told + "still rising, more photos are likely to help."

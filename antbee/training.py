@@ -556,6 +556,17 @@ def copied_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads for the block: steps as small as a head's wait for more of them longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Learning:
     """A module that learns, epoch by epoch."""
 
@@ -585,6 +596,7 @@ class _Learning:
         if compiled:
             # Around the module: what is measured and saved stays as it is.
             self.learner = cast(nn.Module, torch.compile(self.learner))
+        self.is_head = isinstance(module, nn.Linear)
         self.train = train
         self.schedule = schedule
         self.batch_norm = batch_norm
@@ -605,8 +617,9 @@ class _Learning:
         steps = zip(
             batches, rates, shown(examples, f"epoch {number} of {schedule.epochs}", len(batches), process), strict=True
         )
-        for batch, rate, (inputs, labels) in steps:
-            totals += self._step(inputs, labels, rate, len(batch))
+        with _threads(1 if self.is_head else torch.get_num_threads()):
+            for batch, rate, (inputs, labels) in steps:
+                totals += self._step(inputs, labels, rate, len(batch))
         loss_sum, correct_sum, count = process.total(totals).tolist()
         if not math.isfinite(loss_sum):
             raise TrainingError(

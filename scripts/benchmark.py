@@ -312,7 +312,7 @@ def fast(bench: Bench, words: Sequence[str] = ()) -> Iterator[Value]:
 def seeds(bench: Bench) -> Iterator[Value]:
     """Accuracies of `fast` with several seeds."""
     for seed in range(SEEDS):
-        _, configs = train(bench, "--mode", "both", "--seed", str(seed))
+        _, configs = train(bench, "--folds", "0", "--seed", str(seed))
         for config in configs:
             for which, name in (("kept", "best"), ("last", "last")):
                 accuracy = config["antbee"]["metrics"][which]["accuracy"]
@@ -519,6 +519,7 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
     "fast frozen": partial(fast, words=("--mode", "frozen")),
     "fast finetune": partial(fast, words=("--mode", "finetune")),
     "fast both": fast,
+    "fast both without calibrating": partial(fast, words=("--folds", "0")),
     "fast both in float32": partial(fast, words=("--precision", "float32")),
     "photos": photos,
     "predict": predict,

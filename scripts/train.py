@@ -513,11 +513,7 @@ def divide_logits(head: nn.Linear, temperature: float) -> None:
 
 def bank_of(job: Job, learned: training.Features, left_out: resampling.OutOfFold | None) -> neighbours.FeatureBank:
     """The features learned from, with the distance beyond which a photo is like none of them."""
-    distances = (
-        neighbours.kth_distance(learned.features, learned.features, same=True)
-        if left_out is None
-        else left_out.distances
-    )
+    distances = resampling.distances_left_out(learned) if left_out is None else left_out.distances
     return neighbours.build_bank(
         learned.features, learned.labels, job.learned.names(job.photos.root), neighbours.threshold(distances)
     )

@@ -31,10 +31,12 @@ from antbee.data import (
     PictureMemory,
     Split,
     derived_seed,
+    divide,
     drawn_folder,
     folder_digest,
     hymenoptera_folder,
     keep_checked,
+    read_exclusions,
     read_folder,
     seeded_generator,
 )
@@ -700,3 +702,128 @@ def test_these_tests_reach_nothing_beyond_loopback() -> None:
             reach()
     with socket.socket() as plain, pytest.raises(pytest.fail.Exception, match=r"192\.0\.2\.1"):
         plain.connect_ex(("192.0.2.1", 80))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts of a split, and photos that are left out
+
+
+def test_a_part_of_a_split_is_the_photos_asked_for_in_the_order_asked_for(tmp_path: Path) -> None:
+    split = read_folder(small_set(tmp_path)).train
+    part = split.part(iter([4, 0, 0]))
+    assert part == Split((split.paths[4], split.paths[0], split.paths[0]), (1, 0, 0))
+    assert split.part([]) == Split((), ())
+    assert split.part(range(len(split))) == split
+
+
+def test_names_are_relative_to_the_data_folder_with_slashes(tmp_path: Path) -> None:
+    folder = read_folder(small_set(tmp_path))
+    assert folder.val.names(tmp_path) == ["val/ants/000.jpg", "val/bees/000.jpg", "val/bees/001.jpg"]
+    flat = read_folder(tmp_path / "train")
+    assert sorted([*flat.train.names(flat.root), *flat.val.names(flat.root)]) == [
+        *(f"ants/{number:03d}.jpg" for number in range(3)),
+        *(f"bees/{number:03d}.jpg" for number in range(2)),
+    ]
+
+
+def numbered(labels: Sequence[int]) -> Split:
+    return Split(tuple(Path(f"{number:03d}.jpg") for number in range(len(labels))), tuple(labels))
+
+
+def test_a_divided_split_is_whole_in_order_and_has_the_share_of_every_class() -> None:
+    split = numbered([0, 1] * 10 + [1] * 20)
+    rest, drawn = divide(split, ("ants", "bees"), 0, 0.3)
+    assert drawn.counts(("ants", "bees")) == {"ants": 3, "bees": 9}
+    assert sorted([*rest.paths, *drawn.paths]) == list(split.paths)
+    for side in (rest, drawn):
+        assert list(side.paths) == sorted(side.paths)
+        assert [split.labels[split.paths.index(path)] for path in side.paths] == list(side.labels)
+
+
+def test_what_is_drawn_hangs_on_the_seed_alone() -> None:
+    split = numbered([0, 1] * 20)
+    drawn = [divide(split, ("ants", "bees"), seed, 0.5) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_a_class_of_a_single_photo_can_not_be_divided() -> None:
+    with pytest.raises(DataError, match="class bees has a single photo: two are needed"):
+        divide(numbered([0, 0, 1]), ("ants", "bees"), 0, 0.5)
+
+
+def exclusions(path: Path, content: str | bytes) -> list[str]:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_exclusions(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "train/ants/a 1.jpg\nval/bees/b.jpg\n",
+        "# why\ntrain/ants/a 1.jpg\n\n   \n#val/ants/c.jpg\nval/bees/b.jpg",
+        "train/ants/a 1.jpg\r\nval/bees/b.jpg\r\n",
+        "  train/ants/a 1.jpg\t\nval/bees/b.jpg ",
+        b"\xef\xbb\xbftrain/ants/a 1.jpg\nval/bees/b.jpg",
+    ],
+    ids=["plain", "comments", "Windows", "spaces around", "byte order mark"],
+)
+def test_a_list_names_a_file_a_line_whatever_wrote_it(tmp_path: Path, content: str | bytes) -> None:
+    assert exclusions(tmp_path / "list.txt", content) == ["train/ants/a 1.jpg", "val/bees/b.jpg"]
+
+
+def test_an_empty_list_names_nothing(tmp_path: Path) -> None:
+    assert exclusions(tmp_path / "list.txt", "") == exclusions(tmp_path / "list.txt", "# nothing\n") == []
+
+
+def test_a_list_names_files_whose_names_are_no_unicode(tmp_path: Path) -> None:
+    assert exclusions(tmp_path / "list.txt", b"train/caf\xe9/a.jpg\n") == ["train/caf\udce9/a.jpg"]
+
+
+def test_a_list_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.txt", tmp_path):
+        with pytest.raises(DataError, match=f"{re.escape(str(path))} can't be read .*: expected a list of files"):
+            read_exclusions(path)
+
+
+def test_excluded_photos_are_not_learned_from_and_all_the_rest_stays_as_it_is(tmp_path: Path) -> None:
+    folder = read_folder(small_set(tmp_path))
+    less = folder.without(["val/bees/001.jpg", "train/ants/001.jpg", "train/ants/001.jpg"])
+    assert names(less.train) == ["ants/000.jpg", "ants/002.jpg", "bees/000.jpg", "bees/001.jpg"]
+    assert less.train.labels == (0, 0, 1, 1)
+    assert less.excluded == ("train/ants/001.jpg", "val/bees/001.jpg")
+    assert replace(less, train=folder.train, excluded=()) == folder
+
+
+def test_validation_photos_are_all_measured_and_those_not_excluded_once_more(tmp_path: Path) -> None:
+    folder = read_folder(small_set(tmp_path))
+    assert folder.cleaned == [0, 1, 2]
+    less = folder.without(["val/bees/000.jpg", "train/bees/000.jpg"])
+    assert less.val == folder.val
+    assert less.cleaned == [0, 2]
+    assert names(less.val.part(less.cleaned)) == ["ants/000.jpg", "bees/001.jpg"]
+
+
+def test_excluding_nothing_changes_nothing(tmp_path: Path) -> None:
+    folder = read_folder(small_set(tmp_path))
+    assert folder.without([]) == folder
+
+
+def test_a_skipped_file_may_be_excluded_too(tmp_path: Path) -> None:
+    root = small_set(tmp_path)
+    (root / "train" / "bees" / "cut.jpg").write_bytes(b"no photo")
+    folder = read_folder(root)
+    assert folder.without(["train/bees/cut.jpg"]).train == folder.train
+
+
+@pytest.mark.parametrize("unknown", ["train/ants/999.jpg", "ants/000.jpg", "train/ants", "./train/ants/000.jpg"])
+def test_a_name_that_is_no_photos_is_refused_with_an_example_of_one_that_is(tmp_path: Path, unknown: str) -> None:
+    folder = read_folder(small_set(tmp_path))
+    with pytest.raises(DataError, match=rf"no photo {re.escape(unknown)} in .*such as train/ants/000\.jpg"):
+        folder.without(["train/ants/000.jpg", unknown])
+
+
+def test_a_class_needs_a_photo_that_is_not_excluded(tmp_path: Path) -> None:
+    folder = read_folder(small_set(tmp_path))
+    with pytest.raises(DataError, match="every photo of bees to learn from is excluded"):
+        folder.without(["train/bees/000.jpg", "train/bees/001.jpg"])

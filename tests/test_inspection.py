@@ -142,7 +142,7 @@ def test_the_limits_of_size_and_shape_are_still_fine():
 
 def test_the_worse_a_photo_is_the_higher_it_scores():
     blur = [measure(picture().filter(ImageFilter.GaussianBlur(radius))) for radius in (6, 12)]
-    shade = [measure(picture().point(lambda value, by=by: value // by)) for by in (8, 40)]
+    shade = [replace(measure(picture()), brightness=brightness) for brightness in (20.0, 5.0)]
     sizes = [replace(measure(picture()), width=side, height=side) for side in (100, 20)]
     for (bad, worse), kind in ((blur, "blurred"), (shade, "dark"), (sizes, "tiny")):
         (first,), (second,) = (of_kind(photo_findings("photo.jpg", facts), kind) for facts in (bad, worse))

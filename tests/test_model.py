@@ -336,3 +336,103 @@ def test_factors_are_rounded_only_where_bfloat16_is_asked_for():
             rounded = layer(inputs)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, rtol=0.02, atol=0.02)
+
+
+# ---- heads -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_alone_is_drawn_by_the_seed_and_leaves_the_random_numbers_of_others_alone():
+    before = torch.random.get_rng_state()
+    heads = [model.new_head(16, 3, seed=seed) for seed in (3, 3, 4)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (heads[0].in_features, heads[0].out_features) == (16, 3)
+    for one, same, other in zip(*(head.parameters() for head in heads), strict=True):
+        assert one.requires_grad
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+
+
+def thousand_rows(count=1000):
+    """Weights whose head says in every number which of its rows it is."""
+    rows = torch.arange(float(count))
+    return StartingWeights("imagenet", {"fc.weight": rows[:, None].repeat(1, 4), "fc.bias": -rows})
+
+
+def rows_of(*label_names, weights=None):
+    """The rows of ImageNet's head that speak of the classes, or None."""
+    head = model.zero_shot_head(weights or thousand_rows(), "resnet18", label_names)
+    if head is None:
+        return None
+    assert torch.equal(head.weight, -head.bias[:, None].expand(-1, 4))
+    return head.weight[:, 0].int().tolist()
+
+
+def test_what_weights_know_of_ants_and_bees_are_their_own_rows_for_an_ant_and_a_bee():
+    assert rows_of("ants", "bees") == [310, 309]
+    assert rows_of("bees", "ants") == [309, 310]
+
+
+def test_a_head_of_imagenets_rows_learns_nothing_and_answers_as_the_whole_head_does():
+    network = build_network("resnet18", 1000, RANDOM, seed=0)
+    weights = StartingWeights("imagenet", {name: tensor.clone() for name, tensor in network.state_dict().items()})
+    head = model.zero_shot_head(weights, "resnet18", ["ants", "bees"])
+    features = torch.rand(5, 512)
+    with torch.no_grad():
+        torch.testing.assert_close(head(features), network.fc(features)[:, [310, 309]])
+        head.weight.zero_()
+    assert torch.equal(weights.state["fc.weight"], network.fc.weight)  # a copy of the rows, not the file's own
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [
+        ("ant", 310),
+        ("Ants", 310),
+        ("daisies", 985),
+        ("torches", 862),
+        ("red_foxes", 277),
+        ("tiger-cat", 282),
+        ("  school   buses ", 779),
+        ("goldfish", 1),
+    ],
+)
+def test_a_class_is_found_by_its_name_in_singular_or_plural(name, category):
+    assert rows_of(name, "bees") == [category, 309]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hymenoptera",  # none of the thousand
+        "wasps",
+        "an",  # the beginning of one
+        "",
+        "sunglasses",  # two of them: in singular and in plural
+        "cardigan",  # two of them: a dog and a garment
+        "Bee",  # that of the other class
+    ],
+)
+def test_a_class_that_is_not_exactly_one_category_of_its_own_leaves_nothing_to_be_said(name):
+    assert rows_of(name, "bees") is None
+    assert rows_of("bees", name) is None
+
+
+def test_a_name_that_two_categories_have_is_that_of_none():
+    categories = ["crane", "ant", "crane", "maillot", "Maillot"]
+    found = [model._category_of(name, categories) for name in ("cranes", "maillot", "ants")]
+    assert found == [None, None, 1]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        RANDOM,
+        thousand_rows(999),
+        thousand_rows(2),
+        StartingWeights("backbone.safetensors", {"conv1.weight": torch.zeros(64, 3, 7, 7)}),
+    ],
+    ids=["random", "999 classes", "2 classes", "no head"],
+)
+def test_weights_without_a_head_of_imagenets_thousand_categories_know_nothing_of_the_classes(weights):
+    assert rows_of("ants", "bees", weights=weights) is None

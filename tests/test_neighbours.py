@@ -23,6 +23,8 @@ from antbee.neighbours import (
     leave_classes_out,
     nearest,
     pairs_within,
+    sample,
+    threshold,
 )
 
 
@@ -286,7 +288,7 @@ def test_a_bank_keeps_photos_labels_and_names_together():
     assert bank.threshold == 0.4
 
 
-@pytest.mark.parametrize(("count", "kept"), [(10, 10), (11, 6), (20, 10), (21, 7), (99, 10)])
+@pytest.mark.parametrize(("count", "kept"), [(9, 9), (10, 10), (11, 10), (99, 10)])
 def test_of_a_very_large_set_photos_from_all_of_it_are_kept_with_their_labels_and_names(count, kept, monkeypatch):
     monkeypatch.setattr(neighbours, "LARGEST_BANK", 10)
     features = drawn(count)
@@ -294,9 +296,23 @@ def test_of_a_very_large_set_photos_from_all_of_it_are_kept_with_their_labels_an
     assert len(bank.features) == len(bank.labels) == len(bank.names) == kept
     assert bank.names == tuple(f"{i}.jpg" for i in bank.labels.tolist())
     torch.testing.assert_close(bank.features.double(), directions(features[bank.labels]), rtol=0, atol=1e-6)
-    steps = bank.labels.diff().unique()
-    assert len(steps) == 1
-    assert int(bank.labels[-1]) + int(steps[0]) >= count
+    assert torch.equal(bank.labels, sample(count))
+    assert bank.labels.unique().tolist() == bank.labels.tolist(), "each once, ascending"
+
+
+def test_a_photo_alone_is_as_far_as_can_be_from_all_others():
+    alone = drawn(1)
+    assert kth_distance(alone, alone, same=True).tolist() == [2.0]
+    assert leave_classes_out(drawn(3), torch.tensor([0, 0, 1]), drawn(2, seed=1), torch.tensor([0, 1])) in (0, 1, 2)
+
+
+def test_the_threshold_of_a_sampled_bank_is_that_of_distances_within_the_sample(monkeypatch):
+    monkeypatch.setattr(neighbours, "LARGEST_BANK", 200)
+    features, new = drawn(2000), drawn(500, seed=1)
+    kept = features[sample(len(features))]
+    bank = build_bank(features, torch.zeros(2000, dtype=torch.long), [""] * 2000, 0.0)
+    limit = threshold(kth_distance(kept, kept, same=True))
+    assert float((bank.distance(new) > limit).double().mean()) < 0.12
 
 
 NAMES = ("train/ants/1.jpg", "train/🐝/ä ö.jpg", 'a\n"b"\\c.jpg', "not utf-8 \udcff.jpg", "")

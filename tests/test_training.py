@@ -5,12 +5,27 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
 from antbee import model, training
 from antbee.data import Loading, Photos, read_folder
-from antbee.training import FAST, TUTORIAL, Checkpoint, Epoch, History, Phase, Run, Schedule, TrainingError, fit
+from antbee.training import (
+    FAST,
+    TUTORIAL,
+    Checkpoint,
+    Epoch,
+    Features,
+    History,
+    Phase,
+    Run,
+    Schedule,
+    TrainingError,
+    balancing_weights,
+    fit,
+    learn,
+)
 
 
 class Points:
@@ -247,6 +262,175 @@ def test_the_order_hangs_on_seed_and_epoch():
     assert orders[0] != orders[3]
 
 
+def test_learning_without_looking_ends_at_the_weights_of_fits_last_epoch():
+    heads = [new_head(), new_head()]
+    schedule = Schedule(4, 8, 0.3, momentum=0.9, weight_decay=0.01, warmup=1.0)
+    options = {"seed": 3, "class_weights": torch.tensor([0.5, 2.0])}
+    fit(heads[0], Points(30), Points(8, seed=1), schedule, keep="last", **options)
+    learn(heads[1], Points(30), schedule, **options)
+    assert same_tensors(*map(copied, heads))
+    assert not heads[1].training
+
+
+@pytest.mark.parametrize("recipe", [FAST, TUTORIAL])
+def test_a_whole_network_that_learns_without_looking_gets_the_same_weights_and_statistics(photos, recipe):
+    run = run_of(photos, shortened(recipe, 1), keep="last")
+    networks = [new_network(), new_network()]
+    training.train_finetune(networks[0], run)
+    training.learn_mode(networks[1], run.train, "finetune", run.recipe, seed=run.seed, process=run.process)
+    assert same_tensors(*map(copied, networks))
+
+
+def misleading():
+    """Points to learn from and points to check with, of which the more is wrong the more is learned."""
+    train, val = Points(64), Points(32, seed=1)
+    val.labels = 1 - val.labels
+    return train, val
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_epoch_to_keep_is_the_best_or_the_last_one_with_its_weights_and_answers(keep):
+    head, (train, val), states = new_head(), misleading(), []
+    fitted = fit(head, train, val, Schedule(6, 8, 0.1), keep=keep, report=lambda epoch: states.append(copied(head)))
+    assert (fitted.history.best.number, fitted.history.last.number) == (1, 6)
+    assert fitted.kept == getattr(fitted.history, keep)
+    assert same_tensors(copied(head), states[fitted.kept.number - 1])
+    assert torch.equal(fitted.val_logits, head(val.inputs).detach())
+
+
+def test_which_epoch_is_kept_changes_nothing_about_the_epochs():
+    losses = []
+    for keep in ("best", "last"):
+        fitted = fit(new_head(), *misleading(), Schedule(3, 8, 0.1), keep=keep)
+        losses.append([(epoch.train.loss, epoch.val.loss) for epoch in fitted.history.epochs])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_keeps_the_epoch_it_was_told_to(photos, keep):
+    network = new_network()
+    fitted = training.train_frozen(network, run_of(photos, shortened(FAST, 8), mode="frozen", keep=keep))
+    assert fitted.kept == getattr(fitted.history, keep)
+
+
+def test_an_interrupted_run_that_keeps_the_last_epoch_ends_as_if_it_had_never_been(tmp_path):
+    options = {"schedule": Schedule(4, 8, 0.1), "keep": "last"}
+    whole = new_head()
+    expected = fit(whole, *misleading(), **options)
+    for after in (1, 4):
+        checkpoint = Checkpoint(tmp_path / f"{after}.pt", "this run")
+        with pytest.raises(InterruptedRunError):
+            fit(new_head(), *misleading(), **options, checkpoint=checkpoint, report=interrupting(after))
+        resumed = new_head()
+        fitted = fit(resumed, *misleading(), **options, checkpoint=checkpoint)
+        assert same_tensors(copied(whole), copied(resumed))
+        assert fitted.kept.number == 4
+        assert torch.equal(fitted.val_logits, expected.val_logits)
+
+
+# ---- classes of different size ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(7, 7), (123, 121), (90, 10), (1, 2, 300)])
+def test_balancing_weights_are_scikit_learns_balanced_ones_and_one_on_average(counts):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)]).flip(0)
+    weights = balancing_weights(labels)
+    expected = compute_class_weight("balanced", classes=labels.unique().numpy(), y=labels.numpy())
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == pytest.approx(expected.tolist())
+    assert float(weights[labels].mean()) == pytest.approx(1)
+
+
+def overlapping(common, rare, *, seed=0):
+    """Features of a common and of a rare class, which a line can't tell apart without errors."""
+    labels = torch.tensor([0] * common + [1] * rare)
+    noise = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(seed))
+    return Features(noise + 0.5 * (2 * labels[:, None] - 1), labels)
+
+
+def found_of(logits, val, label):
+    """The share of a class's examples that are taken for it."""
+    return float((logits.argmax(1) == label)[val.labels == label].float().mean())
+
+
+def test_balanced_classes_let_the_rare_one_be_found_as_often_as_the_common_one():
+    train, val = overlapping(270, 14), overlapping(200, 200, seed=1)
+    schedule = Schedule(20, 32, 0.1, momentum=0.9)
+    plain, balanced = (
+        fit(new_head(), train, val, schedule, class_weights=weights, keep="last").val_logits
+        for weights in (None, balancing_weights(train.labels))
+    )
+    assert found_of(plain, val, 0) - found_of(plain, val, 1) > 0.3
+    assert abs(found_of(balanced, val, 0) - found_of(balanced, val, 1)) < 0.15
+    assert found_of(balanced, val, 1) > found_of(plain, val, 1) + 0.2
+
+
+def test_the_loss_that_is_told_is_never_the_weighted_one():
+    train, val = overlapping(40, 8), overlapping(10, 10, seed=1)
+    with torch.no_grad():
+        expected = float(functional.cross_entropy(new_head()(train.features), train.labels))
+    head = new_head()
+    whole = Schedule(1, 48, 0.1, decay="step")  # one step: all of the loss is that of the weights before it
+    fitted = fit(head, train, val, whole, class_weights=torch.tensor([0.1, 30.0]))
+    assert fitted.history.last.train.loss == pytest.approx(expected)
+    with torch.no_grad():
+        after = float(functional.cross_entropy(head(val.features), val.labels))
+    assert fitted.history.last.val.loss == pytest.approx(after)
+
+
+def test_a_weighted_step_is_one_on_the_mean_of_the_weighted_losses():
+    head, expected, points = new_head(), new_head(), overlapping(6, 2)
+    weights = balancing_weights(points.labels)
+    losses = functional.cross_entropy(expected(points.features), points.labels, reduction="none")
+    (losses * weights[points.labels]).mean().backward()
+    with torch.no_grad():
+        for parameter in expected.parameters():
+            parameter.sub_(0.5 * parameter.grad)
+    learn(head, points, Schedule(1, 8, 0.5, decay="step"), class_weights=weights)
+    for one, other in zip(head.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_equal_weights_of_one_change_nothing():
+    heads = [new_head(), new_head()]
+    for head, weights in zip(heads, (None, torch.ones(2)), strict=True):
+        learn(head, overlapping(20, 10), Schedule(2, 8, 0.1), class_weights=weights)
+    assert same_tensors(*map(copied, heads))
+
+
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_a_balanced_recipe_weighs_the_classes_of_what_is_learned_from(mode):
+    train, recipe = overlapping(20, 5), replace(shortened(FAST, 2), balanced=True)
+    heads = [new_head() for _ in range(3)]
+    learn(heads[0], train, recipe.schedule(mode), class_weights=balancing_weights(train.labels))
+    for head, choice in zip(heads[1:], (recipe, replace(recipe, balanced=False)), strict=True):
+        training.learn_mode(head, train, mode, choice, seed=0, process=training.Process())
+    states = [*map(copied, heads)]
+    assert same_tensors(states[0], states[1])
+    assert not same_tensors(states[0], states[2])
+
+
+def test_a_balanced_recipe_is_trained_so_and_not_only_called_so():
+    train, val = overlapping(20, 5), overlapping(4, 4, seed=1)
+    heads = [new_head(), new_head()]
+    for head, balanced in zip(heads, (True, False), strict=True):
+        run = Run(replace(shortened(FAST, 2), balanced=balanced), train, val, keep="last")
+        training.train_head(head, train, val, run)
+    expected = new_head()
+    learn(expected, train, shortened(FAST, 2).frozen, class_weights=balancing_weights(train.labels))
+    assert same_tensors(copied(heads[0]), copied(expected))
+    assert not same_tensors(*map(copied, heads))
+
+
+def test_a_part_of_features_is_the_rows_asked_for_with_their_labels():
+    features = Features(torch.arange(12.0).view(6, 2), torch.arange(6))
+    part = features.part(torch.tensor([4, 0, 4]))
+    assert part.features.tolist() == [[8, 9], [0, 1], [8, 9]]
+    assert part.labels.tolist() == [4, 0, 4]
+    assert len(part) == 3
+    assert len(features.part(torch.tensor([], dtype=torch.int64))) == 0
+
+
 # ---- recipes and rates -----------------------------------------------------------------------------------------------
 
 
@@ -297,6 +481,16 @@ def test_a_flat_recipe_tells_one_modes_schedule():
     assert flat["epochs"] == FAST.finetune.epochs
     assert flat["batch_norm"] == "fixed"
     assert not [value for value in flat.values() if isinstance(value, dict | tuple)]
+
+
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_a_flat_recipe_names_its_folds_and_whether_classes_are_balanced(mode):
+    for recipe in (FAST, TUTORIAL, replace(FAST, balanced=True)):
+        flat = recipe.flat(mode)
+        assert flat["folds"] == recipe.schedule(mode).folds
+        assert flat["balanced"] is recipe.balanced
+    assert FAST.flat("frozen")["folds"] != FAST.flat("finetune")["folds"]
+    assert TUTORIAL.flat(mode)["folds"] == 0
 
 
 # ---- history ---------------------------------------------------------------------------------------------------------
