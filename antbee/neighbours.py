@@ -152,15 +152,15 @@ def _distances(rows: Tensor, bank: Tensor, *, same: bool = False) -> Iterator[Te
 # "Neither"
 
 
-def kth_distance(features: Tensor, bank: Tensor, *, same: bool = False) -> Tensor:
-    """The distance of each of `features` (B, C) to its k-th nearest in `bank` (N, C): float64 (B,), 0..2.
+def kth_distance(features: Tensor, bank: Tensor, *, count: int = NEAREST, same: bool = False) -> Tensor:
+    """The distance of each of `features` (B, C) to its `count`-th nearest in `bank` (N, C): float64 (B,), 0..2.
 
     Far from everything that was learned from, an answer means nothing. Sun et al. 2022, "Out-of-Distribution Detection
     with Deep Nearest Neighbors", arXiv 2204.06507. With `same`, each row is left out of its own neighbours.
     """
     if len(bank) == same:  # no other photo: nothing is known to be near
         return torch.full((len(features),), 2.0, dtype=torch.double)
-    return nearest(directions(features), directions(bank), NEAREST, same=same).distances[:, -1]
+    return nearest(directions(features), directions(bank), count, same=same).distances[:, -1]
 
 
 def threshold(distances: Tensor, rate: float = FALSE_ALARM_RATE) -> float:

@@ -98,8 +98,12 @@ def network_out_of_fold(
         network = train_on(learned)
         features = _features(network, photos, process, precision)
         logits[held] = logits_of(network.fc, features.part(held))
-        kept = features.part(learned[neighbours.sample(len(learned))])
-        distances[held] = neighbours.kth_distance(features.part(held).features, kept.features)
+        kept = learned[neighbours.sample(len(learned))]
+        # Of fewer photos the k-th nearest is farther away: the same share of them is as far as k of all.
+        count = max(1, round(neighbours.NEAREST * len(kept) / len(neighbours.sample(len(folds)))))
+        distances[held] = neighbours.kth_distance(
+            features.part(held).features, features.part(kept).features, count=count
+        )
     return OutOfFold(logits, distances)
 
 

@@ -1,4 +1,4 @@
-"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheet FILE] [--list FILE] [--json]
+"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheets DIR] [--list FILE] [--json]
 
 Looks for what may be wrong, and changes nothing. PATH is a data folder, a model folder or a picture. Of a data folder
 it tells files that can't be used, placeholders, photos that are there twice or in both splits, suspicious labels, tiny,
@@ -31,7 +31,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Look for what may be wrong with photos or models.")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="data folder, model folder or picture")
     parser.add_argument("--weights", metavar="imagenet|random|FILE", help="of the network that compares photos")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet (default: outputs/check-NAME.png)")
+    parser.add_argument(
+        "--sheets",
+        type=Path,
+        default=home() / "outputs",
+        metavar="DIR",
+        help="where contact sheets go (default: outputs/)",
+    )
     parser.add_argument("--list", type=Path, metavar="FILE", help="write what may be excluded, for train.py --exclude")
     parser.add_argument("--json", action="store_true", help="print an object a line for each PATH instead of tables")
     return parser.parse_args()
@@ -107,7 +113,7 @@ def check_data(root: Path, arguments: argparse.Namespace) -> Checked:
     by_name = {path.relative_to(photos.root).as_posix(): fact for path, fact in facts.items()}
     findings = inspection.folder_findings(photos, by_name, features)
     if findings and not arguments.json:
-        write_sheet(arguments.sheet or home() / "outputs" / f"check-{photos.name}.png", photos, findings)
+        write_sheet(arguments.sheets / f"check-{photos.name}.png", photos, findings)
     return Checked(str(root), "data", True, list(photos.class_names), len(both), photos.skipped, findings)
 
 
@@ -157,12 +163,17 @@ def write_sheet(path: Path, photos: data.PhotoFolder, findings: Sequence[Finding
     from antbee import figures  # matplotlib takes half a second to import
 
     preprocessing = images.Preprocessing()
+
+    def tile(what: str, file: str) -> figures.Tile:
+        crop = preprocessing.cropped(images.open_photo(photos.root / file))
+        folder, _, name = file.rpartition("/")
+        return figures.Tile(images.pixels_of([crop])[0] / 255, f"{what}\n{folder}\n{name}")
+
     tiles = []
     for finding in [finding for finding in findings if finding.kind != "imbalance"][:SHEET]:
-        crop = preprocessing.cropped(images.open_photo(photos.root / finding.file))
-        pixels = images.pixels_of([crop])[0] / 255
-        folder, _, name = finding.file.rpartition("/")
-        tiles.append(figures.Tile(pixels, f"{finding.kind}\n{folder}\n{name}"))
+        tiles.append(tile(finding.kind, finding.file))
+        if finding.other is not None:
+            tiles.append(tile(f"{finding.kind} of", finding.other))
     if tiles:
         path.parent.mkdir(parents=True, exist_ok=True)
         figures.grid(tiles).save(path)

@@ -21,15 +21,6 @@ KEYS = ["path", "kind", "ok", "classes", "used", "skipped", "findings", "error"]
 UNREACHABLE = "the weights can't be reached (no route to host)"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Steps this small take a hundred times as long where two threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """Drawn pictures among which there is one of each: blank, copied, leaked, damaged, tiny. Read it alone."""
@@ -119,15 +110,16 @@ def test_planted_faults_stand_in_the_table_and_on_the_sheet_and_nothing_in_the_f
     check, planted, tmp_path, capsys
 ):
     before = tree(planted)
-    check(planted, "--weights", "random", "--sheet", tmp_path / "new" / "sheet.png")
+    check(planted, "--weights", "random", "--sheets", tmp_path / "new" / "sheets")
     assert tree(planted) == before
     rows = capsys.readouterr().out.splitlines()
     assert f"{planted}: data, ants, bees, 22 photos, 1 skipped" in rows
     for file, kind in (PLANTED | {"val/ants/cut.jpg": "skipped"}).items():
         assert [row for row in rows if row.split()[:2] == [kind, file]], f"{file} is not told to be {kind}"
-    assert f"contact sheet written to {tmp_path / 'new' / 'sheet.png'}" in rows
-    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
-        assert min(sheet.size) > 200
+    sheet = tmp_path / "new" / "sheets" / "check-photos.png"
+    assert f"contact sheet written to {sheet}" in rows
+    with Image.open(sheet) as picture:
+        assert min(picture.size) > 200
 
 
 def test_json_is_an_object_a_line_for_each_path_with_the_same_keys_and_nothing_else(
@@ -232,9 +224,9 @@ def test_of_a_folder_in_order_it_is_said_that_nothing_was_found_and_no_sheet_is_
 ):
     counts = {"ants": 2, "bees": 2}
     root = write_drawn_set(tmp_path / "fine", train=counts, val=counts, longest_side=192)
-    check(root, "--sheet", tmp_path / "sheet.png")
+    check(root, "--sheets", tmp_path / "sheets")
     assert capsys.readouterr().out == f"{root}: data, ants, bees, 8 photos: nothing found\n"
-    assert not (tmp_path / "sheet.png").exists()
+    assert not (tmp_path / "sheets").exists()
 
 
 def test_a_folder_without_a_val_folder_is_checked_under_its_own_names(check, tmp_path, capsys, unreachable):
@@ -255,10 +247,10 @@ def test_names_and_classes_can_not_add_lines_to_the_table(check, tmp_path, capsy
         for seed in range(2):
             draw("ants" if "ants" in kind else "bees", seed, 192).save(tmp_path / "odd" / kind / f"{seed}.png")
     Image.new("RGB", (200, 160), "white").save(tmp_path / "odd" / "bees" / "bla\nnk.png")
-    check(tmp_path / "odd", "--sheet", tmp_path / "sheet.png")
+    check(tmp_path / "odd")
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if not line.startswith("contact sheet")]) == 2
-    assert (tmp_path / "sheet.png").exists()
+    assert (tmp_path / "outputs" / "check-odd.png").exists()
 
 
 # ---- a picture, a model folder ---------------------------------------------------------------------------------------

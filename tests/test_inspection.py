@@ -19,15 +19,6 @@ from antbee.inspection import KINDS, PhotoFacts, folder_findings, measure, photo
 ROOT = Path("photos")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Steps this small take a hundred times as long where two threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @cache
 def picture(seed=0, kind="bees", side=192):
     return draw(kind, seed, side)
@@ -138,6 +129,11 @@ def test_the_limits_of_size_and_shape_are_still_fine():
     facts = measure(picture())
     for width, height in ((112, 112), (336, 112), (112, 336)):
         assert photo_findings("photo.jpg", replace(facts, width=width, height=height)) == []
+
+
+def test_in_the_dark_no_photo_is_called_blurred():
+    photo = picture().filter(ImageFilter.GaussianBlur(6)).point(lambda value: value // 8)
+    assert kinds_of(photo) == ["dark"]
 
 
 def test_the_worse_a_photo_is_the_higher_it_scores():
@@ -310,6 +306,22 @@ def test_how_near_a_copy_lies_is_judged_by_how_near_photos_usually_lie():
     assert (finding.file, finding.other) == (names_of(photos)[4], names_of(photos)[8])
 
 
+@pytest.mark.parametrize(
+    "poor", [{"brightness": 5.0}, {"sharpness": 1.0}, {"width": 60, "height": 50}], ids=["dark", "blurred", "tiny"]
+)
+def test_photos_that_show_little_are_no_copies_because_a_network_sees_the_same_in_them(poor):
+    photos = photo_folder([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
+    facts, names, features = ordinary_facts(photos), names_of(photos), scattered(10)
+    for position in (2, 5, 9):
+        facts[names[position]] = replace(facts[names[position]], **poor)
+        features[position] = features[2]
+    features[8] = features[4]
+    (finding,) = copies_among(photos, facts, features)
+    assert (finding.file, finding.other) == (names[4], names[8])
+    facts[names[5]] = facts[names[2]]  # but those of one picture are
+    assert [finding.file for finding in copies_among(photos, facts, features)] == [names[4], names[5]]
+
+
 def test_a_copy_that_hash_and_features_both_find_is_one_finding_by_its_hash():
     photos = photo_folder([0, 0, 1, 1], [0, 1])
     facts, names, features = drawn_facts(photos), names_of(photos), scattered(6)
@@ -416,7 +428,8 @@ def test_findings_come_by_kind_and_then_the_worst_first():
     facts[names[12]] = replace(facts[names[12]], width=50, height=40)
     facts[names[13]] = replace(facts[names[13]], width=90, height=70)
     facts[names[14]] = replace(facts[names[14]], width=900)
-    facts[names[15]] = replace(facts[names[15]], brightness=5.0, sharpness=1.0)
+    facts[names[15]] = replace(facts[names[15]], brightness=5.0)
+    facts[names[19]] = replace(facts[names[19]], sharpness=1.0)
     facts[names[17]] = facts[names[16]]
     facts[names[42]] = facts[names[18]]
     found = folder_findings(photos, facts, features)
