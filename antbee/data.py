@@ -7,6 +7,7 @@ class. Everything here is decided once for the whole run: one class list, one li
 import hashlib
 import http.client
 import io
+import json
 import os
 import random
 import shutil
@@ -286,15 +287,25 @@ def divide(split: Split, class_names: Sequence[str], seed: int, share: float) ->
 
 
 def read_exclusions(path: Path) -> list[str]:
-    """The files that a list names, one a line and relative to the data folder; lines that start with # are comments.
+    """The files that a list names, one a line and relative to the data folder; see `exclusion_line`.
 
-    Raises DataError where it can't be read.
+    Lines that start with # are comments. Raises DataError where it can't be read.
     """
     try:
-        lines = path.read_text("utf-8-sig", errors="surrogateescape").splitlines()
+        lines = path.read_text("utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror}): expected a list of files, one a line") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    try:
+        return [json.loads(line) if line.startswith('"') else line for line in named]
+    except ValueError as error:
+        raise DataError(f"{path} has a line in quotes that is no JSON text ({error}): write the plain name") from error
+
+
+def exclusion_line(name: str) -> str:
+    """A file's name as a list names it: as it is, or as JSON text where it would be read as something else."""
+    plain = name == name.strip() and "\n" not in name and not name.startswith(("#", '"'))
+    return name if plain else json.dumps(name)
 
 
 def folder_digest(root: Path) -> str:

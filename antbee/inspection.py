@@ -140,7 +140,9 @@ def folder_findings(
     pairs = {**_same_features(names, findings, features), **_same_pictures(names, findings, facts)}
     findings += _copies(photos, names, labels, pairs)
     if features is not None:
-        findings += _suspicious_labels(photos, names, labels, features, seed)
+        real = _without(names, findings, ["placeholder"])
+        real_names = [names[position] for position in real]
+        findings += _suspicious_labels(photos, real_names, labels[real], features[real], seed)
     findings += _imbalance(photos)
     return sorted(findings, key=lambda finding: (KINDS.index(finding.kind), -finding.score, finding.file))
 

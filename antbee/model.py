@@ -236,12 +236,16 @@ def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Seq
 
 def _category_of(name: str, categories: Sequence[str]) -> int | None:
     """The one category that a class is called after, "ants" or "ant"; None where there is none or more than one."""
-    name = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+    name = _words(name)
     singulars = {name, name.removesuffix("s"), name.removesuffix("es")}
     if name.endswith("ies"):
         singulars.add(name.removesuffix("ies") + "y")
-    found = [index for index, category in enumerate(categories) if category.lower() in singulars]
+    found = [index for index, category in enumerate(categories) if _words(category) in singulars]
     return found[0] if len(found) == 1 else None
+
+
+def _words(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def feature_count(architecture: str) -> int:

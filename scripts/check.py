@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         default=home() / "outputs",
         metavar="DIR",
-        help="where contact sheets go (default: outputs/)",
+        help="where contact sheets go, without --json (default: outputs/)",
     )
     parser.add_argument("--list", type=Path, metavar="FILE", help="write what may be excluded, for train.py --exclude")
     parser.add_argument("--json", action="store_true", help="print an object a line for each PATH instead of tables")
@@ -68,7 +68,8 @@ def main() -> None:
     if arguments.list is not None:
         write_list(arguments.list, results)
     if unusable := [checked for checked in results if not checked.ok]:
-        raise data.DataError(f"{len(unusable)} of {len(results)} can't be used: {unusable[0].error}")
+        named = "; ".join(f"{checked.path}: {checked.error}" for checked in unusable)
+        raise data.DataError(f"{len(unusable)} of {len(results)} can't be used: {named}")
 
 
 def check(path: Path, arguments: argparse.Namespace) -> Checked:
@@ -78,7 +79,7 @@ def check(path: Path, arguments: argparse.Namespace) -> Checked:
         if kind == "picture":
             return check_picture(path)
         return check_model(path) if kind == "model" else check_data(path, arguments)
-    except (data.DataError, ModelFolderError, model.WeightsError) as error:
+    except (data.DataError, ModelFolderError, model.WeightsError, OSError) as error:
         return Checked(str(path), kind, ok=False, error=str(error))
 
 
@@ -143,12 +144,14 @@ def features_of(
 def said(checked: Checked) -> str:
     """A path's findings as a table."""
     if not checked.ok:
-        return f"{checked.path}: {checked.kind}, can't be used"
+        return f"{checked.path}: {checked.kind}, can't be used: {checked.error}"
     told = f"{checked.path}: {checked.kind}"
     if checked.classes is not None:
         told += f", {', '.join(map(cards.one_line, checked.classes))}"
     if checked.used is not None:
-        told += f", {checked.used} photos" + (f", {len(checked.skipped)} skipped" if checked.skipped else "")
+        told += f", {checked.used} photo{'s' * (checked.used != 1)}" + (
+            f", {len(checked.skipped)} skipped" if checked.skipped else ""
+        )
     rows = [("skipped", entry.file, entry.reason) for entry in checked.skipped]
     rows += [(finding.kind, finding.file, finding.reason) for finding in checked.findings]
     width = max((len(cards.one_line(file)) for _, file, _ in rows), default=0)
@@ -186,7 +189,7 @@ def write_list(path: Path, results: Sequence[Checked]) -> None:
     for checked in results:
         for finding in checked.findings:
             if finding.kind in inspection.UNWANTED:
-                lines += [f"# {finding.kind}: {cards.one_line(finding.reason)}", finding.file]
+                lines += [f"# {finding.kind}: {cards.one_line(finding.reason)}", data.exclusion_line(finding.file)]
     path.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
     print(f"list written to {path}", file=sys.stderr)
 

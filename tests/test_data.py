@@ -827,3 +827,18 @@ def test_a_class_needs_a_photo_that_is_not_excluded(tmp_path: Path) -> None:
     folder = read_folder(small_set(tmp_path))
     with pytest.raises(DataError, match="every photo of bees to learn from is excluded"):
         folder.without(["train/bees/000.jpg", "train/bees/001.jpg"])
+
+
+@pytest.mark.parametrize(
+    "name", ["ants/a.jpg", " bees/b.png", "#ants/c.png", '"bees"/d.png', "a\nb/e.png", "a\u2028b/f.png", "caf\udce9.jpg"]
+)
+def test_a_list_names_whatever_a_file_is_called(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"# why\n{data.exclusion_line(name)}\n", "utf-8", errors="surrogateescape")
+    assert data.read_exclusions(path) == [name]
+
+
+def test_a_line_in_quotes_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text('"ants/a.jpg\n')
+    with pytest.raises(DataError, match="no JSON text"):
+        data.read_exclusions(tmp_path / "list.txt")
