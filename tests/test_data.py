@@ -830,7 +830,8 @@ def test_a_class_needs_a_photo_that_is_not_excluded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ants/a.jpg", " bees/b.png", "#ants/c.png", '"bees"/d.png', "a\nb/e.png", "a\u2028b/f.png", "caf\udce9.jpg"]
+    "name",
+    ["ants/a.jpg", " bees/b.png", "#ants/c.png", '"bees"/d.png', "a\nb/e.png", "a\u2028b/f.png", "caf\udce9.jpg"],
 )
 def test_a_list_names_whatever_a_file_is_called(name: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"

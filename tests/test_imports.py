@@ -28,6 +28,7 @@ ALLOWED = {
     "foreign": set(),
     "neighbours": set(),
     "training": {"data", "images", "resident", "model", "evaluation"},
+    "inspection": {"data", "training", "evaluation", "neighbours", "resampling"},
     "resampling": {"data", "training", "model", "evaluation", "neighbours"},
     "classifier": {"images", "model", "hub", "installation", "neighbours"},
     "ui": {"data", "images", "model", "evaluation", "figures", "training", "classifier", "cards", "installation"},
