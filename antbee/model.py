@@ -7,6 +7,7 @@ everything before `fc`; the head is `fc`, one linear layer on the pooled feature
 """
 
 import copy
+import functools
 import hashlib
 import http.client
 import pickle  # for the name of its error alone: nothing is ever unpickled
@@ -248,6 +249,7 @@ def _words(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
+@functools.cache
 def feature_count(architecture: str) -> int:
     """Channels of the last feature map, which are the features that the head sees."""
     with torch.device("meta"):  # shapes alone: no memory, no random numbers

@@ -467,8 +467,9 @@ def pushed(folder, architecture, class_count):
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes")
 @pytest.mark.filterwarnings("default")  # other people's warnings about each other
-@pytest.mark.parametrize("class_count", [2, 7])
-@pytest.mark.parametrize("architecture", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize(
+    ("architecture", "class_count"), [("resnet18", 2), ("resnet18", 7), ("resnet34", 7), ("resnet50", 2)]
+)
 def test_torchvision_timm_and_transformers_load_it_with_equal_preprocessing_logits_and_names(
     server, tmp_path, architecture, class_count
 ):
