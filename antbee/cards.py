@@ -212,9 +212,10 @@ def _other_scores(metrics: Mapping[str, Any]) -> list[str]:
     if seeds := metrics.get("seeds"):
         low, high = seeds["kept"]["interval"]
         facts.append(
-            f"Repeated with {len(seeds['kept']['values'])} seeds: {_percent(seeds['kept']['mean'])} on average"
-            f" (standard deviation {100 * seeds['kept']['deviation']:.1f} points, 95 % interval of the mean"
-            f" {_percent(low)} to {_percent(high)})."
+            f"Repeated with {len(seeds['kept']['values'])} seeds, on these same pictures:"
+            f" {_percent(seeds['kept']['mean'])} on average (standard deviation"
+            f" {100 * seeds['kept']['deviation']:.1f} points, 95 % interval of the mean {_percent(low)} to"
+            f" {_percent(high)}). For new pictures the wider interval above stands."
         )
     if "auc" in metrics:
         facts.append(f"Area under the ROC curve: {metrics['auc']:.3f}.")
@@ -274,8 +275,8 @@ def _neither(antbee: Mapping[str, Any]) -> list[str]:
     facts += [f"Rightly of {found(result)} pictures of {as_text(kind)}." for kind, result in neither["foreign"].items()]
     if left_out := neither.get("left_out"):
         facts.append(
-            f"Of {found(left_out)} val pictures, where none of their own class was known: a kind of picture that is"
-            " close to what was learned is mostly not recognised as foreign."
+            f"Of {found(left_out)} val pictures, each asked where no picture of its own class was known: this is how"
+            " well a kind is recognised as foreign that is close to what was learned."
         )
     return [
         "## Neither",
@@ -403,7 +404,10 @@ def _data_facts(data: Mapping[str, Any]) -> list[str]:
         facts.append(f"SHA-256 digest of the data: {as_text(data['digest'])}.")
     if excluded := data.get("excluded"):
         files = "; ".join(map(as_text, excluded[:10]))
-        facts.append(f"{len(excluded)} excluded, not learned from: {files}" + ("; ..." if len(excluded) > 10 else "."))
+        facts.append(
+            f"{len(excluded)} excluded, neither learned from nor in the score without them: {files}"
+            + ("; ..." if len(excluded) > 10 else ".")
+        )
     if skipped := data.get("skipped"):
         files = "; ".join(f"{as_text(entry['file'])} ({as_text(entry['reason'])})" for entry in skipped[:10])
         facts.append(f"{len(skipped)} skipped, could not be used: {files}" + ("; ..." if len(skipped) > 10 else "."))

@@ -422,7 +422,7 @@ class Prediction:
     label: str  # the likeliest class
     probabilities: dict[str, float]  # of every class, by name
     distance: float | None = None  # to the k-th nearest photo learned from; None: no features are kept
-    threshold: float | None = None  # the distance beyond which a photo is like none of them
+    threshold: float | None = None  # the distance beyond which a photo is like none of them; None: too little is known
 
     @property
     def is_neither(self) -> bool:
@@ -505,7 +505,7 @@ class Classifier:
         """Features (B, C) -> what is said of each."""
         logits = self._folded.fc(features).cpu()
         distances = [None] * len(features) if self.bank is None else self.bank.distance(features).tolist()
-        threshold = None if self.bank is None else self.bank.threshold
+        threshold = None if self.bank is None else self.bank.limit
         names = self.config.label_names
         return [
             Prediction(names[int(row.argmax())], dict(zip(names, row.softmax(0).tolist(), strict=True)), far, threshold)

@@ -117,7 +117,8 @@ class PhotoFolder:
     @property
     def cleaned(self) -> list[int]:
         """Positions of the validation photos that are not excluded."""
-        return [position for position, name in enumerate(self.val.names(self.root)) if name not in self.excluded]
+        excluded = set(self.excluded)
+        return [position for position, name in enumerate(self.val.names(self.root)) if name not in excluded]
 
 
 class _ClassFolders(ImageFolder):
@@ -304,7 +305,7 @@ def read_exclusions(path: Path) -> list[str]:
 
 def exclusion_line(name: str) -> str:
     """A file's name as a list names it: as it is, or as JSON text where it would be read as something else."""
-    plain = name == name.strip() and "\n" not in name and not name.startswith(("#", '"'))
+    plain = name == name.strip() and name.splitlines() == [name] and not name.startswith(("#", '"'))
     return name if plain else json.dumps(name)
 
 

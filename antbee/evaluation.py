@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CALIBRATION_BINS = 15
-COOLEST, HOTTEST = 0.25, 10.0  # bounds of a temperature: where every answer is right, the best one would be 0
+COOLEST, HOTTEST = 0.25, 10.0  # bounds of a temperature: the fewer answers are wrong, the nearer to 0 it would be
 
 # 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom, as printed in any statistics book.
 # fmt: off
@@ -145,8 +145,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """What logits (N, classes) are best divided by: the temperature of the lowest mean cross-entropy.
 
     Guo et al. 2017, arXiv 1706.04599. The loss is convex in the inverse of the temperature, so halving an interval
-    around the zero of its slope finds it. Where nearly all answers are right it would fall to 0: it stays in 0.25..10.
+    around the zero of its slope finds it. It stays in 0.25..10, and is 1 where no answer is wrong: then nothing can be
+    learned about how sure wrong answers are.
     """
+    if bool((logits.argmax(1) == labels).all()):
+        return 1.0
     logits = logits.double()
     right = logits.gather(1, labels[:, None])[:, 0]
     low, high = 1 / HOTTEST, 1 / COOLEST

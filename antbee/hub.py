@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 REQUIRED_FILES = ("model.safetensors", "config.json", "README.md")
-REPOSITORY_FILES = (*REQUIRED_FILES, "neighbours.safetensors", "history.json", "figures/*.png")
+# Those of mistakes and of differences show dozens of photos, which may not be the pusher's to publish.
+FIGURES = tuple(f"figures/{name}.png" for name in ("batch", "curves", "confusion", "photos"))
+REPOSITORY_FILES = (*REQUIRED_FILES, "neighbours.safetensors", "history.json", *FIGURES)
 PULLED_FILES = ("model.safetensors", "config.json", "neighbours.safetensors", "history.json")
 
 # The client itself waits for ever for a Hub that does not answer. It tries each of the Hub's addresses (four on

@@ -225,7 +225,8 @@ def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Seq
     """
     state = weights.state or {}
     categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
-    if f"{HEAD}weight" not in state or len(state[f"{HEAD}weight"]) != len(categories):
+    shapes = [tuple(state[f"{HEAD}{name}"].shape) if f"{HEAD}{name}" in state else () for name in ("weight", "bias")]
+    if shapes != [(len(categories), feature_count(architecture)), (len(categories),)]:
         return None
     rows = [_category_of(name, categories) for name in label_names]
     if None in rows or len(set(rows)) < len(rows):

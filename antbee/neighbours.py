@@ -6,7 +6,7 @@ twice. Features are compared by direction alone: each is divided by its length, 
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ FALSE_ALARM_RATE = 0.05  # of photos like those learned from, the share that may
 NEAREST = 10  # neighbours that decide; fewer where the bank holds fewer
 LARGEST_BANK = 20_000  # photos; a sample of a larger set says as much (Sun et al. 2022, figure 3)
 CHUNK = 1024  # photos compared with the bank at a time
+NO_LIMIT = 2.0  # the farthest that directions can be from each other
+LARGEST_SAMPLE = 2_000  # photos of a bank, where it is compared with itself once for every class
 
 
 class BankError(ValueError):
@@ -42,7 +44,12 @@ class FeatureBank:
     features: Tensor  # float32 (N, C), each of length 1
     labels: Tensor  # int64 (N,)
     names: tuple[str, ...]  # files, relative to the data folder
-    threshold: float  # distance to the k-th nearest beyond which the answer is "neither"
+    threshold: float  # distance to the k-th nearest beyond which the answer is "neither"; NO_LIMIT where none is known
+
+    @property
+    def limit(self) -> float | None:
+        """The threshold, or None where too little is known to say "neither"."""
+        return self.threshold if self.threshold < NO_LIMIT else None
 
     @cached_property
     def _directions(self) -> Tensor:
@@ -72,25 +79,33 @@ class FeatureBank:
         try:
             with safe_open(path, framework="pt") as file:
                 names = json.loads((file.metadata() or {}).get("names", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+                keys = sorted(file.keys())
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in keys}
+                _check_shapes(path, names, shapes, feature_count)  # before a huge tensor is read
+                tensors = {name: file.get_tensor(name) for name in keys}
+        except BankError:
+            raise
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise BankError(f"{path} can't be read ({' '.join(str(error).split()):.200})") from error
-        _check_bank(path, names, tensors, feature_count, class_count)
+        _check_values(path, tensors, class_count)
         return cls(tensors["features"], tensors["labels"], tuple(names), float(tensors["threshold"]))
 
 
-def _check_bank(path: Path, names: object, tensors: dict[str, Tensor], feature_count: int, class_count: int) -> None:
+def _check_shapes(path: Path, names: object, shapes: dict[str, tuple[int, ...]], feature_count: int) -> None:
     count = len(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else 0
-    expected = {
-        "features": (torch.float32, (count, feature_count)),
-        "labels": (torch.int64, (count,)),
-        "threshold": (torch.float64, ()),
-    }
-    found = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    if not 0 < count <= LARGEST_BANK or found != expected:
-        raise BankError(f"{path} holds {_shown(found)} for {count} names, expected {_shown(expected)}")
+    expected = {"features": (count, feature_count), "labels": (count,), "threshold": ()}
+    if not 0 < count <= LARGEST_BANK or shapes != expected:
+        raise BankError(f"{path} holds {_shown(shapes)} for {count} names, expected {_shown(expected)}")
+
+
+def _check_values(path: Path, tensors: dict[str, Tensor], class_count: int) -> None:
+    expected = {"features": torch.float32, "labels": torch.int64, "threshold": torch.float64}
+    if (found := {name: tensor.dtype for name, tensor in tensors.items()}) != expected:
+        raise BankError(f"{path} holds {_shown(found)}, expected {_shown(expected)}")
     features, labels, threshold = tensors["features"], tensors["labels"], float(tensors["threshold"])
-    if not torch.allclose(features.norm(dim=1), torch.ones(count), atol=1e-3):  # false too where one is not a number
+    if not torch.allclose(
+        features.norm(dim=1), torch.ones(len(features)), atol=1e-3
+    ):  # false too where one is not a number
         raise BankError(f"{path} has features that are not of length 1")
     if not ((labels >= 0) & (labels < class_count)).all():
         raise BankError(f"{path} has labels outside of {class_count} classes")
@@ -98,8 +113,8 @@ def _check_bank(path: Path, names: object, tensors: dict[str, Tensor], feature_c
         raise BankError(f"{path} has the threshold {threshold}, expected a distance of 0 to 2")
 
 
-def _shown(tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]) -> str:
-    told = [f"{repr(name)[1:-1]:.40} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items())]
+def _shown(tensors: Mapping[str, object]) -> str:
+    told = [f"{repr(name)[1:-1]:.40} {what}" for name, what in sorted(tensors.items())]
     return ", ".join(told[:3]) + (" and more" if len(told) > 3 else "") or "nothing"
 
 
@@ -110,14 +125,16 @@ def build_bank(features: Tensor, labels: Tensor, names: Sequence[str], threshold
     return FeatureBank(directions(features[kept.to(features.device)]).float(), labels[kept], kept_names, threshold)
 
 
-def sample(count: int) -> Tensor:
+def sample(count: int, limit: int | None = None) -> Tensor:
     """The positions, among `count` photos, of those that a bank keeps: int64, ascending, and always the same.
+
+    At most `limit`, or LARGEST_BANK.
 
     Whoever chooses a threshold has to measure distances to no more photos than the bank will hold: to more they are
     shorter.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[:LARGEST_BANK].sort().values
+    return order[: limit or LARGEST_BANK].sort().values
 
 
 def directions(features: Tensor) -> Tensor:
@@ -159,7 +176,7 @@ def kth_distance(features: Tensor, bank: Tensor, *, count: int = NEAREST, same: 
     with Deep Nearest Neighbors", arXiv 2204.06507. With `same`, each row is left out of its own neighbours.
     """
     if len(bank) == same:  # no other photo: nothing is known to be near
-        return torch.full((len(features),), 2.0, dtype=torch.double)
+        return torch.full((len(features),), NO_LIMIT, dtype=torch.double)
     return nearest(directions(features), directions(bank), count, same=same).distances[:, -1]
 
 
@@ -167,11 +184,13 @@ def threshold(distances: Tensor, rate: float = FALSE_ALARM_RATE) -> float:
     """The distance that a share of `rate` of photos like these lie beyond: distances (N,) of photos not learned from.
 
     As conformal prediction chooses it: on average over new photos of the same kind the false alarms stay at or below
-    `rate` (Angelopoulos and Bates 2021, arXiv 2107.07511). With too few photos for that it is the farthest there is, 2.
+    `rate` (Angelopoulos and Bates 2021, arXiv 2107.07511). That holds for distances in one network's features; measured
+    in those of networks that learned from other parts of the photos it is an approximation. NO_LIMIT where there are
+    too few photos.
     """
     ordered = distances.sort().values
     place = math.ceil((len(ordered) + 1) * (1 - rate))
-    return float(ordered[place - 1]) if place <= len(ordered) else 2.0
+    return float(ordered[place - 1]) if place <= len(ordered) else NO_LIMIT
 
 
 def leave_classes_out(features: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> int:
@@ -179,6 +198,8 @@ def leave_classes_out(features: Tensor, labels: Tensor, others: Tensor, other_la
 
     The features must come from a backbone that learned nothing of the classes.
     """
+    kept = sample(len(features), LARGEST_SAMPLE)
+    features, labels = features[kept], labels[kept]
     found = 0
     for label in other_labels.unique():
         rest = features[labels != label]

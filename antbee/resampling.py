@@ -7,19 +7,20 @@ it learned from are too sure: fitted to them, a temperature made the probabiliti
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torchvision.models import ResNet
 
-from antbee import evaluation, model, neighbours, training
+from antbee import model, neighbours, training
 from antbee.data import seeded_generator
 from antbee.model import Precision
 from antbee.training import Examples, Features, Process, Recipe
 
-CURVE_SIZES = (5, 10, 20, 50)  # photos of each class to learn from; all that there are come last
+CURVE_SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # photos of each class; all that there are come last
 CURVE_DRAWS = 5  # other photos, and another head, each time
+CURVE_STEPS = 1000  # gradient steps of each head at most: the curve of a large set must not take hours
 FLAT = 0.01  # a gain in accuracy that is not worth more photos
 
 
@@ -34,7 +35,7 @@ def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
     for label in labels.unique().tolist():
         members = (labels == label).nonzero()[:, 0]
         order = torch.randperm(len(members), generator=seeded_generator(seed, "folds", label))
-        folds[members[order]] = torch.arange(len(members)) % count
+        folds[members[order]] = (torch.arange(len(members)) + label) % count  # small classes start at other folds
     return folds
 
 
@@ -46,21 +47,25 @@ def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
 class OutOfFold:
     """What every training photo gets from a network that learned from the other folds."""
 
+    folds: int  # into how many parts the photos were divided
     logits: Tensor  # float32 (N, classes)
     distances: Tensor  # float64 (<= N,), to the k-th nearest of the photos that a bank would keep, of as many of them
 
 
 def head_out_of_fold(
-    features: Features, folds: Tensor, recipe: Recipe, *, seed: int, device: torch.device
+    features: Features, folds: Tensor, recipe: Recipe, *, seed: int, device: torch.device, until: int | None = None
 ) -> OutOfFold:
-    """Of heads on a frozen backbone, whose features know nothing of labels: they are those of the other photos too."""
+    """Of heads on a frozen backbone, whose features know nothing of labels: they are those of the other photos too.
+
+    `until` is the epoch at which they stop; None: the last.
+    """
     class_count = int(features.labels.max()) + 1
     logits = torch.zeros(len(features), class_count)
     for fold in folds.unique().tolist():
         learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
-        head = trained_head(features.part(learned), class_count, recipe, seed=seed, device=device)
+        head = trained_head(features.part(learned), class_count, recipe, seed=seed, device=device, until=until)
         logits[held] = logits_of(head, features.part(held))
-    return OutOfFold(logits, distances_left_out(features))
+    return OutOfFold(len(folds.unique()), logits, distances_left_out(features))
 
 
 def distances_left_out(features: Features) -> Tensor:
@@ -70,11 +75,17 @@ def distances_left_out(features: Features) -> Tensor:
 
 
 def trained_head(
-    features: Features, class_count: int, recipe: Recipe, *, seed: int, device: torch.device
+    features: Features,
+    class_count: int,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    until: int | None = None,
 ) -> torch.nn.Linear:
-    """A new head that learned from `features` as the recipe's frozen mode does, to its last epoch."""
+    """A new head that learned from `features` as the recipe's frozen mode does, to the epoch `until` or to its last."""
     head = model.new_head(features.features.shape[1], class_count, seed=seed).to(device)
-    training.learn_mode(head, features, "frozen", recipe, seed=seed, process=Process(device))
+    training.learn_mode(head, features, "frozen", recipe, seed=seed, process=Process(device), until=until)
     return head.requires_grad_(False)
 
 
@@ -104,7 +115,7 @@ def network_out_of_fold(
         distances[held] = neighbours.kth_distance(
             features.part(held).features, features.part(kept).features, count=count
         )
-    return OutOfFold(logits, distances)
+    return OutOfFold(len(folds.unique()), logits, distances)
 
 
 def _features(network: ResNet, photos: Examples, process: Process, precision: Precision) -> Features:
@@ -129,6 +140,7 @@ class CurvePoint:
     per_class: int  # photos at most; the smaller classes have no more
     photos: int  # in all
     accuracies: tuple[float, ...]  # on the validation photos, of each draw
+    right: Tensor = field(compare=False)  # float32 (validation photos,): in what share of the draws each is right
 
     @property
     def accuracy(self) -> float:
@@ -147,19 +159,21 @@ def learning_curve(
 ) -> list[CurvePoint]:
     """Accuracy on `val` by how many photos of each class a head on frozen features learned from.
 
-    Every size gets as many gradient steps as all photos together do, and CURVE_DRAWS draws of photos.
+    Every size gets as many gradient steps as all photos together do, and CURVE_DRAWS draws of photos. The last size is
+    at least double the one before it, so that what it gains says something.
     """
     counts = torch.bincount(train.labels)
     largest = int(counts.max())
     points = []
-    for per_class in [*(size for size in sizes if size < largest), largest]:
-        accuracies = []
+    for per_class in [*(size for size in sizes if 2 * size <= largest), largest]:
+        right = []
         for draw in range(CURVE_DRAWS):
             chosen = _drawn(train.labels, per_class, seed, draw)
             lengthened = _as_many_steps(recipe, len(chosen), len(train))
             head = trained_head(train.part(chosen), len(counts), lengthened, seed=seed + draw, device=device)
-            accuracies.append(evaluation.score(logits_of(head, val), val.labels).accuracy)
-        points.append(CurvePoint(per_class, len(chosen), tuple(accuracies)))
+            right.append((logits_of(head, val).argmax(1) == val.labels).float())
+        accuracies = tuple(float(draw.mean()) for draw in right)
+        points.append(CurvePoint(per_class, len(chosen), accuracies, torch.stack(right).mean(0)))
     return points
 
 
@@ -176,7 +190,8 @@ def _drawn(labels: Tensor, per_class: int, seed: int, draw: int) -> Tensor:
 def _as_many_steps(recipe: Recipe, photos: int, all_photos: int) -> Recipe:
     schedule = recipe.frozen
     steps, all_steps = (math.ceil(count / schedule.batch_size) for count in (photos, all_photos))
-    return replace(recipe, frozen=replace(schedule, epochs=max(1, round(schedule.epochs * all_steps / steps))))
+    wanted = min(schedule.epochs * all_steps, CURVE_STEPS)
+    return replace(recipe, frozen=replace(schedule, epochs=max(1, round(wanted / steps))))
 
 
 def enough_data(points: Sequence[CurvePoint]) -> str:
@@ -186,8 +201,10 @@ def enough_data(points: Sequence[CurvePoint]) -> str:
         return f"With {last.photos} photos in all there are too few to tell whether more would help."
     before = points[-2]
     gain = last.accuracy - before.accuracy
-    # Of the difference of two means over CURVE_DRAWS draws each.
-    error = math.hypot(*(statistics.stdev(point.accuracies) for point in (before, last))) / math.sqrt(CURVE_DRAWS)
+    # Of the difference of two means: by the draws of photos to learn from, and by those of photos to check with.
+    by_draws = [statistics.stdev(point.accuracies) / math.sqrt(CURVE_DRAWS) for point in (before, last)]
+    by_photos = float((last.right - before.right).std()) / math.sqrt(len(last.right)) if len(last.right) > 1 else 1.0
+    error = math.hypot(*by_draws, by_photos)
     told = (
         f"A head on frozen features reaches {first.accuracy:.1%} from {first.per_class} photos a class and "
         f"{last.accuracy:.1%} from all {last.photos}. From {before.photos} photos to all of them that is "

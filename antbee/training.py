@@ -72,7 +72,9 @@ class Recipe:
     head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
     channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
-    precision: Literal["auto"] | Precision = "float32"  # learning alone; what is measured is measured in float32
+    precision: Literal["auto"] | Precision = (
+        "float32"  # of learning, calibrating's included; what is measured is float32
+    )
     balanced: bool = False  # the loss weighs every class the same, however many photos it has
 
     def schedule(self, mode: str) -> Schedule:
@@ -542,10 +544,11 @@ def learn(
     class_weights: Tensor | None = None,
     seed: int = 0,
     process: Process = Process(),
+    until: int | None = None,
 ) -> None:
-    """The same training without looking: leaves `module` with the weights of the last epoch, in evaluation mode."""
+    """The same training without looking, to the epoch `until` or to the last; leaves `module` in evaluation mode."""
     learning = _Learning(module, train, schedule, batch_norm, precision, False, class_weights, seed, process)
-    for number in range(1, schedule.epochs + 1):
+    for number in range(1, (until or schedule.epochs) + 1):
         learning.epoch(number)
     module.eval()
     process.share_buffers(module)
@@ -748,9 +751,19 @@ def _fit_mode(
     )
 
 
-def learn_mode(module: nn.Module, train: Examples, mode: str, recipe: Recipe, *, seed: int, process: Process) -> None:
-    """Trains a head or a whole network as a mode does, to the last epoch and without looking; see `learn`."""
-    learn(module, train, recipe.schedule(mode), **_terms(module, train.labels, recipe, seed, process))
+def learn_mode(
+    module: nn.Module,
+    train: Examples,
+    mode: str,
+    recipe: Recipe,
+    *,
+    seed: int,
+    process: Process,
+    until: int | None = None,
+) -> None:
+    """Trains a head or a whole network as a mode does, without looking; see `learn`."""
+    terms = _terms(module, train.labels, recipe, seed, process)
+    learn(module, train, recipe.schedule(mode), until=until, **terms)
 
 
 def _terms(module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, process: Process) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def classify_tab(models: Sequence[Shown], photos: PhotoFolder | None, page: gr.B
                         columns=NEIGHBOURS,
                         height=180,
                         interactive=False,
-                        visible=shown.classifier.bank is not None and photos is not None,
+                        visible=shown.classifier.bank is not None and learned_from(shown, photos),
                     )
                 )
     classify, predict = with_photo(classify_handler(models, photos)), with_photo(predict_handler(models))
@@ -246,11 +246,12 @@ def with_photo(handler: Callable[[Image.Image | None], Result]) -> Callable[[dic
     @wraps(handler)  # clients of the page see its name and its argument's
     def handle(upload: dict[str, Any] | None) -> Result:
         try:
-            return handler(open_photo(Path(upload["path"])) if upload else None)
+            photo = open_photo(Path(upload["path"])) if upload else None
         except DataError as error:
             raise gr.Error(
                 f"This file can't be used: {error}. Try a JPEG or PNG photo.", print_exception=False
             ) from error
+        return handler(photo)
 
     return handle
 
@@ -271,7 +272,7 @@ def classify_handler(models: Sequence[Shown], photos: PhotoFolder | None) -> Cal
                 verdict_sentence(explanation.prediction),
                 _shown_probabilities(explanation.prediction),
                 heat,
-                neighbour_pictures(explanation.neighbours, photos),
+                neighbour_pictures(explanation.neighbours, photos if learned_from(shown, photos) else None),
             ]
         return results
 
@@ -280,12 +281,19 @@ def classify_handler(models: Sequence[Shown], photos: PhotoFolder | None) -> Cal
 
 def verdict_sentence(prediction: Prediction) -> str:
     """Whether to believe the answer, as Markdown."""
-    if prediction.distance is None or prediction.threshold is None:
+    if prediction.distance is None:
         return ""
+    if prediction.threshold is None:
+        return f"**{as_text(prediction.label)}**; too little is known to tell whether it is any of the classes."
     distance = f"distance {prediction.distance:.2f}, limit {prediction.threshold:.2f}"
     if prediction.is_neither:
         return f"**Neither.** This photo is like none that was learned from ({distance}): believe no class below."
     return f"**{as_text(prediction.label)}**, a photo like those learned from ({distance})."
+
+
+def learned_from(shown: Shown, photos: PhotoFolder | None) -> bool:
+    """Whether these are the very photos that a model learned from; others may be called the same."""
+    return photos is not None and shown.config.data.get("digest") == photos.digest
 
 
 def neighbour_pictures(neighbours: Sequence[Neighbour], photos: PhotoFolder | None) -> list[tuple[Image.Image, str]]:
@@ -298,7 +306,7 @@ def neighbour_pictures(neighbours: Sequence[Neighbour], photos: PhotoFolder | No
     paths = dict(zip(photos.train.names(photos.root), photos.train.paths, strict=True))
     pictures = []
     for neighbour in neighbours:
-        if (path := paths.get(neighbour.name)) is not None:
+        if (path := paths.get(neighbour.name)) is not None and path.is_file():
             picture = open_photo(path, shorter_side=NEIGHBOUR_SIDE)
             pictures.append((picture, f"{one_line(neighbour.label)} {neighbour.distance:.2f}"))
     return pictures

@@ -60,6 +60,8 @@ class Checked:
 def main() -> None:
     """Check every path; end with status 1 if one can't be used."""
     arguments = parse_arguments()
+    if arguments.list is not None and len(arguments.paths) > 1:
+        raise data.DataError("--list is of one data folder: check the others apart")
     results = []
     for path in arguments.paths:
         checked = check(path, arguments)

@@ -43,7 +43,8 @@ def main() -> None:
     photos = data.read_folder_of(root, names, seed=classifier.config.seed or 0)
     result = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
     split = photos.val if arguments.split == "val" else photos.train
-    result |= measured(classifier, split, split.names(photos.root))
+    own = photos.digest == classifier.config.data.get("digest")  # else another photo may have an excluded one's name
+    result |= measured(classifier, split, split.names(photos.root) if own else ())
 
     for line in said(result, [cards.one_line(name) for name in names]):
         print(line)
@@ -62,9 +63,9 @@ def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) ->
     with torch.inference_mode():
         logits = classifier.network.fc(features).cpu()
     result = evaluation.report(logits, labels).to_record()
-    if (bank := classifier.bank) is not None:
-        found = int((bank.distance(features) > bank.threshold).sum())
-        result["neither"] = {"threshold": bank.threshold, "found": found, "count": len(labels)}
+    if (bank := classifier.bank) is not None and bank.limit is not None:
+        found = int((bank.distance(features) > bank.limit).sum())
+        result["neither"] = {"threshold": bank.limit, "found": found, "count": len(labels)}
     excluded = set(classifier.config.data.get("excluded") or ())
     kept = [position for position, name in enumerate(names) if name not in excluded]
     if 0 < len(kept) < len(names):

@@ -38,6 +38,7 @@ from antbee import (
     evaluation,
     figures,
     foreign,
+    inspection,
     model,
     neighbours,
     resampling,
@@ -63,7 +64,6 @@ MISTAKES_FIGURE = 24  # photos at most
 HOLDOUT = 0.2  # of the photos in train/, what --select holdout sets aside
 SELECTED_ON = {"val": "val", "holdout": "a holdout", "last": "nothing"}
 SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
-UNBALANCED = 3  # photos of the largest class for each of the smallest, above which a warning is due
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,7 +88,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     how.add_argument("--balance", action="store_true", help="weigh every class the same, however many photos it has")
     how.add_argument(
-        "--folds", type=count, metavar="N", help="parts to calibrate with (default: the recipe's; 0: don't)"
+        "--folds", type=folds, metavar="N", help="parts to calibrate with (default: the recipe's; 0: don't)"
     )
     how.add_argument("--seeds", type=positive(int), default=1, metavar="N", help="repeat with N seeds: mean and spread")
     how.add_argument(
@@ -127,6 +127,13 @@ def count(text: str) -> int:
     """A flag's type: a whole number, zero or more."""
     if not 0 <= (value := int(text)) < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and {2**32 - 1}")
+    return value
+
+
+def folds(text: str) -> int:
+    """A flag's type: 0, or two parts and more."""
+    if (value := count(text)) == 1:
+        raise argparse.ArgumentTypeError("1 leaves nothing to learn from: two parts or more, or 0 for none")
     return value
 
 
@@ -428,16 +435,16 @@ def believable(
     unmoved = mode == "frozen" and job.recipe.cached_features  # then its features are the foundation's
     learned = foundation.learned.computed if unmoved else features_of(job, network, job.learned)
     val = foundation.val.computed if unmoved else features_of(job, network, job.photos.val)
-    left_out = answers_to_left_out(job, foundation, mode, start)
+    left_out = answers_to_left_out(job, foundation, mode, start, fitted.kept.number)
     calibration = calibrate(job, mode, network.fc, left_out, val)
-    bank = bank_of(job, learned, left_out)
+    bank = bank_of(job, mode, learned, left_out)
     val_logits = resampling.logits_of(network.fc, val)
     config = config_of(job, mode, checkpoint)
     metrics = {
         **metrics_of(job, network, fitted, val_logits),
         "calibration": calibration,
         "neither": neither_of(Classifier(network, config, bank), val, unmoved),
-        "seeds": seeds_of(job, foundation, mode, fitted, val_logits),
+        "seeds": seeds_of(job, foundation, mode, start, fitted, val_logits),
         **foundation.told,
     }
     return Outcome(Classifier(network, replace(config, metrics=metrics), bank), val_logits)
@@ -453,15 +460,24 @@ def val_logits_of(job: Job, network: ResNet) -> Tensor:
     return resampling.logits_of(network.fc, features_of(job, network.to(job.process.device), job.photos.val))
 
 
-def answers_to_left_out(job: Job, foundation: Foundation, mode: str, start: Start) -> resampling.OutOfFold | None:
-    """What each photo learned from gets where it was left out; None where the recipe leaves none out."""
+def answers_to_left_out(
+    job: Job, foundation: Foundation, mode: str, start: Start, until: int
+) -> resampling.OutOfFold | None:
+    """What each photo gets from trainings that left it out, which stop at the epoch `until`, whose weights are kept.
+
+    None where the recipe leaves none out, or where a class is too small to.
+    """
     labels, seed = torch.tensor(job.learned.labels), job.arguments.seed
     folds = resampling.stratified_folds(labels, job.recipe.schedule(mode).folds, seed)
-    if len(folds.unique()) < 2:
+    if (divided := len(folds.unique())) < job.recipe.schedule(mode).folds:
+        job.say(f"  calibrating with {divided} parts, as the smallest class has no more photos; 1 is too few to")
+    if divided < 2:
         return None
     process, recipe = job.process, job.recipe
-    if mode == "frozen":
-        return resampling.head_out_of_fold(foundation.learned.computed, folds, recipe, seed=seed, device=process.device)
+    if mode == "frozen" and recipe.cached_features:
+        return resampling.head_out_of_fold(
+            foundation.learned.computed, folds, recipe, seed=seed, device=process.device, until=until
+        )
 
     def train_on(positions: Tensor) -> ResNet:
         network = starting_network(job, seed)
@@ -471,7 +487,9 @@ def answers_to_left_out(job: Job, foundation: Foundation, mode: str, start: Star
             network.fc.load_state_dict(head.state_dict())
             divide_logits(network.fc, start.temperature)
         part_looks = looks(job, job.learned.part(positions.tolist()), mode, seed=seed)
-        training.learn_mode(network, part_looks, mode, recipe, seed=seed, process=process)
+        if mode == "frozen":
+            model.freeze_backbone(network)
+        training.learn_mode(network, part_looks, mode, recipe, seed=seed, process=process, until=until)
         return network
 
     job.say("  calibrating: training again without some of the photos")
@@ -498,7 +516,7 @@ def calibrate(
     )
     return {
         "temperature": temperature,
-        "folds": job.recipe.schedule(mode).folds,
+        "folds": left_out.folds,
         "loss_before": before.score.loss,
         "error_before": before.calibration_error,
     }
@@ -511,21 +529,32 @@ def divide_logits(head: nn.Linear, temperature: float) -> None:
             weights.div_(temperature)
 
 
-def bank_of(job: Job, learned: training.Features, left_out: resampling.OutOfFold | None) -> neighbours.FeatureBank:
-    """The features learned from, with the distance beyond which a photo is like none of them."""
-    distances = resampling.distances_left_out(learned) if left_out is None else left_out.distances
-    return neighbours.build_bank(
-        learned.features, learned.labels, job.learned.names(job.photos.root), neighbours.threshold(distances)
-    )
+def bank_of(
+    job: Job, mode: str, learned: training.Features, left_out: resampling.OutOfFold | None
+) -> neighbours.FeatureBank:
+    """The features learned from, with the distance beyond which a photo is like none of them.
+
+    Photos that a backbone learned from lie nearer to each other than new ones: where none were left out of its
+    training, there is no limit.
+    """
+    threshold = neighbours.NO_LIMIT
+    if left_out is not None:
+        threshold = neighbours.threshold(left_out.distances)
+    elif mode == "frozen":
+        threshold = neighbours.threshold(resampling.distances_left_out(learned))
+    return neighbours.build_bank(learned.features, learned.labels, job.learned.names(job.photos.root), threshold)
 
 
-def neither_of(classifier: Classifier, val: training.Features, frozen: bool) -> dict[str, Any]:
+def neither_of(classifier: Classifier, val: training.Features, frozen: bool) -> dict[str, Any] | None:
     """How often "neither" is said: wrongly of validation photos, rightly of pictures of nothing.
 
     With a backbone that knows nothing of the classes also of the validation photos of a class that the bank lacks.
+    None where too little is known to say it.
     """
     bank = classifier.bank
     assert bank is not None
+    if bank.limit is None:
+        return None
     alarms = int((bank.distance(val.features) > bank.threshold).sum())
     predictions = {kind: classifier.predict(foreign.pictures(kind, foreign.COUNT)) for kind in foreign.KINDS}
     left_out = neighbours.leave_classes_out(bank.features, bank.labels, val.features, val.labels) if frozen else None
@@ -542,26 +571,28 @@ def neither_of(classifier: Classifier, val: training.Features, frozen: bool) -> 
 
 
 def seeds_of(
-    job: Job, foundation: Foundation, mode: str, fitted: training.Fitted, val_logits: Tensor
+    job: Job, foundation: Foundation, mode: str, start: Start, fitted: training.Fitted, val_logits: Tensor
 ) -> dict[str, Any] | None:
     """What the same run with other seeds comes to, which draw heads, orders and crops. None where one is enough."""
     if job.arguments.seeds < 2:
         return None
     labels = torch.tensor(job.photos.val.labels)
     accuracies = [(evaluation.score(val_logits, labels).accuracy, fitted.history.last.val.accuracy)]
-    for seed in range(job.arguments.seed + 1, job.arguments.seed + int(job.arguments.seeds)):
-        accuracies.append(accuracies_of_seed(job, foundation, mode, seed))
+    for seed in range(job.arguments.seed + 1, job.arguments.seed + job.arguments.seeds):
+        accuracies.append(accuracies_of_seed(job, foundation, mode, start, seed))
         job.say(f"  seed {seed}: {accuracies[-1][0]:.1%}")
     of_kept, of_last = (evaluation.spread(values).to_record() for values in zip(*accuracies, strict=True))
     # The last epoch's accuracy on a holdout says nothing of the validation photos.
     return {"kept": of_kept, "last": None if job.arguments.select == "holdout" else of_last}
 
 
-def accuracies_of_seed(job: Job, foundation: Foundation, mode: str, seed: int) -> tuple[float, float]:
+def accuracies_of_seed(job: Job, foundation: Foundation, mode: str, start: Start, seed: int) -> tuple[float, float]:
     """The accuracy of the kept epoch on the validation photos, and of the last one on what the epoch is chosen on."""
     network = starting_network(job, seed)
     steps = ["frozen", mode] if mode == "finetune" and job.recipe.head_first else [mode]
     for step in steps:
+        if step != steps[0]:
+            divide_logits(network.fc, start.temperature)  # as the head was that the run itself started from
         fitted = fit_mode(network, foundation, step, run_of(job, step, seed, lambda epoch: None))
     accuracy = fitted.kept.val.accuracy
     if job.chosen_on is not job.photos.val:
@@ -576,10 +607,11 @@ def metrics_of(job: Job, network: ResNet, fitted: training.Fitted, val_logits: T
     report = evaluation.report(val_logits, labels)
     last = evaluation.share(round(history.last.val.accuracy * len(labels)), len(labels))
     cleaned = job.photos.cleaned
+    is_other = 0 < len(cleaned) < len(labels)
     return {
         "kept": report.score.to_record() | {"epoch": fitted.kept.number},
         "last": None if job.arguments.select == "holdout" else last | {"epoch": history.last.number},
-        "cleaned": evaluation.score(val_logits[cleaned], labels[cleaned]).to_record() if job.photos.excluded else None,
+        "cleaned": evaluation.score(val_logits[cleaned], labels[cleaned]).to_record() if is_other else None,
         "selected_on": SELECTED_ON[job.arguments.select],
         **report.details(),
         "epochs": len(history.epochs),
@@ -773,6 +805,7 @@ def modes_differ(job: Job, outcomes: Sequence[Outcome]) -> str:
         f"{int((second & ~first).sum())} with {names[1]} alone: "
         + ("a difference that chance hardly explains" if p < SIGNIFICANT else "no more than chance explains")
         + f" (McNemar's exact test, p = {p:.2g})."
+        + (" Each answers with the epoch that is best on these photos." if job.arguments.select == "val" else "")
     )
 
 
@@ -812,9 +845,9 @@ def describe(job: Job) -> None:
     if job.chosen_on is not photos.val:
         job.say(f"set aside {len(job.chosen_on)} of the training photos, to choose the epoch on")
     counts = job.learned.counts(photos.class_names)
-    if max(counts.values()) > UNBALANCED * min(counts.values()) and not job.recipe.balanced:
+    if max(counts.values()) > inspection.UNBALANCED * min(counts.values()) and not job.recipe.balanced:
         job.say(
-            f"warning   {max(counts, key=counts.__getitem__)} has more than {UNBALANCED} times the photos of "
+            f"warning   {max(counts, key=counts.__getitem__)} has over {inspection.UNBALANCED} times the photos of "
             f"{min(counts, key=counts.__getitem__)}, which will be found less often: --balance weighs them the same"
         )
     job.say(
@@ -860,10 +893,13 @@ def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
         if seeds := metrics.get("seeds"):
             low, high = seeds["kept"]["interval"]
             values = len(seeds["kept"]["values"])
-            lines.append(f"{config.mode}: mean of {values} seeds {seeds['kept']['mean']:.1%} ({low:.1%} to {high:.1%})")
+            mean = f"{seeds['kept']['mean']:.1%} ({low:.1%} to {high:.1%})"
+            lines.append(f"{config.mode}: mean of {values} seeds on these same photos {mean}")
         if cleaned := metrics.get("cleaned"):
             lines.append(f"{config.mode}: {cleaned['accuracy']:.1%} on the {cleaned['count']} photos not excluded")
-        neither = metrics["neither"]
+        if not (neither := metrics.get("neither")):
+            lines.append(f'{config.mode}: too little is known to say "neither"')
+            continue
         told = ", ".join(f"{kind} {one['found']} of {one['count']}" for kind, one in neither["foreign"].items())
         false = f"{neither['val']['found']} of {neither['val']['count']} validation photos"
         lines.append(f'{config.mode}: "neither" wrongly of {false}; rightly of {told}')

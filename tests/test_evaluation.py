@@ -263,9 +263,11 @@ def test_a_temperature_changes_no_answer_and_never_raises_the_loss_it_was_fitted
     assert calibration_error(logits / temperature, labels) < calibration_error(logits, labels)
 
 
-def test_the_temperature_stays_within_bounds_where_all_answers_are_right_or_all_are_wrong() -> None:
+def test_the_temperature_is_1_where_no_answer_is_wrong_and_stays_within_bounds_where_all_are() -> None:
     labels = torch.arange(12) % 3
-    assert fit_temperature(surely(labels, 3, margin=1.0), labels) == pytest.approx(COOLEST)
+    assert fit_temperature(surely(labels, 3, margin=1.0), labels) == 1.0
+    nearly_right = torch.cat([surely(labels, 3, margin=0.01)] * 9 + [torch.tensor([[0.0, 0.001, 0.0]])])
+    assert fit_temperature(nearly_right, torch.cat([labels] * 9 + [torch.tensor([0])])) == pytest.approx(COOLEST)
     assert fit_temperature(surely(labels, 3, margin=1.0), (labels + 1) % 3) == pytest.approx(HOTTEST)
 
 

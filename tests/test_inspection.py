@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import random
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -45,12 +46,12 @@ def names_of(photos):
 
 
 def ordinary_facts(photos):
-    """Facts of ordinary photos that look like none of the others: random bits differ in about 128 of 256."""
+    """Facts of ordinary photos that look like none of the others: the changes of two agree in a third of places."""
     generator = torch.Generator().manual_seed(0)
-    bits = torch.rand(len(names_of(photos)), 2, 256, generator=generator) < 0.5
+    changes = torch.randint(-1, 2, (len(names_of(photos)), 2, 256), generator=generator).float()
     return {
         name: PhotoFacts(320, 240, 120.0, 900.0, 0.1, own, mirrored)
-        for name, (own, mirrored) in zip(names_of(photos), bits, strict=True)
+        for name, (own, mirrored) in zip(names_of(photos), changes, strict=True)
     }
 
 
@@ -152,10 +153,10 @@ def test_the_facts_are_those_of_the_photo_in_full_size_and_leave_it_as_it_is():
     assert (facts.width, facts.height) == photo.size
     assert 0 < facts.brightness < 255
     assert 0 < facts.flatness < 1
-    assert facts.bits.shape == facts.mirrored_bits.shape == (256,)
-    assert facts.bits.dtype == torch.bool
+    assert facts.changes.shape == facts.mirrored_changes.shape == (256,)
+    assert set(facts.changes.tolist()) == {-1.0, 0.0, 1.0}
     assert photo.tobytes() == before
-    assert torch.equal(measure(ImageOps.mirror(photo)).bits, facts.mirrored_bits)
+    assert torch.equal(measure(ImageOps.mirror(photo)).changes, facts.mirrored_changes)
 
 
 # ---- photos that are there twice -------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ def test_a_mirror_image_is_said_to_be_one():
     assert "the mirror image, " in finding.reason
     facts[names[2]] = facts[names[0]]
     (finding,) = copies_among(photos, facts)
-    assert finding.reason.endswith(": 0 of 256 bits of the picture's hash differ")
+    assert finding.reason.endswith(": the pictures' hashes agree to 100%")
 
 
 def test_a_picture_that_is_its_own_mirror_image_is_no_copy_of_itself():
@@ -458,18 +459,48 @@ def test_faults_planted_in_files_are_found_under_the_names_of_the_files(tmp_path
 
 
 def test_the_limit_of_the_hash_leaves_room_on_both_sides():
-    """Copies differ in few bits, and other pictures in twice as many as would make them copies."""
+    """Copies agree nearly everywhere, and other pictures far less than copies must."""
     pictures = [picture(seed, kind) for kind in ("ants", "bees") for seed in range(12)]
     facts = [measure(photo) for photo in pictures]
     others = [
-        int((one.bits != bits).sum())
+        alike(one.changes, changes)
         for one, other in itertools.combinations(facts, 2)
-        for bits in (other.bits, other.mirrored_bits)
+        for changes in (other.changes, other.mirrored_changes)
     ]
-    assert min(others) > 1.5 * inspection.LARGEST_HASH_DISTANCE
+    assert max(others) < inspection.LEAST_ALIKE - 0.1
     changed = [
         measure(change(photo)) for photo in pictures[:6] for name, change in COPIES.items() if name != "mirrored"
     ]
     own = [fact for fact in facts[:6] for name in COPIES if name != "mirrored"]
-    copies = [int((one.bits != other.bits).sum()) for one, other in zip(own, changed, strict=True)]
-    assert max(copies) < 0.75 * inspection.LARGEST_HASH_DISTANCE
+    copies = [alike(one.changes, other.changes) for one, other in zip(own, changed, strict=True)]
+    assert min(copies) > inspection.LEAST_ALIKE + 0.05
+
+
+def alike(one, other):
+    return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
+
+
+def test_different_things_on_a_plain_background_are_no_copies_of_each_other():
+    photos = photo_folder([0] * 10, [0, 0])
+    chance, facts = random.Random(0), {}
+    for name in names_of(photos):
+        shown = Image.new("RGB", (320, 240), "white")
+        patch = picture(len(facts), side=110)
+        shown.paste(patch, (chance.randrange(320 - patch.width), chance.randrange(240 - patch.height)))
+        facts[name] = measure(shown)
+    assert copies_among(photos, facts) == []
+
+
+def test_a_folder_of_placeholders_with_features_is_told_as_such_alone():
+    photos = photo_folder([0, 1], [0, 1])
+    blank = measure(Image.new("RGB", (320, 240), "white"))
+    found = inspection.folder_findings(photos, dict.fromkeys(names_of(photos), blank), torch.rand(4, 8))
+    assert {finding.kind for finding in found} == {"placeholder"}
+
+
+def test_of_a_photo_with_many_copies_each_other_is_told_once():
+    photos = photo_folder([0] * 6 + [1], [0, 1])
+    facts, names = ordinary_facts(photos), names_of(photos)
+    for name in names[1:6]:
+        facts[name] = facts[names[0]]
+    assert [finding.file for finding in copies_among(photos, facts)] == names[1:6]

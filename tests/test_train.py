@@ -259,7 +259,7 @@ def metrics_of(output, mode="frozen"):
 
 
 def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(whole_run):
-    for mode, folds in (("frozen", 5), ("finetune", 2)):
+    for mode, folds in (("frozen", 4), ("finetune", 2)):  # no class has five
         calibration = metrics_of(whole_run[0], mode)["calibration"]
         assert calibration["folds"] == folds
         assert calibration["temperature"] > 0

@@ -41,13 +41,19 @@ METRICS = {
 }
 
 
-def write_model(folder, mode, seed, label_names=("ants", "bees"), bank=None):
+def write_model(folder, mode, seed, label_names=("ants", "bees"), bank=None, digest=None):
     network = model.build_network("resnet18", len(label_names), model.StartingWeights("random"), seed=seed)
     config = ClassifierConfig(
         "resnet18",
         label_names,
         mode=mode,
-        data={"name": "drawn", "train": {"ants": 12, "bees": 12}, "val": {"ants": 8, "bees": 8}, "skipped": []},
+        data={
+            "name": "drawn",
+            "train": {"ants": 12, "bees": 12},
+            "val": {"ants": 8, "bees": 8},
+            "skipped": [],
+            "digest": digest,
+        },
         weights={"name": "random", "digest": None, "base_model": None},
         metrics=METRICS,
     )
@@ -68,8 +74,10 @@ def models(photos, tmp_path_factory):
     features = torch.rand(len(photos.train), 512, generator=torch.Generator().manual_seed(0))
     names, labels = photos.train.names(photos.root), torch.tensor(photos.train.labels)
     folders = [
-        write_model(outputs / mode, mode, seed, bank=build_bank(features, labels, names, threshold))
-        for seed, (mode, threshold) in enumerate((("frozen", 2.0), ("finetune", 0.0)))
+        write_model(
+            outputs / mode, mode, seed, bank=build_bank(features, labels, names, threshold), digest=photos.digest
+        )
+        for seed, (mode, threshold) in enumerate((("frozen", 1.9), ("finetune", 0.0)))
     ]
     return ui.load_models(folders, device="cpu")
 
@@ -162,6 +170,23 @@ def test_a_neighbour_is_never_a_file_from_outside_the_folder_that_is_shown(photo
     neighbours = [Neighbour(name, "ants", 0.5) for name in named]
     assert len(ui.neighbour_pictures(neighbours, photos)) == 1
     assert ui.neighbour_pictures(neighbours, None) == []
+
+
+def test_photos_of_the_same_names_in_another_folder_are_not_those_learned_from(models, photos):
+    others = replace(photos, digest="f" * 64)
+    *_, neighbours = ui.classify_handler(models[:1], others)(draw("ants", 1, 320))
+    assert neighbours == []
+
+
+def test_a_training_photo_that_is_gone_costs_no_answer(models, photos, drawn_root):
+    gone = replace(photos, train=replace(photos.train, paths=tuple(p / "gone" for p in photos.train.paths)))
+    names = photos.train.names(photos.root)
+    assert ui.neighbour_pictures([Neighbour(f"{names[0]}/gone", "ants", 0.1)], gone) == []
+
+
+def test_without_a_limit_no_verdict_is_claimed(models):
+    prediction = replace(models[0].classifier.predict([draw("ants", 0, 100)])[0], threshold=None)
+    assert "too little is known" in ui.verdict_sentence(prediction)
 
 
 def test_a_model_without_features_gives_no_verdict_but_its_answer(models, photos):
