@@ -226,7 +226,7 @@ def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Seq
     state = weights.state or {}
     categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
     shapes = [tuple(state[f"{HEAD}{name}"].shape) if f"{HEAD}{name}" in state else () for name in ("weight", "bias")]
-    if shapes != [(len(categories), feature_count(architecture)), (len(categories),)]:
+    if [shape[:1] for shape in shapes] != [(len(categories),)] * 2:
         return None
     rows = [_category_of(name, categories) for name in label_names]
     if None in rows or len(set(rows)) < len(rows):

@@ -126,7 +126,7 @@ def test_json_is_an_object_a_line_for_each_path_with_the_same_keys_and_nothing_e
     check, planted, model_folder, tmp_path, capsys
 ):
     photo = planted / "val" / "bees" / "tiny.jpg"
-    check(planted, model_folder, photo, "--json", "--weights", "random", "--list", tmp_path / "list.txt")
+    check(planted, model_folder, photo, "--json", "--weights", "random")
     checked = objects(capsys)
     assert [list(one) for one in checked] == [KEYS] * 3
     assert [(one["path"], one["kind"], one["ok"], one["error"]) for one in checked] == [
@@ -159,6 +159,11 @@ def test_the_list_can_be_read_as_exclusions_and_names_what_teaches_wrong_things(
     out, err = capsys.readouterr()
     assert f"list written to {tmp_path / 'list.txt'}" in err
     assert "list written" not in out
+
+
+def test_a_list_is_of_one_folder(check, planted, tmp_path):
+    with pytest.raises(data.DataError, match="one data folder"):
+        check(planted, planted, "--list", tmp_path / "list.txt")
 
 
 def test_the_list_says_of_every_file_why_it_is_there_and_asks_a_person(check, planted, tmp_path, unreachable):
