@@ -282,8 +282,8 @@ def _neither(antbee: Mapping[str, Any]) -> list[str]:
         "## Neither",
         "With antbee the answer is *neither* where a picture's features are farther than"
         f" {neither['threshold']:.3f} from those of the pictures it learned from: the distance to the k-th nearest"
-        " ([Sun et al. 2022](https://arxiv.org/abs/2204.06507)), set so that it happens to"
-        f" {_percent(neither['rate'])} of pictures like those. It was said",
+        " ([Sun et al. 2022](https://arxiv.org/abs/2204.06507)), set so that it happens to about"
+        f" {neither['rate']:.0%} of pictures like those. It was said",
         _bullets(facts),
         "timm, transformers and torchvision know nothing of it: they always name a class.",
     ]
@@ -335,7 +335,7 @@ def _comparison(table: Sequence[Sequence[str]], modes_differ: str) -> list[str]:
     return [
         COMPARISON_TITLE,
         f"Of the same photos, starting weights and seed. *frozen* taught the head alone, *finetune* every weight."
-        f" {as_text(modes_differ, longest=500)}",
+        f" {modes_differ}".rstrip(),
         _table([as_text(cell) for cell in head], [[as_text(cell) for cell in row] for row in rows]),
     ]
 
