@@ -214,8 +214,8 @@ def _other_scores(metrics: Mapping[str, Any]) -> list[str]:
         facts.append(
             f"Repeated with {len(seeds['kept']['values'])} seeds, on these same pictures:"
             f" {_percent(seeds['kept']['mean'])} on average (standard deviation"
-            f" {100 * seeds['kept']['deviation']:.1f} points, 95 % interval of the mean {_percent(low)} to"
-            f" {_percent(high)}). For new pictures the wider interval above stands."
+            f" {100 * seeds['kept']['deviation']:.1f} points, 95 % interval of the mean {_percent(max(0, low))} to"
+            f" {_percent(min(1, high))}). For new pictures the wider interval above stands."
         )
     if "auc" in metrics:
         facts.append(f"Area under the ROC curve: {metrics['auc']:.3f}.")

@@ -893,7 +893,7 @@ def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
         if seeds := metrics.get("seeds"):
             low, high = seeds["kept"]["interval"]
             values = len(seeds["kept"]["values"])
-            mean = f"{seeds['kept']['mean']:.1%} ({low:.1%} to {high:.1%})"
+            mean = f"{seeds['kept']['mean']:.1%} ({max(0, low):.1%} to {min(1, high):.1%})"
             lines.append(f"{config.mode}: mean of {values} seeds on these same photos {mean}")
         if cleaned := metrics.get("cleaned"):
             lines.append(f"{config.mode}: {cleaned['accuracy']:.1%} on the {cleaned['count']} photos not excluded")
