@@ -107,7 +107,7 @@ def network_out_of_fold(
     for fold in folds.unique().tolist():
         learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         network = train_on(learned)
-        features = _features(network, photos, process, precision)
+        features = training.features_of(network, photos, process, what="left-out photos", precision=precision)
         logits[held] = logits_of(network.fc, features.part(held))
         kept = learned[neighbours.sample(len(learned))]
         # Of fewer photos the k-th nearest is farther away: the same share of them is as far as k of all.
@@ -116,17 +116,6 @@ def network_out_of_fold(
             features.part(held).features, features.part(kept).features, count=count
         )
     return OutOfFold(len(folds.unique()), logits, distances)
-
-
-def _features(network: ResNet, photos: Examples, process: Process, precision: Precision) -> Features:
-    folded = model.folded(network)
-
-    def features_of(images: Tensor) -> Tensor:
-        with model.multiplying_in(precision, process.device):
-            return model.pooled(folded, model.feature_map(folded, images))
-
-    rows = training.compute_rows(features_of, photos, network.fc.in_features, process, what="left-out photos")
-    return Features(rows, photos.labels)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -355,17 +355,24 @@ class CachedFeatures:
     @cached_property
     def computed(self) -> Features:
         """All of them, on the process's device."""
-        network = model.folded(self.network)
-
-        def features_of(images: Tensor) -> Tensor:
-            return model.pooled(network, model.feature_map(network, images))
-
-        width = self.network.fc.in_features
-        return Features(compute_rows(features_of, self.photos, width, self.process, what=self.what), self.labels)
+        return features_of(self.network, self.photos, self.process, what=self.what)
 
     def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterable[tuple[Tensor, Tensor]]:
         """For each batch of positions: features (B, C) and labels (B,); the same in every epoch."""
         return self.computed.batches(positions)
+
+
+def features_of(
+    network: ResNet, photos: Examples, process: Process, *, what: str, precision: Precision = "float32"
+) -> Features:
+    """The backbone's features of all photos, computed now, on the process's device."""
+    folded = model.folded(network)
+
+    def features(images: Tensor) -> Tensor:
+        with model.multiplying_in(precision, process.device):
+            return model.pooled(folded, model.feature_map(folded, images))
+
+    return Features(compute_rows(features, photos, network.fc.in_features, process, what=what), photos.labels)
 
 
 def evaluation_batch(device: torch.device) -> int:

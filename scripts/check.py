@@ -136,7 +136,7 @@ def features_of(
     loading = data.Loading.beside(device)
     looks = data.Photos(split, preprocessing, loading=replace(loading, memory=memory))
     process = training.Process(device)
-    return training.CachedFeatures(network, looks, process=process, what="features").computed.features.cpu()
+    return training.features_of(network, looks, process, what="features").features.cpu()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -14,9 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-import torch
-
-from antbee import cards, data, evaluation, hub, model, training
+from antbee import cards, data, evaluation, hub, model, resampling, training
 from antbee.classifier import Classifier, ModelFolderError
 from antbee.installation import home
 
@@ -58,10 +56,9 @@ def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) ->
     loading = data.Loading.beside(classifier.device)
     looks = data.Photos(split, classifier.config.preprocessing, loading=loading)
     process = training.Process(classifier.device)
-    cached = training.CachedFeatures(classifier.network, looks, process=process, what="predicting")
-    features, labels = cached.computed.features, looks.labels
-    with torch.inference_mode():
-        logits = classifier.network.fc(features).cpu()
+    computed = training.features_of(classifier.network, looks, process, what="predicting")
+    features, labels = computed.features, computed.labels
+    logits = resampling.logits_of(classifier.network.fc, computed)
     result = evaluation.report(logits, labels).to_record()
     if (bank := classifier.bank) is not None and bank.limit is not None:
         found = int((bank.distance(features) > bank.limit).sum())

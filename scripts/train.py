@@ -452,7 +452,7 @@ def believable(
 
 def features_of(job: Job, network: ResNet, split: data.Split) -> training.Features:
     """The features of a split's photos, in evaluation crops."""
-    return training.CachedFeatures(network, looks(job, split), process=job.process, what="features").computed
+    return training.features_of(network, looks(job, split), job.process, what="features")
 
 
 def val_logits_of(job: Job, network: ResNet) -> Tensor:
@@ -736,7 +736,7 @@ def figures_of(job: Job, outcome: Outcome, history: training.History) -> dict[st
         "confusion": figures.confusion_matrix(config.metrics["confusion"], config.label_names),
         "photos": figures.accuracy_by_photos(config.metrics["learning_curve"]),
     }
-    wrong = outcome.val_logits.argmax(1) != torch.tensor(job.photos.val.labels)
+    wrong = ~right_answers(job, outcome)
     confidence = outcome.val_logits.softmax(1).max(1).values
     surest = [position for position in confidence.argsort(descending=True).tolist() if wrong[position]]
     if surest:
