@@ -239,12 +239,18 @@ def _suspicious_labels(
     return findings
 
 
+def unbalanced(counts: Mapping[str, int]) -> tuple[str, str] | None:
+    """The largest and the smallest class, by their photos; None where the set is balanced well enough."""
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    return (largest, smallest) if counts[largest] > UNBALANCED * counts[smallest] else None
+
+
 def _imbalance(photos: PhotoFolder) -> list[Finding]:
     counts = photos.train.counts(photos.class_names)
-    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-    ratio = counts[largest] / counts[smallest]
-    if ratio <= UNBALANCED:
+    if (found := unbalanced(counts)) is None:
         return []
+    largest, smallest = found
+    ratio = counts[largest] / counts[smallest]
     reason = (
         f"{counts[smallest]} training photos, {largest} has {counts[largest]}: train.py --balance weighs them alike"
     )

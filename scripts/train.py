@@ -844,11 +844,11 @@ def describe(job: Job) -> None:
         job.say(f"excluded  {len(photos.excluded)} files, by {job.arguments.exclude}")
     if job.chosen_on is not photos.val:
         job.say(f"set aside {len(job.chosen_on)} of the training photos, to choose the epoch on")
-    counts = job.learned.counts(photos.class_names)
-    if max(counts.values()) > inspection.UNBALANCED * min(counts.values()) and not job.recipe.balanced:
+    if not job.recipe.balanced and (found := inspection.unbalanced(job.learned.counts(photos.class_names))):
+        largest, smallest = found
         job.say(
-            f"warning   {max(counts, key=counts.__getitem__)} has over {inspection.UNBALANCED} times the photos of "
-            f"{min(counts, key=counts.__getitem__)}, which will be found less often: --balance weighs them the same"
+            f"warning   {largest} has over {inspection.UNBALANCED} times the photos of {smallest}, which will be found "
+            "less often: --balance weighs them the same"
         )
     job.say(
         f"network   {job.arguments.arch}, weights: {job.weights.name}; a new head for {len(photos.class_names)} classes"
