@@ -30,17 +30,19 @@ def trained(drawn_root, tmp_path_factory, request):
     script = load("train")
     words = ["--data", drawn_root, "--weights", weights, "--device", "cpu", "--precision", "float32", "--epochs", 1]
     with pytest.MonkeyPatch.context() as patch:
-        outcomes, believable = {}, script.believable
+        outcomes, looked, believable = {}, {}, script.believable
 
-        def note(job, foundation, mode, *rest):
-            outcomes[mode] = believable(job, foundation, mode, *rest)
+        def note(job, foundation, mode, start, network, fitted, checkpoint):
+            outcomes[mode] = believable(job, foundation, mode, start, network, fitted, checkpoint)
+            temperature = outcomes[mode].config.metrics["calibration"]["temperature"]
+            looked[mode] = (fitted.val_logits / temperature).softmax(1)
             return outcomes[mode]
 
         patch.setattr(script, "believable", note)
         patch.setattr(script.foreign, "COUNT", 1)
         patch.setattr(script, "figures_of", lambda *job: {})
         run(script, patch, *words, "--output", output)
-    return output, {mode: outcome.val_logits.softmax(1) for mode, outcome in outcomes.items()}
+    return output, looked, {mode: outcome.val_logits.softmax(1) for mode, outcome in outcomes.items()}
 
 
 def load(name):
@@ -60,13 +62,14 @@ def run(script, patch, *words):
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
 def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_root, tmp_path, monkeypatch, mode):
-    output, in_training = trained
+    output, in_the_loop, in_training = trained
     folder, photos = output / mode, data.read_folder(drawn_root)
     paths = photos.val.paths
     expected = in_training[mode]
     assert json.loads((folder / "config.json").read_text())["antbee"]["metrics"]["calibration"]["temperature"] != 1
 
     answers = {
+        "the training loop's evaluation": in_the_loop[mode],
         "Classifier.predict": predicted(folder, paths),
         "predict.py": from_predict_script(folder, photos, tmp_path, monkeypatch),
         "evaluate.py": from_evaluate_script(folder, photos),
