@@ -33,12 +33,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Load the models, find photos to show, serve the page."""
     arguments = parse_arguments()
-    models = ui.load_models(choose_models(arguments.models))
-    for shown in models:
-        print(f"model     {shown.name}: {', '.join(map(cards.one_line, shown.config.label_names))}")
     with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
-        photos = choose_photos(arguments.data, models, Path(workshop))
-        page = ui.build_page(models, photos)
+        exhibition = ui.Exhibition(
+            lambda: choose_models(arguments.models),
+            lambda models: choose_photos(arguments.data, models, Path(workshop)),
+        )
+        for shown in exhibition.now.models:
+            print(f"model     {shown.name}: {', '.join(map(cards.one_line, shown.config.label_names))}")
+        page = ui.build_page(exhibition)
         for address in ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share):
             print(f"page      {address}", flush=True)
         page.block_thread()

@@ -1,0 +1,168 @@
+"""Batches: the tutorial's grid of sample photos, alive."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from antbee import figures
+from antbee.cards import one_line
+from antbee.data import PhotoFolder, Photos, Split, seeded_generator
+from antbee.images import Augmentation, open_photo
+from antbee.installation import spoken
+from antbee.training import FAST
+from antbee.ui.choice import Choice
+from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, of_classes
+from antbee.ui.photo import Captioned
+from antbee.ui.words import ENGLISH, Speech, label, speech_of
+
+LARGEST_SEED = 999_999  # what the browser sends must fit into the numbers it is sent back in
+LARGEST_BATCH = 32  # photos; each model predicts them all when a batch is drawn
+DRAWS = 8  # of one photo's augmentation
+FRAME = 8  # pixels
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Handlers
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A batch as the page shows it."""
+
+    title: str
+    pictures: list[Captioned]
+
+
+def positions_of(split: Split, which: str, size: int, seed: int) -> Tensor:
+    """The photos of a batch, by position: int64 (size,), the same for the same seed."""
+    return torch.randperm(len(split), generator=seeded_generator(seed, which))[:size]
+
+
+def batch(
+    exhibit: Exhibit, names: Sequence[str] | None, which: str, size: int, seed: int, speech: Speech = ENGLISH
+) -> list[Grid]:
+    """A batch of a split: as training sees it or, of the validation photos, with what each chosen model answers."""
+    photos = exhibit.photos
+    if photos is None:
+        return []
+    split = photos.train if which == "train" else photos.val
+    positions = positions_of(split, which, size, seed)
+    if which == "val" and (answering := of_classes(exhibit.chosen(names), photos)):
+        return [
+            Grid(
+                speech("batches.grid", name=shown.name, split=which, seed=seed),
+                answered(shown, photos, positions, speech),
+            )
+            for shown in answering
+        ]
+    looks = Photos(split, _preprocessing(exhibit), _augmentation(exhibit) if which == "train" else None, seed=seed)
+    images = visible(looks, positions)
+    captions = [one_line(photos.class_names[split.labels[position]]) for position in positions]
+    pictures = [(picture_of(image), caption) for image, caption in zip(images, captions, strict=True)]
+    return [Grid(speech("batches.grid", name=photos.name, split=which, seed=seed), pictures)]
+
+
+def draws(exhibit: Exhibit, which: str, size: int, seed: int, picked: int, speech: Speech = ENGLISH) -> list[Captioned]:
+    """What training would see of one photo of a batch in its first eight epochs."""
+    photos = exhibit.photos
+    assert photos is not None
+    split = photos.train if which == "train" else photos.val
+    position = positions_of(split, which, size, seed)[picked : picked + 1]
+    looks = Photos(split, _preprocessing(exhibit), _augmentation(exhibit), seed=seed)
+    return [
+        (picture_of(visible(looks, position, epoch)[0]), speech("batches.draw", epoch=epoch))
+        for epoch in range(1, DRAWS + 1)
+    ]
+
+
+def _preprocessing(exhibit: Exhibit) -> Any:
+    return exhibit.models[0].config.preprocessing if exhibit.models else FAST.preprocessing
+
+
+def _augmentation(exhibit: Exhibit) -> Augmentation:
+    """The random crops that fine-tuning learned from, at the evaluation's size."""
+    recipes = [shown.config.recipe for shown in exhibit.models]
+    smallest_crop = next((r["smallest_crop"] for r in recipes if "smallest_crop" in r), FAST.smallest_crop)
+    return Augmentation(smallest_crop, (_preprocessing(exhibit).crop,))
+
+
+def visible(photos: Photos, positions: Tensor, epoch: int = 0) -> Tensor:
+    """Photos as the network is given them, made visible again: float32 (B, 3, H, W) in 0..1."""
+    ((images, _),) = photos.batches([positions], epoch)
+    return photos.preprocessing.unnormalise(images)
+
+
+def picture_of(image: Tensor) -> Image.Image:
+    """An image (3, H, W) in 0..1 as a picture (H, W, 3) in 0..255."""
+    picture: Image.Image = functional.to_pil_image(image)
+    return picture
+
+
+def answered(shown: Shown, photos: PhotoFolder, positions: Tensor, speech: Speech = ENGLISH) -> list[Captioned]:
+    """Validation photos with a model's answers: framed and signed as right or wrong, with the class it really is."""
+    images = visible(Photos(photos.val, shown.config.preprocessing), positions)
+    predictions = shown.classifier.predict([open_photo(photos.val.paths[position]) for position in positions])
+    pictures = []
+    for image, position, prediction in zip(images, positions, predictions, strict=True):
+        truth = photos.class_names[photos.val.labels[position]]
+        right = prediction.label == truth
+        answer = f"{one_line(prediction.label)} {prediction.probabilities[prediction.label]:.0%}"
+        sign = figures.RIGHT_SIGN if right else figures.WRONG_SIGN
+        caption = f"{sign} {answer}" if right else f"{sign} {answer}, {speech('batches.is', truth=one_line(truth))}"
+        frame = figures.RIGHT if right else figures.WRONG
+        pictures.append((ImageOps.expand(picture_of(image), FRAME, frame), caption))
+    return pictures
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tab
+
+
+def batches_tab(exhibition: Exhibition, choice: Choice) -> None:
+    """Batches of both splits, and what augmentation does to one photo."""
+    missing = gr.Markdown(visible=False)
+    gr.Markdown(label("batches.intro"))
+    with gr.Row():
+        split = gr.Radio(["train", "val"], value="train", label=label("batches.split"))
+        size = gr.Slider(4, LARGEST_BATCH, value=8, step=4, label=label("batches.size"))
+        seed = gr.Number(0, precision=0, minimum=0, maximum=LARGEST_SEED, label=label("batches.seed"))
+        new = gr.Button(label("batches.new"), variant="primary")
+    grids = [_gallery() for _ in range(SIDE_BY_SIDE)]
+    drawn = _gallery(label=label("batches.draws"))
+
+    def fill(names: list[str], split: str, size: int, seed: int, request: gr.Request) -> list[Any]:
+        speech, exhibit = speech_of(request), exhibition.now
+        found = batch(exhibit, names, split, size, seed or 0, speech)
+        galleries: list[Any] = [gr.Gallery(grid.pictures, label=grid.title, visible=True) for grid in found]
+        galleries += [gr.Gallery(None, visible=False)] * (SIDE_BY_SIDE - len(found))
+        told = speech("page.no_photos", app=spoken("app"))
+        return [gr.Markdown(told, visible=exhibit.photos is None), *galleries, gr.Gallery(None, visible=False)]
+
+    def draw(split: str, size: int, seed: int, request: gr.Request, picked: gr.SelectData) -> Any:
+        return gr.Gallery(draws(exhibition.now, split, size, seed or 0, picked.index, speech_of(request)), visible=True)
+
+    inputs = [split, size, seed]
+    changes = [*choice.changes, split.change, size.release, seed.change]
+    gr.on(changes, fill, [choice.models, *inputs], [missing, *grids, drawn], api_visibility="private")
+    new.click(lambda seed: ((seed or 0) + 1) % (LARGEST_SEED + 1), seed, seed, api_visibility="private")
+    gr.on([grid.select for grid in grids], draw, inputs, drawn, api_visibility="private")
+
+
+def _gallery(**settings: Any) -> gr.Gallery:
+    return gr.Gallery(
+        columns=4,
+        height="auto",
+        object_fit="contain",
+        allow_preview=False,
+        interactive=False,
+        visible=False,
+        buttons=[],
+        elem_classes=["pictures", "tiles"],
+        **settings,
+    )

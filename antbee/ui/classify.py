@@ -1,0 +1,346 @@
+"""Classify: one photo in, and what both modes answer, why, and what it looks like; or many photos, as a table."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas
+from PIL import Image
+
+from antbee.cards import as_text, one_line
+from antbee.classifier import Prediction
+from antbee.data import PhotoFolder
+from antbee.images import DataError, open_photo
+from antbee.ui.choice import Choice
+from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train, learned_from
+from antbee.ui.photo import Captioned, heat_map, neighbour_pictures, photo_of, shown_probabilities
+from antbee.ui.words import ENGLISH, Speech, label, speech_of
+
+NEIGHBOURS = 4  # training photos shown beside each answer
+EXAMPLES_PER_CLASS = 4
+EXAMPLE_SIDE = 160  # pixels
+MOST_PHOTOS = 200  # at once
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Handlers
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model says of a photo, as the page shows it."""
+
+    title: str
+    verdict: str
+    probabilities: dict[str, float]
+    photo_and_map: tuple[Image.Image, Image.Image]
+    neighbours: list[Captioned]
+
+
+def classify(
+    photo: Image.Image, models: Sequence[Shown], photos: PhotoFolder | None, speech: Speech = ENGLISH
+) -> list[Answer]:
+    """What every model answers to a photo, why, and the training photos it is like."""
+    answers = []
+    for shown in models:
+        explanation = shown.classifier.explain(photo, NEIGHBOURS)
+        prediction = explanation.prediction
+        answers.append(
+            Answer(
+                title_of(shown, speech),
+                verdict_sentence(prediction, speech),
+                shown_probabilities(prediction),
+                (photo, heat_map(shown.classifier, photo, explanation, prediction.label)),
+                neighbour_pictures(explanation.neighbours, photos if learned_from(shown, photos) else None),
+            )
+        )
+    return answers
+
+
+def title_of(shown: Shown, speech: Speech) -> str:
+    """What a model is called, as Markdown."""
+    known = f"mode.{shown.name}"
+    return f"**{speech(known) if shown.name in ('frozen', 'finetune') else as_text(shown.name)}**"
+
+
+def verdict_sentence(prediction: Prediction, speech: Speech = ENGLISH) -> str:
+    """The answer and whether to believe it, as Markdown."""
+    probability = f"{prediction.probabilities[prediction.label]:.0%}"
+    answer = f"### {as_text(prediction.label)} · {probability}"
+    if prediction.distance is None:
+        return answer
+    if prediction.threshold is None:
+        return f"{answer}\n{speech('classify.unknown')}"
+    far = {"distance": f"{prediction.distance:.2f}", "limit": f"{prediction.threshold:.2f}"}
+    if prediction.is_neither:
+        return f"### {speech('classify.neither')}\n{speech('classify.unlike', **far)}"
+    return f"{answer}\n{speech('classify.like', **far)}"
+
+
+def predict(photo: Image.Image | None, models: Sequence[Shown]) -> dict[str, Any]:
+    """For every model its answer and the probabilities: the page's API. Raises gr.Error where no photo came."""
+    if photo is None:
+        raise gr.Error("No photo came: send an image file.", print_exception=False)
+    predictions = {shown.name: shown.classifier.predict([photo])[0] for shown in models}
+    return {
+        name: {
+            "label": one_line(prediction.label),
+            "probabilities": shown_probabilities(prediction),
+            "verdict": one_line(prediction.verdict),
+            "distance": prediction.distance,
+            "threshold": prediction.threshold,
+        }
+        for name, prediction in predictions.items()
+    }
+
+
+def example_paths(photos: PhotoFolder, per_class: int = EXAMPLES_PER_CLASS) -> list[Path]:
+    """A few validation photos, the classes in turn."""
+    by_class = [
+        [path for path, label in zip(photos.val.paths, photos.val.labels, strict=True) if label == index][:per_class]
+        for index in range(len(photos.class_names))
+    ]
+    return [path for turn in zip(*by_class, strict=False) for path in turn]
+
+
+@dataclass(frozen=True)
+class Several:
+    """What is said of many photos: a row for each that could be opened, and why the others could not."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    pictures: tuple[Captioned, ...]
+
+    def to_csv(self) -> str:
+        """The table as a spreadsheet reads it; no cell is taken for a formula."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(self.columns)
+        writer.writerows([[_no_formula(cell) for cell in row] for row in self.rows])
+        return text.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    # https://owasp.org/www-community/attacks/CSV_Injection
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def classify_several(paths: Sequence[Path], models: Sequence[Shown]) -> Several:
+    """What every model answers to every photo; a file that is no photo gets its reason instead of an answer."""
+    columns = ["file"]
+    for shown in models:
+        columns += [shown.name, *(f"{shown.name}: {one_line(name)}" for name in shown.config.label_names)]
+    rows, pictures = [], []
+    for path in paths:
+        name = one_line(path.name)
+        try:
+            photo = open_photo(path)
+        except DataError as error:
+            rows.append((name, one_line(str(error)), *[""] * (len(columns) - 2)))
+            continue
+        row, verdicts = [name], []
+        for shown in models:
+            (prediction,) = shown.classifier.predict([photo])
+            verdicts.append(one_line(prediction.verdict))
+            row += [verdicts[-1], *(f"{probability:.4f}" for probability in prediction.probabilities.values())]
+        rows.append(tuple(row))
+        photo.thumbnail((2 * EXAMPLE_SIDE, 2 * EXAMPLE_SIDE))
+        pictures.append((photo, f"{name}: {' / '.join(dict.fromkeys(verdicts))}"))
+    return Several(tuple(columns), tuple(rows), tuple(pictures))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tab
+
+
+@dataclass(frozen=True)
+class Classifying:
+    """What other tabs take up: the photo that is looked at, and what a visitor says it shows."""
+
+    photo: gr.Image
+    truth: gr.Radio
+    correct: gr.Button
+
+
+def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
+    """One photo in; what the chosen models answer, and where in the photo that comes from."""
+    empty = gr.Markdown(visible=False)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            # format: what the page itself puts here stays the same to the pixel
+            photo = gr.Image(
+                label=label("classify.photo"),
+                sources=["upload", "webcam", "clipboard"],
+                height=300,
+                format="png",
+                elem_id="photo",
+            )
+            examples = gr.Gallery(
+                label=label("classify.examples"),
+                columns=4,
+                height="auto",
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                elem_classes="pictures",
+                visible=exhibition.now.photos is not None,
+            )
+            crop = gr.Image(
+                label=label("classify.crop"),
+                interactive=False,
+                height=224,
+                buttons=["fullscreen"],
+                alt_text="The square crop of the photo that the network is given",
+            )
+        slots = [_answer_slot() for _ in range(SIDE_BY_SIDE)]
+    with gr.Group():
+        truth = gr.Radio(
+            [one_line(name) for name in _class_names(exhibition)],
+            label=label("classify.correct"),
+            info=label("classify.correct.info"),
+        )
+        correct = gr.Button(label("classify.correct.button"), size="sm")
+    with gr.Accordion(label("classify.several"), open=False):
+        _several(exhibition, choice)
+
+    def answer(upload: dict[str, Any] | None, names: list[str], request: gr.Request) -> list[Any]:
+        speech, exhibit = speech_of(request), exhibition.now
+        picture = photo_of(upload, speech)
+        models = exhibit.chosen(names)
+        if picture is None or not models:
+            return [None, *[part for _ in slots for part in _filled(None)]]
+        answers = classify(picture, models, exhibit.photos, speech)
+        seen = models[0].config.preprocessing.cropped(picture)
+        shown = [*answers, *[None] * (SIDE_BY_SIDE - len(answers))]
+        return [seen, *[part for one in shown for part in _filled(one)]]
+
+    def start(request: gr.Request) -> list[Any]:
+        exhibit, speech = exhibition.now, speech_of(request)
+        paths = [] if exhibit.photos is None else example_paths(exhibit.photos)
+        pictures = [(open_photo(path, shorter_side=EXAMPLE_SIDE), one_line(path.parent.name)) for path in paths]
+        classes = [one_line(name) for name in _class_names(exhibition)]
+        return [
+            gr.Markdown(how_to_train(speech), visible=not exhibit.models),
+            gr.Gallery(pictures, visible=bool(paths)),
+            open_photo(paths[0]) if paths else None,  # a first answer says more than an empty form
+            gr.Radio(classes, value=None, visible=bool(exhibit.models)),
+            gr.Button(visible=bool(exhibit.models)),
+        ]
+
+    def take_example(picked: gr.SelectData) -> Image.Image | None:
+        photos = exhibition.now.photos
+        return None if photos is None else open_photo(example_paths(photos)[picked.index])
+
+    outputs = [crop, *[part for slot in slots for part in slot]]
+    # Not before the page has its first photo: that is a change of its own.
+    again = [photo.change, *choice.changes[1:]]
+    gr.on(again, answer, [photo, choice.models], outputs, preprocess=False, api_visibility="private")
+    gr.on(choice.changes, start, None, [empty, examples, photo, truth, correct], api_visibility="private")
+    examples.select(take_example, None, photo, api_visibility="private")
+    _endpoint(exhibition, photo)
+    return Classifying(photo, truth, correct)
+
+
+def _class_names(exhibition: Exhibition) -> tuple[str, ...]:
+    models = exhibition.now.chosen(None)
+    return models[0].config.label_names if models else ()
+
+
+def _answer_slot() -> list[gr.blocks.Block]:
+    with gr.Column(scale=3, min_width=280, visible=False) as column:
+        return [
+            column,
+            gr.Markdown(),
+            gr.Markdown(elem_classes="verdict"),
+            gr.ImageSlider(
+                label=str(label("classify.map")),
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=340,
+                format="jpeg",
+            ),
+            gr.Label(label=label("classify.probabilities"), num_top_classes=5, show_heading=False),
+            gr.Gallery(
+                label=label("classify.neighbours"),
+                columns=NEIGHBOURS,
+                height="auto",
+                interactive=False,
+                buttons=[],
+                elem_classes="pictures",
+            ),
+        ]
+
+
+def _filled(answer: Answer | None) -> list[Any]:
+    """What stands in a slot; a slot without an answer is not there."""
+    if answer is None:
+        return [gr.Column(visible=False), None, None, None, None, None]
+    return [
+        gr.Column(visible=True),
+        answer.title,
+        answer.verdict,
+        answer.photo_and_map,
+        answer.probabilities,
+        gr.Gallery(answer.neighbours, visible=bool(answer.neighbours)),
+    ]
+
+
+def _endpoint(exhibition: Exhibition, photo: gr.Image) -> None:
+    """The page's API: one photo in, every model's answer out."""
+
+    def predict_photo(photo: dict[str, Any] | None) -> dict[str, Any]:
+        return predict(photo_of(photo), exhibition.now.models)
+
+    gr.Button(visible=False).click(
+        predict_photo,
+        photo,
+        gr.JSON(visible=False),
+        preprocess=False,
+        api_name="predict",
+        api_description="Says what is in a photo: each model's answer, the probability of every class, and whether the "
+        "photo is like any it learned from.",
+    )
+
+
+def _several(exhibition: Exhibition, choice: Choice) -> None:
+    files = gr.File(
+        label=label("classify.several.files"), file_count="multiple", file_types=["image"], elem_id="several"
+    )
+    gallery = gr.Gallery(
+        label=label("classify.several.answers"), columns=6, height="auto", visible=False, elem_classes="pictures"
+    )
+    table = gr.Dataframe(label=label("classify.several.table"), interactive=False, visible=False)
+    download = gr.DownloadButton(str(label("classify.several.csv")), visible=False)
+
+    def answer(
+        uploads: list[dict[str, Any]] | None,
+        names: list[str],
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),
+    ) -> list[Any]:
+        if not uploads:
+            return [gr.Gallery(visible=False), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)]
+        if len(uploads) > MOST_PHOTOS:
+            raise gr.Error(
+                speech_of(request)("classify.several.most", count=len(uploads), most=MOST_PHOTOS), print_exception=False
+            )
+        paths = [Path(upload["path"]) for upload in uploads]
+        several = classify_several(list(progress.tqdm(paths)), exhibition.now.chosen(names))
+        return [
+            gr.Gallery(list(several.pictures), visible=True),
+            gr.Dataframe(pandas.DataFrame(several.rows, columns=list(several.columns)), visible=True),
+            gr.DownloadButton(value=str(_written(several, paths[0].parent)), visible=True),
+        ]
+
+    files.change(answer, [files, choice.models], [gallery, table, download], preprocess=False, api_visibility="private")
+
+
+def _written(several: Several, folder: Path) -> Path:
+    """The table as a file beside the uploads, which the page's own sweep deletes after a while."""
+    path = folder / "answers.csv"
+    path.write_text(several.to_csv(), "utf-8-sig")  # the mark by which spreadsheets know UTF-8
+    return path

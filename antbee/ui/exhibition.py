@@ -1,0 +1,174 @@
+"""What the page shows: models, and the photos they learned from; looked up again when their folders change."""
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from antbee import cards
+from antbee.cards import as_text, one_line
+from antbee.classifier import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Classifier,
+    ClassifierConfig,
+    find_folder,
+    read_history,
+)
+from antbee.data import PhotoFolder
+from antbee.installation import spoken
+from antbee.ui.words import ENGLISH, Speech
+
+SIDE_BY_SIDE = 2  # models
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One model of the page, with all that its folder tells."""
+
+    name: str
+    classifier: Classifier
+    history: tuple[dict[str, float], ...]  # see training.History.to_records
+    card: str  # Markdown, without front matter and pictures
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """What config.json says."""
+        return self.classifier.config
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """Models and photos that belong together; both may be missing."""
+
+    models: tuple[Shown, ...] = ()
+    photos: PhotoFolder | None = None
+
+    def chosen(self, names: Sequence[str] | None) -> list[Shown]:
+        """The models of these names; without any that is here, the first ones."""
+        found = [shown for shown in self.models if shown.name in (names or ())]
+        return (found or list(self.models))[:SIDE_BY_SIDE]
+
+    @property
+    def names(self) -> list[str]:
+        """What the models are called."""
+        return [shown.name for shown in self.models]
+
+
+def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple[Shown, ...]:
+    """The models in folders or Hub repositories, under names that tell them apart.
+
+    Raises what `Classifier.from_pretrained` raises.
+    """
+    folders = [find_folder(source) for source in sources]
+    classifiers = [Classifier.from_pretrained(folder, device=device) for folder in folders]
+    names = _names([classifier.config.mode for classifier in classifiers], sources)
+    # Where somebody else trained a model, a history.json would be one of their own kind.
+    histories = [
+        read_history(folder) if classifier.config.mode else ()
+        for folder, classifier in zip(folders, classifiers, strict=True)
+    ]
+    written = [_card(classifier.config, source) for classifier, source in zip(classifiers, sources, strict=True)]
+    return tuple(map(Shown, names, classifiers, histories, written))
+
+
+def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[str]:
+    """What visitors know the models by: the mode where it tells them apart, else the Hub id or the folder's name.
+
+    Never the whole path of a folder, which is nobody's business but its owner's.
+    """
+    paths = [Path(source).resolve() if Path(source).is_dir() else Path(source) for source in sources]
+    folders = [one_line("/".join(path.parts[-2:])) for path in paths]
+    names = [mode or folder for mode, folder in zip(modes, folders, strict=True)]
+    names = names if len(set(names)) == len(names) else folders
+    return [
+        name if names.count(name) == 1 else f"{name} {names[: position + 1].count(name)}"
+        for position, name in enumerate(names)
+    ]
+
+
+def _card(config: ClassifierConfig, source: str | Path) -> str:
+    """The model's card, written anew from its config: nothing but weights and JSON is downloaded of a model."""
+    card = cards.model_card(config.to_json())
+    if not Path(source).is_dir():
+        card = card.replace(cards.PLACEHOLDER, str(source))
+    without_front_matter = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    # The card's pictures are files of its repository; the page shows the same figures by itself.
+    return re.sub(r"^!\[[^\]]*\]\(figures/[^)]*\)\n*", "", without_front_matter, flags=re.MULTILINE)
+
+
+def of_classes(models: Sequence[Shown], photos: PhotoFolder) -> list[Shown]:
+    """The models that know the photos' classes, in whatever order."""
+    return [shown for shown in models if set(shown.config.label_names) == set(photos.class_names)]
+
+
+def learned_from(shown: Shown, photos: PhotoFolder | None) -> bool:
+    """Whether these are the very photos that a model learned from; others may be called the same."""
+    return photos is not None and shown.config.data.get("digest") == photos.digest
+
+
+def notices(models: Sequence[Shown], speech: Speech = ENGLISH) -> list[str]:
+    """What a visitor has to know before believing a prediction, as Markdown."""
+    said = []
+    joint = " + "
+    if drawn := [as_text(shown.name) for shown in models if shown.config.data.get("name") == "drawn"]:
+        said.append(speech("page.drawn", names=joint.join(drawn)))
+    if random := [as_text(shown.name) for shown in models if shown.config.weights.get("name") == "random"]:
+        said.append(speech("page.random", names=joint.join(random)))
+    return said
+
+
+def how_to_train(speech: Speech = ENGLISH) -> str:
+    """What stands where a model would be shown, as Markdown."""
+    return speech("page.no_model", train=spoken("train"), app=spoken("app"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A model that is trained anew while the page is open
+
+Stamp = tuple[tuple[int, int], ...]  # of the files that make a model: when they were written, and which they are
+
+
+def _stamp(source: str | Path) -> Stamp:
+    """Another one once a folder was written anew; always the same for a repository of the Hub."""
+    files = [Path(source) / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    return tuple((found.st_mtime_ns, found.st_ino) for path in files if path.is_file() for found in [path.stat()])
+
+
+class Exhibition:
+    """What a running page shows now. Visitors who are being answered keep what they began with."""
+
+    def __init__(
+        self,
+        find: Callable[[], Sequence[str | Path]],
+        choose_photos: Callable[[Sequence[Shown]], PhotoFolder | None],
+        *,
+        device: str = "auto",
+    ) -> None:
+        self._find = find
+        self._choose_photos = choose_photos
+        self._device = device
+        self._renewing = threading.Lock()
+        self._stamps: dict[str, Stamp] = {}
+        self.now = Exhibit()
+        self.edition = 0  # counts how often what is shown was looked up
+        self.renew()
+
+    def changed(self) -> list[str]:
+        """The folders' names of models that were trained, or trained anew, since they were loaded."""
+        found = {str(source): _stamp(source) for source in self._find()}
+        return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
+
+    def renew(self) -> None:
+        """Loads what is there now, all or nothing: where it raises, the models shown stay.
+
+        Raises what `load_models` raises, and data.DataError where the photos can't be used.
+        """
+        with self._renewing:
+            sources = list(self._find())
+            stamps = {str(source): _stamp(source) for source in sources}  # before: what is written meanwhile is news
+            models = load_models(sources, device=self._device)
+            self.now = Exhibit(models, self._choose_photos(models))
+            self._stamps = stamps
+            self.edition += 1

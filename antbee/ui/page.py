@@ -1,0 +1,122 @@
+"""The whole page: the models it shows, its tabs, and how it is served."""
+
+from typing import Any
+
+import gradio as gr
+
+from antbee.classifier import ModelFolderError
+from antbee.hub import HubError
+from antbee.images import DataError
+from antbee.model import WeightsError
+from antbee.ui.batches import batches_tab
+from antbee.ui.choice import Choice
+from antbee.ui.classify import classify_tab
+from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, notices
+from antbee.ui.words import label, speech_of, translations
+
+LOOK = 10  # seconds between two looks at the models' folders
+SWEEP, KEEP = 600, 3600  # seconds: how often uploads and pictures shown are swept, and how old they may get
+STYLE = """
+.notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
+.notice .notice { border: 0; padding: 0; } /* Gradio gives the class to the block and to the text in it */
+.verdict h3 { margin: 0; }
+/* Pictures stand side by side in full, with their captions below instead of on them, and no empty space around. */
+.pictures .grid-wrap { min-height: 0; max-height: none; height: auto; overflow: visible; }
+.pictures .grid-container {
+    grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)); align-items: start; padding-top: var(--size-6);
+}
+.pictures .thumbnail-item { display: flex; flex-direction: column; height: auto; aspect-ratio: auto; }
+.pictures img { width: 100%; height: auto; aspect-ratio: 1; object-fit: cover; }
+.pictures .caption-label {
+    position: static; max-width: 100%; border: 0; border-radius: 0; text-align: center; white-space: normal;
+    overflow-wrap: anywhere;
+}
+@media (max-width: 600px) { .tiles .grid-container { --grid-cols: 2 !important; } }
+"""
+
+
+def build_page(exhibition: Exhibition) -> gr.Blocks:
+    """The whole page."""
+    with gr.Blocks(title="antbee", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
+        choice = _sidebar(exhibition, page)
+        gr.Markdown(label("page.title"))
+        _announce(exhibition, choice)
+        with gr.Tab(label("classify.tab")):
+            classify_tab(exhibition, choice)
+        with gr.Tab(label("batches.tab")):
+            batches_tab(exhibition, choice)
+    return page
+
+
+def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
+    """Which models answer; and an offer where others have come meanwhile."""
+    with gr.Sidebar(label("page.models"), open=False):
+        names = exhibition.now.names
+        chosen = gr.Dropdown(
+            names,
+            value=names[:SIDE_BY_SIDE],
+            multiselect=True,
+            max_choices=SIDE_BY_SIDE,
+            label=label("page.models.shown"),
+            info=label("page.models.info"),
+        )
+    edition = gr.State(0)
+    news = gr.Markdown(visible=False, elem_classes="notice")
+    renew = gr.Button(label("page.models.renew"), visible=False, size="sm")
+
+    def look(request: gr.Request) -> list[Any]:
+        changed = exhibition.changed()
+        told = speech_of(request)("page.models.changed", names=", ".join(changed))
+        return [gr.Markdown(told, visible=bool(changed)), gr.Button(visible=bool(changed))]
+
+    def take(request: gr.Request) -> list[Any]:
+        speech = speech_of(request)
+        try:
+            exhibition.renew()
+        except (ModelFolderError, WeightsError, DataError, HubError, OSError) as error:
+            raise gr.Error(speech("page.models.failed", error=error), print_exception=False) from error
+        return [*current(), gr.Markdown(visible=False), gr.Button(visible=False)]
+
+    def current() -> list[Any]:
+        names = exhibition.now.names
+        return [gr.Dropdown(names, value=names[:SIDE_BY_SIDE]), exhibition.edition]
+
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    page.load(current, None, [chosen, edition], **quiet)
+    gr.Timer(LOOK).tick(look, None, [news, renew], **quiet)
+    renew.click(take, None, [chosen, edition, news, renew], api_visibility="private")
+    return Choice(chosen, [page.load, chosen.change, edition.change])
+
+
+def _announce(exhibition: Exhibition, choice: Choice) -> None:
+    notice = gr.Markdown(visible=False, elem_classes="notice")
+
+    def announce(request: gr.Request) -> gr.Markdown:
+        said = notices(exhibition.now.models, speech_of(request))
+        return gr.Markdown("\n\n".join(said), visible=bool(said))
+
+    gr.on(choice.changes, announce, None, notice, api_visibility="private", queue=False)
+
+
+def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) -> list[str]:
+    """Serves the page in the background and gives its addresses; `page.block_thread()` waits until it is stopped.
+
+    Raises OSError where the port is taken.
+    """
+    page.queue(max_size=32)  # visitors beyond it are told to try again
+    _, local, public = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        theme=gr.themes.Default(primary_hue="amber", secondary_hue="blue"),
+        css=STYLE,
+        i18n=translations(),
+        max_file_size="20mb",
+        footer_links=["api", "settings"],
+        run_history=False,  # photos are not kept in the visitor's browser
+        enable_monitoring=False,
+        ssr_mode=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    return [address for address in (local, public) if address]
