@@ -134,11 +134,32 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
     The expected calibration error of Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv 1706.04599,
     over 15 bins of equal width. With few photos chance alone keeps it well above zero.
     """
+    bins = reliability(logits, labels)
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / len(labels)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Answers of about the same probability."""
+
+    count: int
+    confidence: float  # mean probability of the answers
+    accuracy: float  # share of them that is right
+
+
+def reliability(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> list[ReliabilityBin]:
+    """Logits (N, classes), labels (N,) -> answers by their probability, in `bins` of equal width; none that is empty.
+
+    The reliability diagram of Niculescu-Mizil and Caruana 2005, https://doi.org/10.1145/1102351.1102430
+    """
     confidence, answers = logits.softmax(1).max(1)
-    right = (answers == labels).double()
-    bins = (confidence.double() * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
-    gap = torch.zeros(CALIBRATION_BINS, dtype=torch.double).index_add(0, bins, right - confidence.double())
-    return float(gap.abs().sum() / len(labels))
+    confidence, right = confidence.double(), (answers == labels).double()
+    places = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    members = [places == place for place in places.unique()]
+    return [
+        ReliabilityBin(int(member.sum()), float(confidence[member].mean()), float(right[member].mean()))
+        for member in members
+    ]
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -21,6 +21,7 @@ MODE_COLOURS = {"frozen": "#009e73", "finetune": "#7b4fb3"}
 # Class names come from folder names in any script; matplotlib's own font has no Chinese, Japanese or Korean.
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
 LONGEST_LINE, LONGEST_NAME = 21, 40  # signs above a tile and beside a matrix
+CHANNEL_SIDE = 224  # pixels
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,42 @@ def heat_map(
         (left, top, right - 1, bottom - 1), outline="white", width=max(1, photo.width // 200)
     )
     return picture
+
+
+def beside(first: Image.Image, second: Image.Image) -> Image.Image:
+    """Two pictures side by side, as high as the first."""
+    second = second.resize((max(1, round(second.width * first.height / second.height)), first.height))
+    pair = Image.new("RGB", (first.width + second.width, first.height))
+    pair.paste(first, (0, 0))
+    pair.paste(second, (first.width, 0))
+    return pair
+
+
+def channels(activations: Tensor) -> list[Image.Image]:
+    """A picture of every channel, float (K, h, w): dark where it is zero or less, yellow where it is at its own largest.
+
+    Small maps are enlarged to about CHANNEL_SIDE pixels a side, each value to a square.
+    """
+    largest = activations.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return [_coloured(channel, "viridis") for channel in activations / largest]
+
+
+def signed_channels(image: Tensor) -> list[Image.Image]:
+    """A picture of every channel of a normalised image, float (C, H, W): white at zero, orange above, purple below.
+
+    All channels have one scale, which ends at the value that is furthest from zero.
+    """
+    furthest = float(image.abs().max().clamp(min=1e-12))
+    return [_coloured(channel, "PuOr_r") for channel in (image / furthest + 1) / 2]
+
+
+def _coloured(values: Tensor, colours: str) -> Image.Image:
+    """Values (h, w), of which 0 to 1 are told apart, in the colours of a scale of matplotlib's."""
+    height, width = values.shape
+    scale = (matplotlib.colormaps[colours](range(256))[:, :3] * 255).round().astype("uint8")
+    steps = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    factor = max(1, CHANNEL_SIDE // max(height, width))
+    return Image.fromarray(scale[steps]).resize((width * factor, height * factor), Image.Resampling.NEAREST)
 
 
 def _figure(*, width: float, height: float) -> Figure:

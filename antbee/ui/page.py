@@ -12,6 +12,7 @@ from antbee.ui.batches import batches_tab
 from antbee.ui.choice import Choice
 from antbee.ui.classify import classify_tab
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, notices
+from antbee.ui.report import report_tab
 from antbee.ui.words import label, speech_of, translations
 
 LOOK = 10  # seconds between two looks at the models' folders
@@ -23,10 +24,12 @@ STYLE = """
 /* Pictures stand side by side in full, with their captions below instead of on them, and no empty space around. */
 .pictures .grid-wrap { min-height: 0; max-height: none; height: auto; overflow: visible; }
 .pictures .grid-container {
-    grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)); align-items: start; padding-top: var(--size-6);
+    grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)); grid-auto-rows: max-content;
+    align-items: start; padding-top: var(--size-6);
 }
 .pictures .thumbnail-item { display: flex; flex-direction: column; height: auto; aspect-ratio: auto; }
 .pictures img { width: 100%; height: auto; aspect-ratio: 1; object-fit: cover; }
+.whole img { aspect-ratio: auto; object-fit: contain; }
 .pictures .caption-label {
     position: static; max-width: 100%; border: 0; border-radius: 0; text-align: center; white-space: normal;
     overflow-wrap: anywhere;
@@ -45,6 +48,8 @@ def build_page(exhibition: Exhibition) -> gr.Blocks:
             classify_tab(exhibition, choice)
         with gr.Tab(label("batches.tab")):
             batches_tab(exhibition, choice)
+        with gr.Tab(label("report.tab")) as report:
+            report_tab(exhibition, choice, report)
     return page
 
 

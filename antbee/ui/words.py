@@ -111,6 +111,78 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "batches.draw": ("epoch {epoch}", "第 {epoch} 个 epoch"),
     # ---- Report ----
+    "report.tab": ("Report", "报告"),
+    "report.measures": ("How good the modes are", "两种模式有多好"),
+    "report.measure": ("measure", "指标"),
+    "report.accuracy": ("accuracy, kept epoch (95 % interval)", "准确率，保留的 epoch（95 % 置信区间）"),
+    "report.cross_validated": ("accuracy, cross-validated (95 % interval)", "准确率，交叉验证（95 % 置信区间）"),
+    "report.last": ("accuracy, last epoch", "准确率，最后一个 epoch"),
+    "report.f1": ("F1, mean of the classes", "F1，各类平均"),
+    "report.auc": ("area under the ROC curve", "ROC 曲线下面积"),
+    "report.loss": ("log loss, in nats", "对数损失（奈特）"),
+    "report.calibration": ("calibration error", "校准误差"),
+    "report.temperature": ("temperature, divided into the head", "温度（已除入分类头）"),
+    "report.alarms": ("“neither” said wrongly of validation photos", "把验证照片误判为“都不是”"),
+    "report.found": ("“neither” said rightly of {kind}", "正确判为“都不是”：{kind}"),
+    "report.zero_shot": ("before any training: the starting weights' own head", "训练之前：起始权重自带的分类头"),
+    "report.kept": ("kept epoch", "保留的 epoch"),
+    "report.chosen_on": ("chosen on", "依据什么选择"),
+    "report.trainable": ("weights that learned", "参与学习的权重数"),
+    "report.seconds": ("seconds of training", "训练用时（秒）"),
+    "report.of": ("{found} of {count}", "{found} / {count}"),
+    "report.explained": (
+        "An epoch chosen on val is the best of its run on the very photos it is scored on here; the last epoch was not"
+        " chosen. The interval says how far chance alone could move the result (Wilson, 95 %).",
+        "依据 val 选择的 epoch，是在同一批照片上得分最高的一个，所以略显乐观；最后一个 epoch 没有经过挑选。"
+        "区间说明仅凭偶然性结果会变动多少（Wilson，95 %）。",
+    ),
+    "report.apart": (
+        "Of {count} validation photos {first_alone} are right with {first} alone and {second_alone} with {second}"
+        " alone: {verdict} (McNemar's exact test, p = {p}).",
+        "在 {count} 张验证照片中，只有 {first} 答对的有 {first_alone} 张，只有 {second} 答对的有 {second_alone} 张："
+        "{verdict}（McNemar 精确检验，p = {p}）。",
+    ),
+    "report.apart.chance": ("no more than chance explains", "偶然性即可解释"),
+    "report.apart.real": ("a difference that chance hardly explains", "很难用偶然性解释的差异"),
+    "report.accuracy_curve": ("Accuracy by epoch", "各 epoch 的准确率"),
+    "report.loss_curve": ("Loss by epoch", "各 epoch 的损失"),
+    "report.reliability": ("Does 80 % mean 80 %?", "说 80 %，就真是 80 % 吗？"),
+    "report.confidence": ("probability of the answer", "答案的概率"),
+    "report.right": ("share of right answers", "答对的比例"),
+    "report.perfect": ("perfect", "理想"),
+    "report.photos": ("Is this enough data?", "数据够不够？"),
+    "report.photos.x": ("photos of each class", "每类照片数"),
+    "report.photos.mean": ("mean of the draws", "多次抽取的平均"),
+    "report.photos.lowest": ("lowest", "最低"),
+    "report.photos.highest": ("highest", "最高"),
+    "report.confusion": ("{name}: true classes in rows, answers in columns", "{name}：行是真实类别，列是回答"),
+    "report.confusion.hint": ("Click a number to see its photos.", "点击数字可查看对应的照片。"),
+    "report.true_class": ("true class", "真实类别"),
+    "report.cell": ("{name}: {truth} taken for {answer}, {count}", "{name}：{truth} 被认作 {answer}，{count} 张"),
+    "report.mistakes": (
+        "{name}: worst mistakes first, each with what spoke for the answer",
+        "{name}：最严重的错误在前，各附支持该答案的位置",
+    ),
+    "report.mistake": ("is {truth}, answered {answer} {probability}", "实际 {truth}，回答 {answer} {probability}"),
+    "report.faults": ("Photos that may be wrong", "可能有问题的照片"),
+    "report.faults.info": (
+        "Labels that the neighbours doubt, photos that are there twice or in both splits, and pictures that are blank,"
+        " dark, blurred or tiny. Judged by what the frozen backbone sees. Nothing is changed.",
+        "被相似照片质疑的标签、重复或同时出现在两个划分中的照片，以及空白、过暗、模糊或太小的图片。"
+        "依据冻结主干网络所见来判断，不会改动任何文件。",
+    ),
+    "report.faults.look": ("Look for them", "开始检查"),
+    "report.faults.kind": ("kind", "类型"),
+    "report.faults.file": ("file", "文件"),
+    "report.faults.reason": ("reason", "原因"),
+    "report.faults.none": ("Nothing was found.", "没有发现问题。"),
+    "report.faults.no_backbone": (
+        "This needs a frozen model beside its photos: a fine-tuned backbone has learned the labels it would judge.",
+        "需要一个冻结模式的模型和它的照片：微调过的主干网络已经学过这些标签，不能再来评判。",
+    ),
+    "report.faults.progress": ("measuring photos", "正在检查照片"),
+    "report.answering": ("answering the validation photos", "正在回答验证照片"),
+    "report.card": ("{name}: model card", "{name}：模型卡"),
     # ---- Inside ----
     # ---- Teach ----
     # ---- Train ----

@@ -1,0 +1,502 @@
+"""Report: how good the modes are, how they learned, what they confuse, and which photos may be wrong."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import pandas
+import torch
+from PIL import Image
+from torch import Tensor
+
+from antbee import evaluation, figures, inspection, training
+from antbee.cards import as_text, one_line
+from antbee.data import Loading, PhotoFolder, Photos, Split
+from antbee.images import DataError, open_photo
+from antbee.inspection import Finding
+from antbee.ui.choice import Choice
+from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
+from antbee.ui.photo import Captioned, heat_map
+from antbee.ui.words import ENGLISH, Speech, label, speech_of
+
+CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"))  # of each model, validation and training
+PERFECT_COLOUR = "#999999"
+SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
+MISTAKES = 12  # shown of each model
+CELL_PHOTOS = 48  # shown of a cell at most
+FAULTS = 24  # shown as pictures at most
+PICTURE_SIDE = 320  # pixels
+RELIABILITY_BINS = 8
+CHUNK = 16  # photos answered at a time
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What config.json tells
+
+
+def measures(models: Sequence[Shown], speech: Speech = ENGLISH) -> pandas.DataFrame:
+    """How good each model is: a row for every measure that one of them tells, a column for each."""
+    columns = [dict(_measures(shown, speech)) for shown in models]
+    rows = list(dict.fromkeys(row for column in columns for row in column))
+    table = {speech("report.measure"): rows}
+    table |= {shown.name: [column.get(row, "") for row in rows] for shown, column in zip(models, columns, strict=True)}
+    return pandas.DataFrame(table)
+
+
+def _measures(shown: Shown, speech: Speech) -> list[tuple[str, str]]:
+    metrics = shown.config.metrics
+    return [*_scores(metrics, speech), *_trust(metrics, speech), *_run(metrics, speech)] if metrics else []
+
+
+def _scores(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
+    kept = metrics["kept"]
+    low, high = kept["interval"]
+    crossed = metrics.get("selected_on") == "cross-validation"
+    name = speech("report.cross_validated" if crossed else "report.accuracy")
+    yield name, f"{kept['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+    if last := metrics.get("last"):
+        yield speech("report.last"), f"{last['accuracy']:.1%}"
+    if macro := metrics.get("macro"):
+        yield speech("report.f1"), f"{macro['f1']:.3f}"
+    if (auc := metrics.get("auc")) is not None:
+        yield speech("report.auc"), f"{auc:.3f}"
+    if zero_shot := metrics.get("zero_shot"):
+        yield speech("report.zero_shot"), f"{zero_shot['accuracy']:.1%}"
+
+
+def _trust(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
+    if (loss := metrics["kept"].get("loss")) is not None:
+        yield speech("report.loss"), f"{loss:.3f}"
+    if (error := metrics.get("calibration_error")) is not None:
+        yield speech("report.calibration"), f"{error:.3f}"
+    if calibration := metrics.get("calibration"):
+        yield speech("report.temperature"), f"{calibration['temperature']:.2f}"
+    neither = metrics.get("neither") or {}
+    if val := neither.get("val"):
+        yield speech("report.alarms"), speech("report.of", **val)
+    for kind, found in neither.get("foreign", {}).items():
+        yield speech("report.found", kind=one_line(kind)), speech("report.of", **found)
+
+
+def _run(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
+    yield speech("report.kept"), speech("report.of", found=metrics["kept"]["epoch"], count=metrics["epochs"])
+    yield speech("report.chosen_on"), one_line(str(metrics.get("selected_on") or "?"))
+    yield speech("report.trainable"), f"{metrics['parameters']['trainable']:,}"
+    yield speech("report.seconds"), f"{metrics['seconds']:.1f}"
+
+
+def curve_table(models: Sequence[Shown]) -> pandas.DataFrame:
+    """The histories as a table with the columns epoch, curve, quantity and value."""
+    rows = [
+        {"epoch": record["epoch"], "curve": f"{shown.name}, {split}", "quantity": quantity, "value": value}
+        for shown in models
+        for record in shown.history
+        for split in ("train", "val")
+        for quantity in ("accuracy", "loss")
+        if (value := record.get(f"{split}_{quantity}")) is not None
+    ]
+    return pandas.DataFrame(rows, columns=["epoch", "curve", "quantity", "value"])
+
+
+def curve_colours(models: Sequence[Shown]) -> dict[str, str]:
+    """A colour for each curve: validation in the mode's own, training in a paler one."""
+    colours: dict[str, str] = {}
+    for number, shown in enumerate(models):
+        strong, pale = CURVE_COLOURS[number % len(CURVE_COLOURS)]
+        colours |= {f"{shown.name}, val": strong, f"{shown.name}, train": pale}
+    return colours
+
+
+def photos_table(models: Sequence[Shown], speech: Speech = ENGLISH) -> pandas.DataFrame:
+    """Accuracy by photos of each class learned from: mean, lowest and highest of the draws, in three curves.
+
+    It is the starting backbone's, the same whatever mode was trained.
+    """
+    points: Sequence[Mapping[str, Any]] = next(
+        (found for shown in models if (found := shown.config.metrics.get("learning_curve"))), []
+    )
+    rows = []
+    for point in points:
+        accuracies = point["accuracies"]
+        told = {"mean": sum(accuracies) / len(accuracies), "lowest": min(accuracies), "highest": max(accuracies)}
+        rows += [
+            {"photos": point["per_class"], "curve": speech(f"report.photos.{name}"), "accuracy": value}
+            for name, value in told.items()
+        ]
+    return pandas.DataFrame(rows, columns=["photos", "curve", "accuracy"])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the models answer on the validation photos
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers on the validation photos."""
+
+    shown: Shown
+    photos: PhotoFolder
+    logits: Tensor  # float32 (N, classes), classes as the photos have them
+
+    @property
+    def labels(self) -> Tensor:
+        """The true classes: int64 (N,)."""
+        return torch.tensor(self.photos.val.labels)
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Photos by true class (rows) and answer (columns)."""
+        return evaluation.confusion_matrix(self.logits, self.labels).tolist()
+
+
+def answers_of(shown: Shown, photos: PhotoFolder, report: Callable[[float], None] = lambda share: None) -> Answers:
+    """Asks a model for every validation photo; `report` is told the share that is done."""
+    paths = photos.val.paths
+    parts = []
+    for start in range(0, len(paths), CHUNK):
+        parts.append(shown.classifier.logits([open_photo(path) for path in paths[start : start + CHUNK]]))
+        report(min(1, (start + CHUNK) / len(paths)))
+    order = [shown.config.label_names.index(name) for name in photos.class_names]
+    return Answers(shown, photos, torch.cat(parts)[:, order])
+
+
+class AnswerBook:
+    """The answers of the models that were asked, so that every visitor after the first finds them."""
+
+    def __init__(self) -> None:
+        self._answers: dict[int, Answers] = {}
+        self._asking = threading.Lock()  # two visitors at once would compute the same
+
+    def of(self, exhibit: Exhibit, names: Sequence[str] | None, report: Callable[[float], None]) -> list[Answers]:
+        """The answers of the chosen models that know the photos' classes."""
+        photos = exhibit.photos
+        if photos is None:
+            return []
+        with self._asking:
+            current = {id(shown.classifier): shown for shown in exhibit.models}
+            self._answers = {
+                key: answers
+                for key, answers in self._answers.items()
+                if key in current and answers.shown is current[key] and answers.photos is photos
+            }
+            found = of_classes(exhibit.chosen(names), photos)
+            for number, shown in enumerate(found):
+                if id(shown.classifier) not in self._answers:
+                    done = partial(_part_done, report, number, len(found))
+                    self._answers[id(shown.classifier)] = answers_of(shown, photos, done)
+            return [self._answers[id(shown.classifier)] for shown in found]
+
+
+def _part_done(report: Callable[[float], None], part: int, parts: int, share: float) -> None:
+    report((part + share) / parts)
+
+
+def reliability_table(answers: Sequence[Answers], speech: Speech = ENGLISH) -> pandas.DataFrame:
+    """How often answers of about the same probability are right, and how often they should be."""
+    rows: list[dict[str, Any]] = [
+        {"confidence": one.confidence, "curve": given.shown.name, "right": one.accuracy}
+        for given in answers
+        for one in evaluation.reliability(given.logits, given.labels, RELIABILITY_BINS)
+    ]
+    if rows:
+        least = min(row["confidence"] for row in rows)
+        rows += [{"confidence": x, "curve": speech("report.perfect"), "right": x} for x in (least, 1.0)]
+    return pandas.DataFrame(rows, columns=["confidence", "curve", "right"])
+
+
+def modes_apart(answers: Sequence[Answers], speech: Speech = ENGLISH) -> str:
+    """Whether two models' results differ by more than chance; nothing where there is one."""
+    if len(answers) < 2:
+        return ""
+    first, second = (given.logits.argmax(1) == given.labels for given in answers)
+    p = evaluation.mcnemar(first, second)
+    return speech(
+        "report.apart",
+        count=len(first),
+        first=as_text(answers[0].shown.name),
+        second=as_text(answers[1].shown.name),
+        first_alone=int((first & ~second).sum()),
+        second_alone=int((second & ~first).sum()),
+        verdict=speech("report.apart.real" if p < SIGNIFICANT else "report.apart.chance"),
+        p=f"{p:.2g}",
+    )
+
+
+def confusion_table(answers: Answers, speech: Speech = ENGLISH) -> pandas.DataFrame:
+    """The confusion matrix as a table: its first column names the true classes."""
+    names = [one_line(name) for name in answers.photos.class_names]
+    table: dict[str, list[Any]] = {speech("report.true_class"): names}
+    columns = zip(*answers.confusion, strict=True)
+    return pandas.DataFrame(table | {name: list(column) for name, column in zip(names, columns, strict=True)})
+
+
+def cell_photos(answers: Answers, truth: int, answer: int) -> list[Captioned]:
+    """The photos of one cell of the confusion matrix, the surest answers first."""
+    given = answers.logits.softmax(1)
+    inside = ((answers.labels == truth) & (answers.logits.argmax(1) == answer)).nonzero()[:, 0]
+    positions = inside[given[inside, answer].argsort(descending=True)].tolist()[:CELL_PHOTOS]
+    return [
+        (small(answers.photos, position), f"{name_of(answers.photos, position)}: {float(given[position, answer]):.0%}")
+        for position in positions
+    ]
+
+
+def mistakes(answers: Answers, speech: Speech = ENGLISH) -> list[Captioned]:
+    """The wrong answers, the surest first: each photo beside what spoke for the answer."""
+    given, names = answers.logits.softmax(1), answers.photos.class_names
+    confidence, chosen = given.max(1)
+    wrong = (chosen != answers.labels).nonzero()[:, 0]
+    pictures = []
+    for position in wrong[confidence[wrong].argsort(descending=True)].tolist()[:MISTAKES]:
+        answer, truth = names[int(chosen[position])], names[int(answers.labels[position])]
+        classifier = answers.shown.classifier
+        explanation = classifier.explain(open_photo(answers.photos.val.paths[position]))
+        photo = small(answers.photos, position)
+        pair = figures.beside(photo, heat_map(classifier, photo, explanation, answer))
+        told = {"truth": one_line(truth), "answer": one_line(answer), "probability": f"{confidence[position]:.0%}"}
+        pictures.append((pair, speech("report.mistake", **told)))
+    return pictures
+
+
+def small(photos: PhotoFolder, position: int) -> Image.Image:
+    """A validation photo as the page shows it beside others."""
+    return open_photo(photos.val.paths[position], shorter_side=PICTURE_SIDE)
+
+
+def name_of(photos: PhotoFolder, position: int) -> str:
+    """A validation photo's file, without the folders above it."""
+    return one_line(photos.val.paths[position].name)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Photos that may be wrong
+
+
+def judge_of(exhibit: Exhibit) -> Shown | None:
+    """A model whose backbone learned nothing of the photos' labels; None where there is none."""
+    if exhibit.photos is None:
+        return None
+    known = of_classes(exhibit.models, exhibit.photos)
+    return next((shown for shown in known if shown.config.mode == "frozen"), None)
+
+
+def find_faults(
+    judge: Shown, photos: PhotoFolder, report: Callable[[float], None] = lambda share: None
+) -> list[Finding]:
+    """Looks at every photo as check.py does, with the judge's backbone; `report` is told the share that is done."""
+    both = Split((*photos.train.paths, *photos.val.paths), (*photos.train.labels, *photos.val.labels))
+    facts = {}
+    for number, (path, name) in enumerate(zip(both.paths, both.names(photos.root), strict=True)):
+        facts[name] = inspection.measure(open_photo(path))
+        report((number + 1) / len(both) / 2)
+    device = judge.classifier.device
+    looks = Photos(both, judge.config.preprocessing, loading=Loading.beside(device))
+    features = training.features_of(judge.classifier.network, looks, training.Process(device), what="features")
+    report(1)
+    return inspection.folder_findings(photos, facts, features.features.cpu())
+
+
+def fault_table(findings: Sequence[Finding], speech: Speech = ENGLISH) -> pandas.DataFrame:
+    """The findings as a table."""
+    columns = [speech(f"report.faults.{name}") for name in ("kind", "file", "reason")]
+    rows = [(finding.kind, one_line(finding.file), one_line(finding.reason)) for finding in findings]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def fault_pictures(findings: Sequence[Finding], photos: PhotoFolder) -> list[Captioned]:
+    """The photos that something was found of, each pair side by side."""
+    pictures = []
+    for finding in [finding for finding in findings if finding.kind != "imbalance"][:FAULTS]:
+        files = [finding.file, *([finding.other] if finding.other else [])]
+        opened = [open_photo(photos.root / file, shorter_side=PICTURE_SIDE) for file in files]
+        picture = opened[0] if len(opened) == 1 else figures.beside(*opened)
+        pictures.append((picture, f"{finding.kind}: {one_line(finding.file)}: {one_line(finding.reason)}"))
+    return pictures
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tab
+
+
+def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
+    """How the models compare; what needs the photos is computed when the tab is opened."""
+    book = AnswerBook()
+    empty = gr.Markdown(visible=False)
+    table = gr.Dataframe(
+        label=label("report.measures"), interactive=False, wrap=True, max_height=1200, buttons=["copy"]
+    )
+    apart = gr.Markdown()
+    gr.Markdown(label("report.explained"))
+    plots = _plots()
+    gr.Markdown(label("report.confusion.hint"))
+    with gr.Row():
+        matrices = [
+            gr.Dataframe(interactive=False, visible=False, min_width=280, buttons=[]) for _ in range(SIDE_BY_SIDE)
+        ]
+    cell = gr.Gallery(visible=False, columns=6, **_PICTURES)
+    with gr.Row():
+        worst = [gr.Gallery(visible=False, columns=3, min_width=280, **_PICTURES) for _ in range(SIDE_BY_SIDE)]
+    with gr.Accordion(label("report.faults"), open=False):
+        _faults(exhibition)
+    cards = [_card() for _ in range(SIDE_BY_SIDE)]
+
+    def tell(names: list[str], request: gr.Request) -> list[Any]:
+        exhibit, speech = exhibition.now, speech_of(request)
+        models = exhibit.chosen(names)
+        curves, colours = curve_table(models), curve_colours(models)
+        drawn = [
+            gr.LinePlot(curves[curves["quantity"] == quantity], color_map=colours, visible=bool(len(curves)))
+            for quantity in ("accuracy", "loss")
+        ]
+        photos = photos_table(models, speech)
+        enough = next((told for shown in models if (told := shown.config.metrics.get("enough_data"))), None)
+        told_cards = [(shown.name, shown.card) for shown in models] + [("", "")] * (SIDE_BY_SIDE - len(models))
+        return [
+            gr.Markdown(how_to_train(speech), visible=not models),
+            gr.Dataframe(measures(models, speech), visible=bool(models)),
+            *drawn,
+            gr.LinePlot(photos, visible=bool(len(photos)), caption=enough),
+            *[
+                part
+                for name, card in told_cards
+                for part in (gr.Accordion(speech("report.card", name=name), visible=bool(name)), card)
+            ],
+        ]
+
+    def ask(names: list[str], request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
+        speech = speech_of(request)
+        told = speech("report.answering")
+        answers = book.of(exhibition.now, names, lambda share: progress(share, told))
+        colours = {given.shown.name: CURVE_COLOURS[number][0] for number, given in enumerate(answers)}
+        reliable = reliability_table(answers, speech)
+        return [
+            modes_apart(answers, speech),
+            gr.LinePlot(
+                reliable, color_map={**colours, speech("report.perfect"): PERFECT_COLOUR}, visible=bool(len(reliable))
+            ),
+            *_padded(gr.Dataframe, [_matrix(given, speech) for given in answers]),
+            gr.Gallery(visible=False),
+            *_padded(
+                gr.Gallery,
+                [
+                    gr.Gallery(
+                        mistakes(given, speech), label=speech("report.mistakes", name=given.shown.name), visible=True
+                    )
+                    for given in answers
+                ],
+            ),
+        ]
+
+    instant = [empty, table, *plots[:2], plots[3], *[part for card in cards for part in card]]
+    gr.on(choice.changes, tell, choice.models, instant, api_visibility="private")
+    opened = [apart, plots[2], *matrices, cell, *worst]
+    gr.on([tab.select, *choice.changes[1:]], ask, choice.models, opened, api_visibility="private")
+    for place, matrix in enumerate(matrices):
+        matrix.select(_opened(book, exhibition, place), choice.models, cell, api_visibility="private")
+
+
+_PICTURES: dict[str, Any] = {
+    "height": "auto",
+    "object_fit": "contain",
+    "interactive": False,
+    "buttons": [],
+    "elem_classes": ["pictures", "whole"],
+}
+
+
+def _padded(component: Any, filled: list[Any]) -> list[Any]:
+    return [*filled, *[component(visible=False)] * (SIDE_BY_SIDE - len(filled))]
+
+
+def _matrix(answers: Answers, speech: Speech) -> gr.Dataframe:
+    name = speech("report.confusion", name=answers.shown.name)
+    return gr.Dataframe(confusion_table(answers, speech), label=name, visible=True)
+
+
+def _opened(book: AnswerBook, exhibition: Exhibition, place: int) -> Callable[..., gr.Gallery]:
+    """What a click on a cell of the matrix in this place does: its photos are shown."""
+
+    def open_cell(names: list[str], request: gr.Request, picked: gr.SelectData) -> gr.Gallery:
+        answers = book.of(exhibition.now, names, lambda share: None)
+        row, column = picked.index
+        if place >= len(answers) or column == 0:  # the first column holds the classes' names
+            return gr.Gallery(visible=False)
+        given = answers[place]
+        pictures = cell_photos(given, row, column - 1)
+        classes = [one_line(name) for name in given.photos.class_names]
+        told = {"truth": classes[row], "answer": classes[column - 1], "count": given.confusion[row][column - 1]}
+        title = speech_of(request)("report.cell", name=given.shown.name, **told)
+        return gr.Gallery(pictures, label=title, visible=True)
+
+    return open_cell
+
+
+def _plots() -> list[gr.LinePlot]:
+    """Accuracy and loss by epoch, reliability, accuracy by photos: of their own height, else the legend is cut off."""
+    by_epoch: dict[str, Any] = {
+        "x": "epoch",
+        "y": "value",
+        "color": "curve",
+        "color_title": "mode, split",
+        "tooltip": "all",
+    }
+    with gr.Row():
+        accuracy = gr.LinePlot(y_title="accuracy", label=label("report.accuracy_curve"), min_width=280, **by_epoch)
+        loss = gr.LinePlot(y_title="loss", label=label("report.loss_curve"), min_width=280, **by_epoch)
+    with gr.Row():
+        reliable = gr.LinePlot(
+            x="confidence",
+            y="right",
+            color="curve",
+            color_title=" ",
+            y_lim=[0, 1],
+            tooltip="all",
+            label=label("report.reliability"),
+            min_width=280,
+            visible=False,
+        )
+        photos = gr.LinePlot(
+            x="photos",
+            y="accuracy",
+            color="curve",
+            color_title=" ",
+            y_lim=[0, 1],
+            tooltip="all",
+            label=label("report.photos"),
+            min_width=280,
+        )
+    return [accuracy, loss, reliable, photos]
+
+
+def _card() -> tuple[gr.Accordion, gr.Markdown]:
+    with gr.Accordion(visible=False, open=False) as accordion:
+        return accordion, gr.Markdown()
+
+
+def _faults(exhibition: Exhibition) -> None:
+    gr.Markdown(label("report.faults.info"))
+    look = gr.Button(label("report.faults.look"))
+    result = gr.Markdown()
+    table = gr.Dataframe(label=label("report.faults"), interactive=False, wrap=True, visible=False)
+    pictures = gr.Gallery(label=label("report.faults"), columns=4, visible=False, **_PICTURES)
+
+    def find(request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
+        exhibit, speech = exhibition.now, speech_of(request)
+        judge, photos = judge_of(exhibit), exhibit.photos
+        if judge is None or photos is None:
+            return [speech("report.faults.no_backbone"), gr.Dataframe(visible=False), gr.Gallery(visible=False)]
+        told = speech("report.faults.progress")
+        try:
+            findings = find_faults(judge, photos, lambda share: progress(share, told))
+        except DataError as error:  # a photo was taken away meanwhile
+            raise gr.Error(speech("classify.bad_photo", error=error), print_exception=False) from error
+        return [
+            "" if findings else speech("report.faults.none"),
+            gr.Dataframe(fault_table(findings, speech), visible=bool(findings)),
+            gr.Gallery(fault_pictures(findings, photos), visible=bool(findings)),
+        ]
+
+    look.click(find, None, [result, table, pictures], api_visibility="private")
