@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from antbee.data import PhotoFolder
 from antbee.images import DataError, open_photo
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train, learned_from
-from antbee.ui.photo import Captioned, heat_map, neighbour_pictures, photo_of, shown_probabilities
+from antbee.ui.photo import Captioned, files_of, heat_map, neighbour_pictures, photo_of, shown_probabilities
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 NEIGHBOURS = 4  # training photos shown beside each answer
@@ -129,14 +129,14 @@ def _no_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def classify_several(paths: Sequence[Path], models: Sequence[Shown]) -> Several:
-    """What every model answers to every photo; a file that is no photo gets its reason instead of an answer."""
+def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[Shown]) -> Several:
+    """What every model answers to every photo, by its name; what is no photo gets its reason instead."""
     columns = ["file"]
     for shown in models:
         columns += [shown.name, *(f"{shown.name}: {one_line(name)}" for name in shown.config.label_names)]
     rows, pictures = [], []
-    for path in paths:
-        name = one_line(path.name)
+    for file, path in files:
+        name = one_line(file)
         try:
             photo = open_photo(path)
         except DataError as error:
@@ -328,8 +328,9 @@ def _several(exhibition: Exhibition, choice: Choice) -> None:
             raise gr.Error(
                 speech_of(request)("classify.several.most", count=len(uploads), most=MOST_PHOTOS), print_exception=False
             )
-        paths = [Path(upload["path"]) for upload in uploads]
-        several = classify_several(list(progress.tqdm(paths)), exhibition.now.chosen(names))
+        paths = files_of(uploads, speech_of(request))
+        files = [(path.name, path) for path in paths]
+        several = classify_several(progress.tqdm(files), exhibition.now.chosen(names))
         return [
             gr.Gallery(list(several.pictures), visible=True),
             gr.Dataframe(pandas.DataFrame(several.rows, columns=list(several.columns)), visible=True),

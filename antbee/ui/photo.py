@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from antbee import figures
@@ -28,9 +29,33 @@ def photo_of(upload: dict[str, Any] | None, speech: Speech = ENGLISH) -> Image.I
     if not upload:
         return None
     try:
-        return open_photo(Path(upload["path"]))
+        return open_photo(uploaded(upload))
     except DataError as error:
         raise gr.Error(speech("classify.bad_photo", error=error), print_exception=False) from error
+
+
+def files_of(uploads: Sequence[Any], speech: Speech = ENGLISH) -> list[Path]:
+    """The files of several uploads. Raises gr.Error as `photo_of` does."""
+    try:
+        return [uploaded(upload) for upload in uploads]
+    except DataError as error:
+        raise gr.Error(speech("classify.bad_photo", error=error), print_exception=False) from error
+
+
+def uploaded(upload: Any) -> Path:
+    """The file of an upload. What a browser sends names any path: only those are opened that were uploaded here.
+
+    Raises DataError for all others.
+    """
+    named = upload.get("path") if isinstance(upload, dict) else None
+    if isinstance(named, str):
+        try:
+            path = Path(named).resolve()
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise DataError("not an uploaded file") from error
+        if path.is_relative_to(Path(get_upload_folder()).resolve()):
+            return path
+    raise DataError("not an uploaded file")
 
 
 def heat_map(classifier: Classifier, photo: Image.Image, explanation: Explanation, name: str) -> Image.Image:
