@@ -1,4 +1,4 @@
-"""python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--share]
+"""python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--share] [--train]
 
 Serves the page that shows what the models answer, what they were trained on and how good they are. MODEL is a model
 folder or a Hub id such as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown,
@@ -10,9 +10,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from antbee import cards, data, drawn, hub, model, ui
+from antbee.background import BackgroundTraining
 from antbee.classifier import ModelFolderError, model_folders
 from antbee.installation import home
 
@@ -27,6 +29,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--host", metavar="H", help="address to serve on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, metavar="P", help="port to serve on (default: 7860)")
     parser.add_argument("--share", action="store_true", help="also serve on a public address for a week")
+    parser.add_argument(
+        "--train",
+        action=argparse.BooleanOptionalAction,
+        help="let the page train on this computer (default: where none but its owner can open the page)",
+    )
     return parser.parse_args()
 
 
@@ -40,10 +47,19 @@ def main() -> None:
         )
         for shown in exhibition.now.models:
             print(f"model     {shown.name}: {', '.join(map(cards.one_line, shown.config.label_names))}")
-        page = ui.build_page(exhibition)
-        for address in ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share):
-            print(f"page      {address}", flush=True)
-        page.block_thread()
+        with closing(BackgroundTraining()) as training:
+            page = ui.build_page(exhibition, training if may_train(arguments) else None)
+            for address in ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share):
+                print(f"page      {address}", flush=True)
+            page.block_thread()
+
+
+def may_train(arguments: argparse.Namespace) -> bool:
+    """Whether visitors may train on this computer: where it was asked for, else where none but its owner can come."""
+    if arguments.train is not None:
+        return bool(arguments.train)
+    host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    return host in ("127.0.0.1", "localhost", "::1") and not arguments.share and "SPACE_ID" not in os.environ
 
 
 def choose_models(named: Sequence[str]) -> Sequence[str | Path]:

@@ -14,9 +14,10 @@ from antbee.classifier import (
     Classifier,
     ClassifierConfig,
     find_folder,
+    model_folders,
     read_history,
 )
-from antbee.data import PhotoFolder
+from antbee.data import PhotoFolder, read_folder
 from antbee.installation import spoken
 from antbee.ui.words import ENGLISH, Speech
 
@@ -127,6 +128,8 @@ def how_to_train(speech: Speech = ENGLISH) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # A model that is trained anew while the page is open
 
+FindModels = Callable[[], Sequence[str | Path]]
+ChoosePhotos = Callable[[Sequence[Shown]], PhotoFolder | None]
 Stamp = tuple[tuple[int, int], ...]  # of the files that make a model: when they were written, and which they are
 
 
@@ -141,8 +144,8 @@ class Exhibition:
 
     def __init__(
         self,
-        find: Callable[[], Sequence[str | Path]],
-        choose_photos: Callable[[Sequence[Shown]], PhotoFolder | None],
+        find: FindModels,
+        choose_photos: ChoosePhotos,
         *,
         device: str = "auto",
     ) -> None:
@@ -160,15 +163,26 @@ class Exhibition:
         found = {str(source): _stamp(source) for source in self._find()}
         return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
 
+    def turn_to(self, outputs: Path, data: Path | None) -> None:
+        """Shows the models in a folder of model folders from now on, and the photos they learned from.
+
+        Raises what `renew` raises, and stays with what is shown then.
+        """
+        choose_photos = self._choose_photos if data is None else lambda models: read_folder(data)
+        self._show(lambda: model_folders(outputs), choose_photos)
+
     def renew(self) -> None:
         """Loads what is there now, all or nothing: where it raises, the models shown stay.
 
         Raises what `load_models` raises, and data.DataError where the photos can't be used.
         """
+        self._show(self._find, self._choose_photos)
+
+    def _show(self, find: FindModels, choose_photos: ChoosePhotos) -> None:
         with self._renewing:
-            sources = list(self._find())
+            sources = list(find())
             stamps = {str(source): _stamp(source) for source in sources}  # before: what is written meanwhile is news
             models = load_models(sources, device=self._device)
-            self.now = Exhibit(models, self._choose_photos(models))
-            self._stamps = stamps
+            self.now = Exhibit(models, choose_photos(models))
+            self._find, self._choose_photos, self._stamps = find, choose_photos, stamps
             self.edition += 1

@@ -4,15 +4,20 @@ from typing import Any
 
 import gradio as gr
 
+from antbee.background import BackgroundTraining
 from antbee.classifier import ModelFolderError
 from antbee.hub import HubError
 from antbee.images import DataError
+from antbee.installation import home
 from antbee.model import WeightsError
 from antbee.ui.batches import batches_tab
-from antbee.ui.choice import Choice
+from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.classify import classify_tab
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, notices
+from antbee.ui.inside import inside_tab
 from antbee.ui.report import report_tab
+from antbee.ui.teach import teach_tab
+from antbee.ui.train import train_tab
 from antbee.ui.words import label, speech_of, translations
 
 LOOK = 10  # seconds between two looks at the models' folders
@@ -21,6 +26,7 @@ STYLE = """
 .notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
 .notice .notice { border: 0; padding: 0; } /* Gradio gives the class to the block and to the text in it */
 .verdict h3 { margin: 0; }
+.reading { max-width: 54rem; }
 /* Pictures stand side by side in full, with their captions below instead of on them, and no empty space around. */
 .pictures .grid-wrap { min-height: 0; max-height: none; height: auto; overflow: visible; }
 .pictures .grid-container {
@@ -38,18 +44,25 @@ STYLE = """
 """
 
 
-def build_page(exhibition: Exhibition) -> gr.Blocks:
-    """The whole page."""
+def build_page(exhibition: Exhibition, training: BackgroundTraining | None = None) -> gr.Blocks:
+    """The whole page; with the tab that trains where there is something to train with."""
     with gr.Blocks(title="antbee", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         choice = _sidebar(exhibition, page)
         gr.Markdown(label("page.title"))
         _announce(exhibition, choice)
         with gr.Tab(label("classify.tab")):
-            classify_tab(exhibition, choice)
+            classifying = classify_tab(exhibition, choice)
         with gr.Tab(label("batches.tab")):
             batches_tab(exhibition, choice)
         with gr.Tab(label("report.tab")) as report:
             report_tab(exhibition, choice, report)
+        with gr.Tab(label("inside.tab")) as inside:
+            inside_tab(exhibition, choice, classifying.photo, inside)
+        with gr.Tab(label("teach.tab")):
+            teach_tab(exhibition, choice, classifying, page)
+        if training is not None:
+            with gr.Tab(label("train.tab")):
+                train_tab(exhibition, choice, training, home() / "outputs")
     return page
 
 
@@ -80,17 +93,13 @@ def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
             exhibition.renew()
         except (ModelFolderError, WeightsError, DataError, HubError, OSError) as error:
             raise gr.Error(speech("page.models.failed", error=error), print_exception=False) from error
-        return [*current(), gr.Markdown(visible=False), gr.Button(visible=False)]
-
-    def current() -> list[Any]:
-        names = exhibition.now.names
-        return [gr.Dropdown(names, value=names[:SIDE_BY_SIDE]), exhibition.edition]
+        return [*newly_chosen(exhibition), gr.Markdown(visible=False), gr.Button(visible=False)]
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    page.load(current, None, [chosen, edition], **quiet)
+    page.load(lambda: newly_chosen(exhibition), None, [chosen, edition], **quiet)
     gr.Timer(LOOK).tick(look, None, [news, renew], **quiet)
     renew.click(take, None, [chosen, edition, news, renew], api_visibility="private")
-    return Choice(chosen, [page.load, chosen.change, edition.change])
+    return Choice(chosen, edition, [page.load, chosen.change, edition.change])
 
 
 def _announce(exhibition: Exhibition, choice: Choice) -> None:

@@ -20,9 +20,9 @@ from antbee.inspection import Finding
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
 from antbee.ui.photo import Captioned, heat_map
+from antbee.ui.plots import STRONG, empty_epoch_plots, epoch_plots
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
-CURVE_COLOURS = (("#009e73", "#8fd3bf"), ("#7b4fb3", "#c3aee0"))  # of each model, validation and training
 PERFECT_COLOUR = "#999999"
 SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
 MISTAKES = 12  # shown of each model
@@ -54,7 +54,7 @@ def _measures(shown: Shown, speech: Speech) -> list[tuple[str, str]]:
 def _scores(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
     kept = metrics["kept"]
     low, high = kept["interval"]
-    crossed = metrics.get("selected_on") == "cross-validation"
+    crossed = metrics.get("cross_validation")
     name = speech("report.cross_validated" if crossed else "report.accuracy")
     yield name, f"{kept['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
     if last := metrics.get("last"):
@@ -86,28 +86,6 @@ def _run(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]
     yield speech("report.chosen_on"), one_line(str(metrics.get("selected_on") or "?"))
     yield speech("report.trainable"), f"{metrics['parameters']['trainable']:,}"
     yield speech("report.seconds"), f"{metrics['seconds']:.1f}"
-
-
-def curve_table(models: Sequence[Shown]) -> pandas.DataFrame:
-    """The histories as a table with the columns epoch, curve, quantity and value."""
-    rows = [
-        {"epoch": record["epoch"], "curve": f"{shown.name}, {split}", "quantity": quantity, "value": value}
-        for shown in models
-        for record in shown.history
-        for split in ("train", "val")
-        for quantity in ("accuracy", "loss")
-        if (value := record.get(f"{split}_{quantity}")) is not None
-    ]
-    return pandas.DataFrame(rows, columns=["epoch", "curve", "quantity", "value"])
-
-
-def curve_colours(models: Sequence[Shown]) -> dict[str, str]:
-    """A colour for each curve: validation in the mode's own, training in a paler one."""
-    colours: dict[str, str] = {}
-    for number, shown in enumerate(models):
-        strong, pale = CURVE_COLOURS[number % len(CURVE_COLOURS)]
-        colours |= {f"{shown.name}, val": strong, f"{shown.name}, train": pale}
-    return colours
 
 
 def photos_table(models: Sequence[Shown], speech: Speech = ENGLISH) -> pandas.DataFrame:
@@ -346,18 +324,13 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
     def tell(names: list[str], request: gr.Request) -> list[Any]:
         exhibit, speech = exhibition.now, speech_of(request)
         models = exhibit.chosen(names)
-        curves, colours = curve_table(models), curve_colours(models)
-        drawn = [
-            gr.LinePlot(curves[curves["quantity"] == quantity], color_map=colours, visible=bool(len(curves)))
-            for quantity in ("accuracy", "loss")
-        ]
         photos = photos_table(models, speech)
         enough = next((told for shown in models if (told := shown.config.metrics.get("enough_data"))), None)
         told_cards = [(shown.name, shown.card) for shown in models] + [("", "")] * (SIDE_BY_SIDE - len(models))
         return [
             gr.Markdown(how_to_train(speech), visible=not models),
             gr.Dataframe(measures(models, speech), visible=bool(models)),
-            *drawn,
+            *epoch_plots({shown.name: shown.history for shown in models}),
             gr.LinePlot(photos, visible=bool(len(photos)), caption=enough),
             *[
                 part
@@ -370,7 +343,7 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
         speech = speech_of(request)
         told = speech("report.answering")
         answers = book.of(exhibition.now, names, lambda share: progress(share, told))
-        colours = {given.shown.name: CURVE_COLOURS[number][0] for number, given in enumerate(answers)}
+        colours = {given.shown.name: STRONG[number] for number, given in enumerate(answers)}
         reliable = reliability_table(answers, speech)
         return [
             modes_apart(answers, speech),
@@ -435,17 +408,8 @@ def _opened(book: AnswerBook, exhibition: Exhibition, place: int) -> Callable[..
 
 
 def _plots() -> list[gr.LinePlot]:
-    """Accuracy and loss by epoch, reliability, accuracy by photos: of their own height, else the legend is cut off."""
-    by_epoch: dict[str, Any] = {
-        "x": "epoch",
-        "y": "value",
-        "color": "curve",
-        "color_title": "mode, split",
-        "tooltip": "all",
-    }
-    with gr.Row():
-        accuracy = gr.LinePlot(y_title="accuracy", label=label("report.accuracy_curve"), min_width=280, **by_epoch)
-        loss = gr.LinePlot(y_title="loss", label=label("report.loss_curve"), min_width=280, **by_epoch)
+    """Accuracy and loss by epoch, reliability, accuracy by photos."""
+    by_epoch = empty_epoch_plots()
     with gr.Row():
         reliable = gr.LinePlot(
             x="confidence",
@@ -468,7 +432,7 @@ def _plots() -> list[gr.LinePlot]:
             label=label("report.photos"),
             min_width=280,
         )
-    return [accuracy, loss, reliable, photos]
+    return [*by_epoch, reliable, photos]
 
 
 def _card() -> tuple[gr.Accordion, gr.Markdown]:

@@ -144,8 +144,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "report.apart.chance": ("no more than chance explains", "偶然性即可解释"),
     "report.apart.real": ("a difference that chance hardly explains", "很难用偶然性解释的差异"),
-    "report.accuracy_curve": ("Accuracy by epoch", "各 epoch 的准确率"),
-    "report.loss_curve": ("Loss by epoch", "各 epoch 的损失"),
+    "plots.accuracy": ("Accuracy by epoch", "各 epoch 的准确率"),
+    "plots.loss": ("Loss by epoch", "各 epoch 的损失"),
     "report.reliability": ("Does 80 % mean 80 %?", "说 80 %，就真是 80 % 吗？"),
     "report.confidence": ("probability of the answer", "答案的概率"),
     "report.right": ("share of right answers", "答对的比例"),
@@ -184,8 +184,262 @@ TEXTS: dict[str, tuple[str, str]] = {
     "report.answering": ("answering the validation photos", "正在回答验证照片"),
     "report.card": ("{name}: model card", "{name}：模型卡"),
     # ---- Inside ----
+    "inside.tab": ("Inside", "网络内部"),
+    "inside.model": ("Model", "模型"),
+    "inside.intro": (
+        "The way of the photo on the tab Classify through the network, in six steps. Every number is the model's own.",
+        "“分类”标签页中的照片在网络里走过的路，共六步。每个数字都来自模型本身。",
+    ),
+    "inside.no_photo": (
+        "### No photo yet\nChoose one on the tab Classify, then come back.",
+        "### 还没有照片\n请先在“分类”标签页选择一张照片，再回到这里。",
+    ),
+    "inside.unknown": ("unknown", "未知"),
+    "inside.from_to": ("{smallest} to {largest}", "{smallest} 到 {largest}"),
+    "inside.photo": ("1 · Photo", "1 · 照片"),
+    "inside.photo.told": (
+        "### A photo and its label\nNobody writes labels down: `ImageFolder` reads them from the folders' names. Sorted"
+        " by name, the classes get the numbers {classes}. This number, the *class index*, is what the network learns"
+        " and what it answers.\n\nA `DataLoader` joins photos to a batch. Here the batch is one photo: B = 1. What the"
+        " photo shows, the network is not told.",
+        "### 照片与标签\n标签不用手写：`ImageFolder` 直接从文件夹的名字读取。类别按名字排序后依次编号：{classes}。"
+        "这个编号叫*类别索引*，网络学习的是它，回答的也是它。\n\n`DataLoader` 把多张照片组成一个批次。"
+        "这里的批次只有一张照片：B = 1。照片里是什么，网络事先并不知道。",
+    ),
+    "inside.photo.title": ("The photo", "照片"),
+    "inside.photo.size": ("{width} × {height} pixels", "{width} × {height} 像素"),
+    "inside.tensor": ("2 · Tensor", "2 · 张量"),
+    "inside.tensor.told": (
+        "### From the photo to a tensor\nThe photo is resized until its shorter side has {resize} pixels, and a square"
+        " of {crop} × {crop} is cut from its centre. A picture is stored as (H, W, C): rows, columns, colours, in whole"
+        " numbers from 0 to 255. The network takes a tensor (C, H, W): channels first, in fractions from 0 to 1. To"
+        " show a tensor, `tensor.permute(1, 2, 0)` makes it (H, W, C) again; the picture on the right was made so.",
+        "### 从照片到张量\n先缩放照片，使短边为 {resize} 像素，再从中心裁剪出 {crop} × {crop} 的正方形。"
+        "图片按 (H, W, C) 存储：行、列、颜色，数值是 0 到 255 的整数。网络需要的张量是 (C, H, W)：通道在前，"
+        "数值是 0 到 1 的小数。显示张量时，用 `tensor.permute(1, 2, 0)` 把它变回 (H, W, C)；右边的图片就是这样得到的。",
+    ),
+    "inside.tensor.title": ("Photo and tensor", "照片与张量"),
+    "inside.tensor.cut": ("the square that is cut", "裁剪出的正方形"),
+    "inside.tensor.shown": ("the tensor, permuted to be shown", "调换维度后显示的张量"),
+    "inside.tensor.picture": ("picture (H, W, C)", "图片 (H, W, C)"),
+    "inside.tensor.tensor": ("tensor (C, H, W)", "张量 (C, H, W)"),
+    "inside.form": ("form", "形式"),
+    "inside.shape": ("shape", "形状"),
+    "inside.type": ("type", "数据类型"),
+    "inside.range": ("values", "取值范围"),
+    "inside.middle": ("pixel in the middle: red, green, blue", "正中的像素：红、绿、蓝"),
+    "inside.normalised": ("3 · Normalisation", "3 · 标准化"),
+    "inside.normalised.told": (
+        "### Normalisation\nFrom each channel its mean is subtracted, and what is left is divided by its standard"
+        " deviation: (x − mean) / std, with this model's numbers below. The values now lie around 0 and spread by about"
+        " 1, which makes learning steady. In training and in every answer the numbers have to be the same. Nothing is"
+        " lost: x · std + mean gives the picture back.\n\nWhite is 0, the mean; orange is brighter, purple darker.",
+        "### 标准化\n每个通道先减去均值，再除以标准差：(x − 均值) / 标准差，下表是这个模型所用的数值。"
+        "结果分布在 0 附近，幅度约为 1，学习因此更平稳。训练时和每次回答时必须使用同样的数值。"
+        "信息没有丢失：x · 标准差 + 均值就能还原图片。\n\n白色是 0，即均值；橙色更亮，紫色更暗。",
+    ),
+    "inside.normalised.title": ("The three channels", "三个通道"),
+    "inside.red": ("red", "红"),
+    "inside.green": ("green", "绿"),
+    "inside.blue": ("blue", "蓝"),
+    "inside.channel": ("channel", "通道"),
+    "inside.mean": ("mean", "均值"),
+    "inside.std": ("std", "标准差"),
+    "inside.before": ("before", "标准化前"),
+    "inside.after": ("after", "标准化后"),
+    "inside.stages": ("4 · Stages", "4 · 各阶段"),
+    "inside.stages.told": (
+        "### Stage by stage\n{architecture} is a **residual network** of {depth} layers with weights. Most are in its"
+        " {blocks} blocks, and each block adds what it computes to what it was given: x + F(x). So a block need only"
+        " learn a correction, and gradients find their way through many layers.\n\n**Transfer learning** takes over a"
+        " backbone, conv1 to layer4, that has learned on other pictures (the weights here: {weights}), and gives it"
+        " a new head, `fc`. *Frozen* trains `fc` alone, *finetune* trains everything. `network.state_dict()` names"
+        " all that the model is: {tensors} tensors, the parameters below and BatchNorm's running statistics.",
+        "### 逐个阶段\n{architecture} 是一个**残差网络**，有 {depth} 个带权重的层。它们大多位于 {blocks} 个残差块中，"
+        "每个块把自己的计算结果加到输入上：x + F(x)。这样每个块只需学习一个修正量，梯度也能顺利穿过很多层。\n\n"
+        "**迁移学习**沿用在其他图片上学习过的主干网络（conv1 到 layer4，这里的权重：{weights}），"
+        "再换上新的分类头 `fc`。*frozen*（冻结）只训练 `fc`，*finetune*（微调）训练所有参数。"
+        "`network.state_dict()` 按名字列出模型的全部内容："
+        "{tensors} 个张量，即下表中的参数和 BatchNorm 的滑动统计量。",
+    ),
+    "inside.stages.maps": (
+        "Below are the eight channels of each stage with the largest mean. Yellow is a channel's own largest value,"
+        " dark is 0. Early maps still show edges and colours, and where they are; later ones are smaller, and say less"
+        " where something is and more what it is.",
+        "下面是每个阶段中均值最大的八个通道。黄色是该通道自己的最大值，深色是 0。靠前的特征图还能看出边缘、颜色和位置；"
+        "越往后特征图越小，越少说明“在哪里”，越多说明“是什么”。",
+    ),
+    "inside.stages.title": (
+        "{stage}: {shown} of {count} channels, {height} × {width}",
+        "{stage}：{count} 个通道中的 {shown} 个，{height} × {width}",
+    ),
+    "inside.stages.channel": ("channel {channel}, up to {largest}", "通道 {channel}，最大 {largest}"),
+    "inside.stage": ("stage", "阶段"),
+    "inside.shape.batch": ("output (B, C, H, W)", "输出 (B, C, H, W)"),
+    "inside.parameters": ("parameters", "参数量"),
+    "inside.frozen": ("learn in frozen", "frozen 中学习"),
+    "inside.finetune": ("learn in finetune", "finetune 中学习"),
+    "inside.does": ("what it does", "作用"),
+    "inside.does.input": ("the normalised photo", "标准化后的照片"),
+    "inside.does.conv1": ("convolution 7 × 7, BatchNorm, ReLU; half the size", "7 × 7 卷积、BatchNorm、ReLU；尺寸减半"),
+    "inside.does.maxpool": ("the largest of 3 × 3; half the size", "最大池化 3 × 3；尺寸减半"),
+    "inside.does.layer1": ("residual blocks", "残差块"),
+    "inside.does.layer2": ("residual blocks; half the size", "残差块；尺寸减半"),
+    "inside.does.layer3": ("residual blocks; half the size", "残差块；尺寸减半"),
+    "inside.does.layer4": ("residual blocks; half the size", "残差块；尺寸减半"),
+    "inside.does.avgpool": ("the mean of each channel: the features", "每个通道取平均：得到特征"),
+    "inside.does.fc": ("the head: a weighted sum for each class", "分类头：每个类别一个加权和"),
+    "inside.sum": ("all", "合计"),
+    "inside.features": ("5 · Features", "5 · 特征"),
+    "inside.features.told": (
+        "### {count} features\nAverage pooling keeps one number of each of layer4's {count} channels: its mean over"
+        " {height} × {width} places. These numbers are all that the head is told: what is in the photo, no longer"
+        " where. Photos of one class should have similar ones. The largest here is number {strongest}, {value}: the"
+        " first of layer4's channels on the step before.",
+        "### {count} 个特征\n平均池化把 layer4 的 {count} 个通道各变成一个数：{height} × {width} 个位置的平均值。"
+        "分类头只看到这些数：照片里有什么，而不再是在哪里。同一类照片的特征应当相近。"
+        "这里最大的是第 {strongest} 号，{value}：就是上一步中 layer4 的第一个通道。",
+    ),
+    "inside.features.bars": ("The features, by channel", "各通道的特征"),
+    "inside.features.number": ("channel of layer4", "layer4 的通道"),
+    "inside.features.value": ("mean", "平均值"),
+    "inside.answer": ("6 · Answer", "6 · 回答"),
+    "inside.answer.told": (
+        "### From the features to the answer\nFor each class the head multiplies the {count} features by weights of"
+        " their own and adds them up: the **logits**, scores of any size. **Softmax** makes them probabilities: e to"
+        " the power of each, divided by the sum. `torch.max(outputs, 1)` gives the largest logit and its place:"
+        " {logit} at class index {index}. The answer is **{answer}**, with {probability}. Accuracy counts how often it"
+        " equals the label: `torch.sum(predictions == labels)`.",
+        "### 从特征到回答\n对每个类别，分类头用一组权重与 {count} 个特征相乘再求和，得到 **logits**：大小不限的得分。"
+        "**Softmax** 把它们变成概率：取 e 的相应次幂，再除以总和。`torch.max(outputs, 1)` 给出最大的 logit 和它的位置："
+        "{logit}，类别索引 {index}。回答是 **{answer}**，概率 {probability}。"
+        "准确率统计回答与标签相等的次数：`torch.sum(predictions == labels)`。",
+    ),
+    "inside.answer.loss": (
+        "**Cross-entropy** is what training makes small: −log of the probability of the true class. If this photo shows"
+        " {truth}, its loss is −log {probability} = {loss}; if it shows {other_truth}, it is −log {other_probability} ="
+        " {other_loss}. Being sure and wrong costs most.",
+        "**交叉熵**是训练要减小的损失：真实类别的概率取负对数。如果照片里是 {truth}，损失为"
+        " −log {probability} = {loss}；如果是 {other_truth}，损失为 −log {other_probability} = {other_loss}。"
+        "自信地答错，代价最大。",
+    ),
+    "inside.index": ("class index", "类别索引"),
+    "inside.class": ("class", "类别"),
+    "inside.logit": ("logit", "logit"),
+    "inside.softmax": ("softmax", "softmax"),
+    "inside.loss": ("loss if it is this one", "若为该类，损失"),
     # ---- Teach ----
+    "teach.tab": ("Teach", "教学"),
+    "teach.intro": (
+        "Make a classifier of your own: name 2 to 10 classes, give each a handful of photos, press Train. The frozen"
+        " backbone of **{name}** computes each photo's features once, and only a new head learns, in seconds. Your"
+        " photos, their features and the model are yours alone: they are kept in memory, never shown to others, and"
+        " gone when you leave.",
+        "制作你自己的分类器：给 2 到 10 个类别起名，每类放几张照片，然后点击训练。**{name}** 的冻结主干网络只计算一次"
+        "每张照片的特征，只有新的分类头学习，几秒钟就够。照片、特征和模型只属于你：它们只保存在内存中，别人看不到，"
+        "你离开后即被删除。",
+    ),
+    "teach.class": ("Class", "类别"),
+    "teach.default": ("class {number}", "类别 {number}"),
+    "teach.photos": ("Photos of this class", "这一类的照片"),
+    "teach.add": ("Add a class", "添加一个类别"),
+    "teach.remove": ("Remove this class", "删除这个类别"),
+    "teach.zip": ("Add a zip of folders, one a class", "添加压缩包（每类一个文件夹）"),
+    "teach.clear": ("Start again", "重新开始"),
+    "teach.train": ("Train", "训练"),
+    "teach.count": (
+        "{photos} photos of {classes} classes; at most {most} photos.",
+        "{classes} 个类别，共 {photos} 张照片；最多 {most} 张。",
+    ),
+    "teach.added": ("{count} photos were added.", "已添加 {count} 张照片。"),
+    "teach.skipped": (
+        "{count} photos were added, {skipped} files were not: {file}: {reason}",
+        "已添加 {count} 张照片，{skipped} 个文件未能添加：{file}：{reason}",
+    ),
+    "teach.looking": ("looking at the photos", "正在查看照片"),
+    "teach.learning": ("learning", "正在学习"),
+    "teach.corrected": (
+        "It joined “{name}” in the Teach tab, which has {count} photos of it now.",
+        "已加入“教学”标签页的“{name}”，这一类现在有 {count} 张照片。",
+    ),
+    "teach.which": ("Say first what the photo shows.", "请先选择照片里是什么。"),
+    "teach.result": (
+        "### {accuracy} right\nof {count} photos, each asked of a head that had not seen it (95 % interval {low} to"
+        " {high}).",
+        "### 答对 {accuracy}\n共 {count} 张照片，每张都由没有见过它的分类头回答（95 % 置信区间 {low} 到 {high}）。",
+    ),
+    "teach.result.unknown": (
+        "### It has learned\nbut how well is unknown: that takes two photos of every class or more.",
+        "### 已经学会\n但不知道有多好：每个类别至少要有两张照片才能评估。",
+    ),
+    "teach.result.no_limit": (
+        "It can't say “neither” yet: that takes about 20 photos.",
+        "它还不能回答“都不是”：这大约需要 20 张照片。",
+    ),
+    "teach.try": ("Try it with another photo", "换一张照片试试"),
+    "teach.try.answer": ("Its answer", "它的回答"),
+    "teach.try.neighbours": ("It looks like these photos of yours", "与你的这些照片相似"),
+    "teach.untrained": ("Train it first.", "请先训练。"),
+    "teach.take": ("Take it with you", "带走它"),
+    "teach.take.info": (
+        "The folder in the zip is a whole model: `python app.py FOLDER` shows it, timm and transformers load it. It"
+        " holds no photo.",
+        "压缩包里的文件夹是完整的模型：可用 `python app.py 文件夹` 显示，也能被 timm 和 transformers 加载。"
+        "其中不含照片。",
+    ),
+    "teach.download": ("Download the model (zip)", "下载模型（zip）"),
+    "teach.repository": ("Hub repository", "Hub 仓库"),
+    "teach.token": ("Your Hub token, with the right to write", "你的 Hub 令牌（需要写权限）"),
+    "teach.token.info": (
+        "Used for this one push and kept nowhere: huggingface.co/settings/tokens",
+        "只用于这一次推送，不会保存：huggingface.co/settings/tokens",
+    ),
+    "teach.private": ("Private", "私有"),
+    "teach.push": ("Push to the Hub", "推送到 Hub"),
+    "teach.pushed": ("It is on the Hub: {address}", "已推送到 Hub：{address}"),
+    "teach.no_token": (
+        "A token of your own is needed to push: make one with the right to write at huggingface.co/settings/tokens.",
+        "推送需要你自己的令牌：请在 huggingface.co/settings/tokens 创建一个有写权限的令牌。",
+    ),
+    "teach.failed": ("That did not work: {error}", "没有成功：{error}"),
     # ---- Train ----
+    "train.tab": ("Train", "训练"),
+    "train.intro": (
+        "Trains on this computer, on a folder of yours; the page stays usable meanwhile. When it is done, the models"
+        " shown here are replaced. Only whoever runs this page locally sees this tab.",
+        "在这台电脑上用你的文件夹训练，期间页面仍可使用。完成后，这里显示的模型会被替换。"
+        "只有在本机运行本页的人才能看到这个标签页。",
+    ),
+    "train.folder": ("Folder of photos", "照片文件夹"),
+    "train.folder.info": (
+        "With train/ and val/, or with a folder for each class. Empty: the classic ants and bees.",
+        "包含 train/ 和 val/，或每类一个文件夹。留空：经典的蚂蚁和蜜蜂。",
+    ),
+    "train.recipe": ("Recipe", "训练方案"),
+    "train.recipe.info": (
+        "fast: a minute or so. tutorial: the classic tutorial to the letter, many times slower.",
+        "fast：约一分钟。tutorial：完全照教程进行，慢很多倍。",
+    ),
+    "train.mode": ("Mode", "模式"),
+    "train.start": ("Train", "开始训练"),
+    "train.cancel": ("Cancel", "取消"),
+    "train.log": ("What it says", "输出"),
+    "train.idle": ("Nothing is being trained.", "当前没有训练任务。"),
+    "train.running": (
+        "Training for {seconds} s: {epochs} epochs done.",
+        "已训练 {seconds} 秒，完成 {epochs} 个 epoch。",
+    ),
+    "train.cancelling": ("Stopping.", "正在停止。"),
+    "train.cancelled": (
+        "Stopped. The models shown are those of before.",
+        "已停止。显示的仍是之前的模型。",
+    ),
+    "train.done": ("Done. The new models are shown.", "完成。已显示新模型。"),
+    "train.failed": ("It stopped: {error}", "训练中断：{error}"),
+    "train.not_shown": (
+        "Done, in {folder}, but this page can't show it: {error}",
+        "完成，保存在 {folder}，但本页无法显示：{error}",
+    ),
 }
 
 

@@ -1,0 +1,62 @@
+"""Plots that more than one tab shows: how models learned, epoch by epoch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+import pandas
+
+from antbee.figures import MODE_COLOURS
+from antbee.ui.words import label
+
+QUANTITIES = ("accuracy", "loss")
+STRONG = tuple(MODE_COLOURS.values())  # validation
+PALE = ("#8fd3bf", "#c3aee0")  # training
+
+Histories = Mapping[str, Sequence[Mapping[str, Any]]]  # epochs' records by name, see training.Epoch.to_record
+
+
+def epoch_table(histories: Histories, quantity: str) -> pandas.DataFrame:
+    """Accuracy or loss of both splits by epoch, a row for each point of each curve."""
+    rows = [
+        {"epoch": record["epoch"], "curve": f"{name}, {split}", "value": value}
+        for name, records in histories.items()
+        for record in records
+        for split in ("train", "val")
+        if (value := record.get(f"{split}_{quantity}")) is not None
+    ]
+    return pandas.DataFrame(rows, columns=["epoch", "curve", "value"])
+
+
+def curve_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each curve: validation in one of the name's own, training in a paler one."""
+    colours: dict[str, str] = {}
+    for number, name in enumerate(names):
+        place = list(MODE_COLOURS).index(name) if name in MODE_COLOURS else number % len(STRONG)
+        colours |= {f"{name}, val": STRONG[place], f"{name}, train": PALE[place]}
+    return colours
+
+
+def epoch_plots(histories: Histories) -> list[gr.LinePlot]:
+    """What `empty_epoch_plots` shows from now on."""
+    tables = [epoch_table(histories, quantity) for quantity in QUANTITIES]
+    return [gr.LinePlot(table, color_map=curve_colours(list(histories)), visible=bool(len(table))) for table in tables]
+
+
+def empty_epoch_plots() -> list[gr.LinePlot]:
+    """Accuracy and loss, side by side; of their own height, else the front end cuts the legend off."""
+    with gr.Row():
+        return [
+            gr.LinePlot(
+                x="epoch",
+                y="value",
+                y_title=quantity,
+                color="curve",
+                color_title="mode, split",
+                tooltip="all",
+                label=label(f"plots.{quantity}"),
+                min_width=280,
+                visible=False,
+            )
+            for quantity in QUANTITIES
+        ]

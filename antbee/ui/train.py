@@ -1,0 +1,142 @@
+"""Train: the command `train`, run from the page by whoever the computer belongs to."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from antbee.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
+from antbee.cards import as_text
+from antbee.classifier import MODES, ModelFolderError
+from antbee.images import DataError
+from antbee.model import WeightsError
+from antbee.training import RECIPES
+from antbee.ui.choice import Choice, newly_chosen
+from antbee.ui.exhibition import Exhibition
+from antbee.ui.plots import empty_epoch_plots, epoch_plots
+from antbee.ui.words import ENGLISH, Speech, label, speech_of
+
+LOOK = 1.0  # seconds between two looks at a training
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Handlers
+
+
+def request_of(folder: str, recipe: str, mode: str, output: Path) -> TrainingRequest:
+    """What a visitor asks to be trained."""
+    data = Path(folder.strip()).expanduser() if folder.strip() else None
+    return TrainingRequest(output, data=data, recipe=recipe, mode=mode)
+
+
+def histories_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The epochs of each mode."""
+    modes = dict.fromkeys(record["mode"] for record in epochs)
+    return {mode: [record for record in epochs if record["mode"] == mode] for mode in modes}
+
+
+def status_sentence(state: TrainingState, speech: Speech = ENGLISH) -> str:
+    """How a training is getting on, as Markdown."""
+    match state.status:
+        case "running":
+            return speech("train.running", seconds=f"{state.seconds:.0f}", epochs=len(state.epochs))
+        case "stopping":
+            return speech("train.cancelling")
+        case "cancelled":
+            return speech("train.cancelled")
+        case "failed":
+            return speech("train.failed", error=as_text(str(state.error)))
+        case "finished":
+            return speech("train.done")
+    return speech("train.idle")
+
+
+class Shop:
+    """The one training that may run, and the models that it leaves."""
+
+    def __init__(self, exhibition: Exhibition, training: BackgroundTraining, output: Path) -> None:
+        self.exhibition = exhibition
+        self.training = training
+        self.output = output
+        self._taking = threading.Lock()
+        self._taken: TrainingState | None = None
+        self._trouble = ""
+
+    def start(self, folder: str, recipe: str, mode: str) -> None:
+        """Starts a training. Raises background.BackgroundError where one is running."""
+        self.training.start(request_of(folder, recipe, mode, self.output))
+
+    def look(self, speech: Speech = ENGLISH) -> tuple[TrainingState, str]:
+        """How it is getting on, and that in a sentence; once it is done, its models are those that are shown."""
+        state = self.training.state()
+        if state.status == "finished":
+            self._take(state)
+            if self._trouble:
+                told = {"folder": as_text(str(self.output)), "error": as_text(self._trouble)}
+                return state, speech("train.not_shown", **told)
+        return state, status_sentence(state, speech)
+
+    def _take(self, state: TrainingState) -> None:
+        with self._taking:
+            if state is self._taken or state.request is None:
+                return
+            self._taken, self._trouble = state, ""
+            try:
+                self.exhibition.turn_to(self.output, state.request.data)
+            except (ModelFolderError, WeightsError, DataError, OSError) as error:
+                self._trouble = str(error)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tab
+
+
+def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraining, output: Path) -> None:
+    """What to train, a button that starts it and one that stops it, and how it is getting on."""
+    shop = Shop(exhibition, training, output)
+    gr.Markdown(label("train.intro"))
+    with gr.Row():
+        folder = gr.Textbox(label=label("train.folder"), info=label("train.folder.info"), scale=3, min_width=280)
+        recipe = gr.Radio(sorted(RECIPES), value="fast", label=label("train.recipe"), info=label("train.recipe.info"))
+        mode = gr.Radio(["both", *MODES], value="both", label=label("train.mode"))
+    with gr.Row():
+        start = gr.Button(label("train.start"), variant="primary")
+        cancel = gr.Button(label("train.cancel"), variant="stop", interactive=False)
+    status = gr.Markdown()
+    plots = empty_epoch_plots()
+    log = gr.Textbox(label=label("train.log"), lines=12, max_lines=12, interactive=False, autoscroll=True)
+    epochs_seen = gr.State(-1)
+    timer = gr.Timer(LOOK, active=False)
+
+    def look(seen: int, edition: int, request: gr.Request) -> list[Any]:
+        state, told = shop.look(speech_of(request))
+        drawn: list[Any] = [gr.skip(), gr.skip()]
+        if len(state.epochs) != seen:
+            drawn = list(epoch_plots(histories_of(state.epochs)))
+        newly = newly_chosen(exhibition) if edition != exhibition.edition else [gr.skip(), gr.skip()]
+        return [
+            told,
+            *drawn,
+            "\n".join(state.lines),
+            len(state.epochs),
+            gr.Button(interactive=not state.running),
+            gr.Button(interactive=state.status == "running"),
+            gr.Timer(active=state.running),
+            *newly,
+        ]
+
+    def begin(folder: str, recipe: str, mode: str) -> None:
+        try:
+            shop.start(folder, recipe, mode)
+        except BackgroundError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    # Not in the queue: a look must not wait for anything.
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    seen = [epochs_seen, choice.edition]
+    shown = [status, *plots, log, epochs_seen, start, cancel, timer, choice.models, choice.edition]
+    gr.on([timer.tick, choice.changes[0]], look, seen, shown, **quiet)
+    start.click(begin, [folder, recipe, mode], None, **quiet).then(look, seen, shown, **quiet)
+    cancel.click(training.cancel, None, None, **quiet).then(look, seen, shown, **quiet)

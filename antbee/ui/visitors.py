@@ -1,0 +1,83 @@
+"""What visitors bring to the page: each one's own, bounded, and gone when they leave."""
+
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from antbee.teaching import Example, Lesson, Taught
+
+MOST_VISITORS = 50  # with a lesson at a time; the one who was away longest loses theirs to the next
+LONGEST_ABSENCE = 3600  # seconds, for those whose leaving nobody noticed
+
+
+@dataclass
+class Desk:
+    """One visitor's lesson, and the pictures of it that the visitor's browser shows."""
+
+    folder: Path  # whose name nobody can guess, below the one that the page may serve files from
+    lesson: Lesson = field(default_factory=Lesson)
+    taught: Taught | None = None
+    uploads: set[Path] = field(default_factory=set)  # photos that the classifier was asked about
+    last_used: float = 0.0  # seconds, of a clock that never goes back
+    busy: threading.Lock = field(default_factory=threading.Lock)  # one thing at a time
+
+    def picture_of(self, example: Example) -> Path:
+        """A picture that the visitor's browser can fetch; the same file for the same photo."""
+        path = self.place_for(f"{example.crop_digest[:32]}.jpg")
+        if not path.exists():
+            example.thumbnail.save(path, quality=90)
+        return path
+
+    def shows(self, path: Path) -> bool:
+        """Whether a picture is one of those that `picture_of` gave."""
+        return path.parent == self.folder
+
+    def place_for(self, name: str) -> Path:
+        """Where a file of this name lies, or may be written, for the visitor alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / name
+
+    def clear(self) -> None:
+        """Forgets all of it, in memory and on disk."""
+        self.lesson, self.taught = Lesson(), None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for path in self.uploads:
+            path.unlink(missing_ok=True)
+        self.uploads.clear()
+
+
+class Desks:
+    """The desks of all visitors, each found by its session alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._desks: OrderedDict[str, Desk] = OrderedDict()  # the one away longest first
+        self._finding = threading.Lock()
+
+    def of(self, session: str) -> Desk:
+        """This session's desk, an empty one at first."""
+        with self._finding:
+            now = time.monotonic()
+            desk = self._desks.pop(session, None) or Desk(self._folder / secrets.token_hex(16))
+            desk.last_used = now
+            away = [name for name, other in self._desks.items() if now - other.last_used > LONGEST_ABSENCE]
+            too_many = list(self._desks)[: max(0, len(self._desks) + 1 - MOST_VISITORS)]
+            gone = [self._desks.pop(name) for name in dict.fromkeys([*away, *too_many])]
+            self._desks[session] = desk
+        for other in gone:
+            other.clear()
+        return desk
+
+    def leave(self, session: str) -> None:
+        """Clears the desk of a session that is over."""
+        with self._finding:
+            desk = self._desks.pop(session, None)
+        if desk is not None:
+            desk.clear()
+
+    def __len__(self) -> int:
+        return len(self._desks)
