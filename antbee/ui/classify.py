@@ -119,8 +119,7 @@ class Several:
         """The table as a spreadsheet reads it; no cell is taken for a formula."""
         text = io.StringIO()
         writer = csv.writer(text)
-        writer.writerow(self.columns)
-        writer.writerows([[_no_formula(cell) for cell in row] for row in self.rows])
+        writer.writerows([[_no_formula(cell) for cell in row] for row in (self.columns, *self.rows)])
         return text.getvalue()
 
 
@@ -194,7 +193,6 @@ def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
                 interactive=False,
                 height=224,
                 buttons=["fullscreen"],
-                alt_text="The square crop of the photo that the network is given",
             )
         slots = [_answer_slot() for _ in range(SIDE_BY_SIDE)]
     with gr.Group():
@@ -216,7 +214,8 @@ def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
         answers = classify(picture, models, exhibit.photos, speech)
         seen = models[0].config.preprocessing.cropped(picture)
         shown = [*answers, *[None] * (SIDE_BY_SIDE - len(answers))]
-        return [seen, *[part for one in shown for part in _filled(one)]]
+        cropped = gr.Image(seen, alt_text=speech("classify.crop.alt"))
+        return [cropped, *[part for one in shown for part in _filled(one)]]
 
     def start(request: gr.Request) -> list[Any]:
         exhibit, speech = exhibition.now, speech_of(request)

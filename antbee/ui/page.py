@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from antbee.background import BackgroundTraining
+from antbee.cards import as_text
 from antbee.classifier import ModelFolderError
 from antbee.hub import HubError
 from antbee.images import DataError
@@ -26,6 +27,7 @@ STYLE = """
 .notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
 .notice .notice { border: 0; padding: 0; } /* Gradio gives the class to the block and to the text in it */
 .verdict h3 { margin: 0; }
+.log textarea { font-family: var(--font-mono); white-space: pre; overflow-x: auto; }
 .reading { max-width: 54rem; }
 /* Pictures stand side by side in full, with their captions below instead of on them, and no empty space around. */
 .pictures .grid-wrap { min-height: 0; max-height: none; height: auto; overflow: visible; }
@@ -84,7 +86,7 @@ def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
 
     def look(request: gr.Request) -> list[Any]:
         changed = exhibition.changed()
-        told = speech_of(request)("page.models.changed", names=", ".join(changed))
+        told = speech_of(request)("page.models.changed", names=", ".join(map(as_text, changed)))
         return [gr.Markdown(told, visible=bool(changed)), gr.Button(visible=bool(changed))]
 
     def take(request: gr.Request) -> list[Any]:

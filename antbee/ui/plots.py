@@ -38,9 +38,17 @@ def curve_colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def epoch_plots(histories: Histories) -> list[gr.LinePlot]:
-    """What `empty_epoch_plots` shows from now on."""
+    """What `empty_epoch_plots` shows from now on; `epoch_colours` has to follow."""
     tables = [epoch_table(histories, quantity) for quantity in QUANTITIES]
-    return [gr.LinePlot(table, color_map=curve_colours(list(histories)), visible=bool(len(table))) for table in tables]
+    return [gr.LinePlot(table, visible=bool(len(table))) for table in tables]
+
+
+def epoch_colours(histories: Histories) -> list[gr.LinePlot]:
+    """The colours of what `epoch_plots` gave, in an event of their own after it.
+
+    The front end takes curves that were not there before into a plot only once its colours change after its values.
+    """
+    return [gr.LinePlot(color_map=curve_colours(list(histories))) for _ in QUANTITIES]
 
 
 def empty_epoch_plots() -> list[gr.LinePlot]:

@@ -20,7 +20,7 @@ from antbee.inspection import Finding
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
 from antbee.ui.photo import Captioned, heat_map
-from antbee.ui.plots import STRONG, empty_epoch_plots, epoch_plots
+from antbee.ui.plots import STRONG, Histories, empty_epoch_plots, epoch_colours, epoch_plots
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 PERFECT_COLOUR = "#999999"
@@ -206,9 +206,8 @@ def modes_apart(answers: Sequence[Answers], speech: Speech = ENGLISH) -> str:
 def confusion_table(answers: Answers, speech: Speech = ENGLISH) -> pandas.DataFrame:
     """The confusion matrix as a table: its first column names the true classes."""
     names = [one_line(name) for name in answers.photos.class_names]
-    table: dict[str, list[Any]] = {speech("report.true_class"): names}
-    columns = zip(*answers.confusion, strict=True)
-    return pandas.DataFrame(table | {name: list(column) for name, column in zip(names, columns, strict=True)})
+    rows = [[name, *counts] for name, counts in zip(names, answers.confusion, strict=True)]
+    return pandas.DataFrame(rows, columns=[speech("report.true_class"), *names])
 
 
 def cell_photos(answers: Answers, truth: int, answer: int) -> list[Captioned]:
@@ -330,8 +329,8 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
         return [
             gr.Markdown(how_to_train(speech), visible=not models),
             gr.Dataframe(measures(models, speech), visible=bool(models)),
-            *epoch_plots({shown.name: shown.history for shown in models}),
-            gr.LinePlot(photos, visible=bool(len(photos)), caption=enough),
+            *epoch_plots(_histories(models)),
+            gr.LinePlot(photos, x_title=speech("report.photos.x"), visible=bool(len(photos)), caption=enough),
             *[
                 part
                 for name, card in told_cards
@@ -343,12 +342,14 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
         speech = speech_of(request)
         told = speech("report.answering")
         answers = book.of(exhibition.now, names, lambda share: progress(share, told))
-        colours = {given.shown.name: STRONG[number] for number, given in enumerate(answers)}
         reliable = reliability_table(answers, speech)
         return [
             modes_apart(answers, speech),
             gr.LinePlot(
-                reliable, color_map={**colours, speech("report.perfect"): PERFECT_COLOUR}, visible=bool(len(reliable))
+                reliable,
+                x_title=speech("report.confidence"),
+                y_title=speech("report.right"),
+                visible=bool(len(reliable)),
             ),
             *_padded(gr.Dataframe, [_matrix(given, speech) for given in answers]),
             gr.Gallery(visible=False),
@@ -363,12 +364,27 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
             ),
         ]
 
+    def colour(names: list[str]) -> list[gr.LinePlot]:
+        return epoch_colours(_histories(exhibition.now.chosen(names)))
+
+    def colour_reliability(names: list[str], request: gr.Request) -> gr.LinePlot:
+        known = of_classes(exhibition.now.chosen(names), photos) if (photos := exhibition.now.photos) else []
+        colours = {shown.name: STRONG[number] for number, shown in enumerate(known)}
+        return gr.LinePlot(color_map={**colours, speech_of(request)("report.perfect"): PERFECT_COLOUR})
+
     instant = [empty, table, *plots[:2], plots[3], *[part for card in cards for part in card]]
-    gr.on(choice.changes, tell, choice.models, instant, api_visibility="private")
+    private: dict[str, Any] = {"api_visibility": "private"}
+    gr.on(choice.changes, tell, choice.models, instant, **private).then(colour, choice.models, plots[:2], **private)
     opened = [apart, plots[2], *matrices, cell, *worst]
-    gr.on([tab.select, *choice.changes[1:]], ask, choice.models, opened, api_visibility="private")
+    gr.on([tab.select, *choice.changes[1:]], ask, choice.models, opened, **private).then(
+        colour_reliability, choice.models, plots[2], **private
+    )
     for place, matrix in enumerate(matrices):
         matrix.select(_opened(book, exhibition, place), choice.models, cell, api_visibility="private")
+
+
+def _histories(models: Sequence[Shown]) -> Histories:
+    return {shown.name: shown.history for shown in models}
 
 
 _PICTURES: dict[str, Any] = {

@@ -15,10 +15,11 @@ from antbee.model import WeightsError
 from antbee.training import RECIPES
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.exhibition import Exhibition
-from antbee.ui.plots import empty_epoch_plots, epoch_plots
+from antbee.ui.plots import empty_epoch_plots, epoch_colours, epoch_plots
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 LOOK = 1.0  # seconds between two looks at a training
+LINES = 24  # of its output that are shown, the last ones
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
         cancel = gr.Button(label("train.cancel"), variant="stop", interactive=False)
     status = gr.Markdown()
     plots = empty_epoch_plots()
-    log = gr.Textbox(label=label("train.log"), lines=12, max_lines=12, interactive=False, autoscroll=True)
+    log = gr.Textbox(label=label("train.log"), lines=LINES, max_lines=LINES, interactive=False, elem_classes="log")
     epochs_seen = gr.State(-1)
     timer = gr.Timer(LOOK, active=False)
 
@@ -119,13 +120,16 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
         return [
             told,
             *drawn,
-            "\n".join(state.lines),
+            "\n".join(state.lines[-LINES:]),
             len(state.epochs),
             gr.Button(interactive=not state.running),
             gr.Button(interactive=state.status == "running"),
             gr.Timer(active=state.running),
             *newly,
         ]
+
+    def colour() -> list[gr.LinePlot]:
+        return epoch_colours(histories_of(training.state().epochs))
 
     def begin(folder: str, recipe: str, mode: str) -> None:
         try:
@@ -137,6 +141,6 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     seen = [epochs_seen, choice.edition]
     shown = [status, *plots, log, epochs_seen, start, cancel, timer, choice.models, choice.edition]
-    gr.on([timer.tick, choice.changes[0]], look, seen, shown, **quiet)
+    gr.on([timer.tick, choice.changes[0]], look, seen, shown, **quiet).then(colour, None, plots, **quiet)
     start.click(begin, [folder, recipe, mode], None, **quiet).then(look, seen, shown, **quiet)
     cancel.click(training.cancel, None, None, **quiet).then(look, seen, shown, **quiet)

@@ -227,21 +227,23 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.shape": ("shape", "形状"),
     "inside.type": ("type", "数据类型"),
     "inside.range": ("values", "取值范围"),
-    "inside.middle": ("pixel in the middle: red, green, blue", "正中的像素：红、绿、蓝"),
+    "inside.middle": ("middle pixel", "正中像素"),
     "inside.normalised": ("3 · Normalisation", "3 · 标准化"),
     "inside.normalised.told": (
-        "### Normalisation\nFrom each channel its mean is subtracted, and what is left is divided by its standard"
-        " deviation: (x − mean) / std, with this model's numbers below. The values now lie around 0 and spread by about"
-        " 1, which makes learning steady. In training and in every answer the numbers have to be the same. Nothing is"
-        " lost: x · std + mean gives the picture back.\n\nWhite is 0, the mean; orange is brighter, purple darker.",
-        "### 标准化\n每个通道先减去均值，再除以标准差：(x − 均值) / 标准差，下表是这个模型所用的数值。"
-        "结果分布在 0 附近，幅度约为 1，学习因此更平稳。训练时和每次回答时必须使用同样的数值。"
+        "### Normalisation\nFrom each channel a fixed mean is subtracted, and what is left is divided by a fixed"
+        " standard deviation: (x − mean) / std. This model's numbers are in the table, and have to be the same in"
+        " training and in every answer. The values now lie around 0 and spread by about 1, which makes learning steady."
+        " Nothing is lost: x · std + mean gives the picture back.\n\nWhite is 0, the mean; orange is brighter, purple"
+        " darker.",
+        "### 标准化\n每个通道先减去固定的均值，再除以固定的标准差：(x − 均值) / 标准差。这个模型所用的数值见下表，"
+        "训练时和每次回答时必须相同。结果分布在 0 附近，幅度约为 1，学习因此更平稳。"
         "信息没有丢失：x · 标准差 + 均值就能还原图片。\n\n白色是 0，即均值；橙色更亮，紫色更暗。",
     ),
     "inside.normalised.title": ("The three channels", "三个通道"),
     "inside.red": ("red", "红"),
     "inside.green": ("green", "绿"),
     "inside.blue": ("blue", "蓝"),
+    "inside.spread": ("{name}: {spread}", "{name}通道：{spread}"),
     "inside.channel": ("channel", "通道"),
     "inside.mean": ("mean", "均值"),
     "inside.std": ("std", "标准差"),
@@ -277,8 +279,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.stage": ("stage", "阶段"),
     "inside.shape.batch": ("output (B, C, H, W)", "输出 (B, C, H, W)"),
     "inside.parameters": ("parameters", "参数量"),
-    "inside.frozen": ("learn in frozen", "frozen 中学习"),
-    "inside.finetune": ("learn in finetune", "finetune 中学习"),
+    "inside.frozen": ("learn in frozen", "冻结时可学习"),
+    "inside.finetune": ("learn in finetune", "微调时可学习"),
     "inside.does": ("what it does", "作用"),
     "inside.does.input": ("the normalised photo", "标准化后的照片"),
     "inside.does.conv1": ("convolution 7 × 7, BatchNorm, ReLU; half the size", "7 × 7 卷积、BatchNorm、ReLU；尺寸减半"),
@@ -323,11 +325,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         " −log {probability} = {loss}；如果是 {other_truth}，损失为 −log {other_probability} = {other_loss}。"
         "自信地答错，代价最大。",
     ),
-    "inside.index": ("class index", "类别索引"),
+    "inside.index": ("index", "索引"),
     "inside.class": ("class", "类别"),
     "inside.logit": ("logit", "logit"),
     "inside.softmax": ("softmax", "softmax"),
-    "inside.loss": ("loss if it is this one", "若为该类，损失"),
+    "inside.loss": ("loss if true", "若为真类的损失"),
     # ---- Teach ----
     "teach.tab": ("Teach", "教学"),
     "teach.intro": (
