@@ -1,16 +1,18 @@
-"""Where a run's epochs are told beside history.json, for whoever compares many runs.
+"""Where a run's epochs are told beside history.json, for whoever compares many runs or watches one.
 
-The trackers are optional packages, imported only when one is asked for.
+Two trackers are optional packages, imported only when one is asked for; the third is a file of JSON lines.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-TRACKERS = ("trackio", "tensorboard")
+TRACKERS = ("trackio", "tensorboard", "jsonl")
 PROJECT = "antbee"  # what trackio keeps the runs under
+EPOCHS_FILE = "epochs.jsonl"  # in the folder that the models are written to
 
 Log = Callable[[Mapping[str, float]], None]  # of an epoch's record, see training.Epoch.to_record
 
@@ -21,7 +23,7 @@ class TrackerError(RuntimeError):
 
 def check_tracker(name: str) -> None:
     """Raises TrackerError where the tracker is not installed: before anything is trained."""
-    if find_spec(name) is None:
+    if name != "jsonl" and find_spec(name) is None:
         raise TrackerError(f"{name} is not installed: `pip install {name}`, or leave out --track {name}")
 
 
@@ -29,16 +31,21 @@ def check_tracker(name: str) -> None:
 def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
     """A run of a tracker while the block lasts, as a function that logs an epoch.
 
-    trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless one of its
-    own variables, such as TRACKIO_SPACE_ID, names another place; tensorboard (https://www.tensorflow.org/tensorboard)
-    keeps them below `folder`. Raises TrackerError where the tracker can't start.
+    `folder` is the one that models are written to; `settings` tell the run's "mode" and its "epochs", and whatever else
+    decides it. trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
+    one of its own variables, such as TRACKIO_SPACE_ID, names another place; tensorboard
+    (https://www.tensorflow.org/tensorboard) keeps them in `folder`/tensorboard; jsonl appends to `folder`/epochs.jsonl.
+    Raises TrackerError where the tracker can't start.
     """
     match name:
         case "trackio":
             with _trackio(run, settings) as log:
                 yield log
         case "tensorboard":
-            with _tensorboard(settings, folder / run) as log:
+            with _tensorboard(settings, folder / "tensorboard" / run) as log:
+                yield log
+        case "jsonl":
+            with _jsonl(settings, folder / EPOCHS_FILE) as log:
                 yield log
         case _:
             raise TrackerError(f"no tracker {name!r}: expected {' or '.join(TRACKERS)}")
@@ -74,3 +81,36 @@ def _tensorboard(settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
         yield log
     finally:
         writer.close()
+
+
+@contextmanager
+def _jsonl(settings: Mapping[str, Any], path: Path) -> Iterator[Log]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+
+        def log(record: Mapping[str, float]) -> None:
+            line = {"mode": settings["mode"], "epochs": settings["epochs"], **record}
+            file.write(json.dumps(line) + "\n")
+            file.flush()  # so that an epoch is seen when it ends
+
+        yield log
+
+
+def empty_epochs(folder: Path) -> None:
+    """Empties `folder`/epochs.jsonl for a run that starts anew: both of its modes append to it, as does a resumed one.
+
+    The file itself stays, so that whoever follows it goes on following.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / EPOCHS_FILE).write_bytes(b"")
+
+
+def read_epochs(folder: Path) -> tuple[dict[str, Any], ...]:
+    """The epochs told so far in `folder`/epochs.jsonl, in order; none where there is no file.
+
+    Each has its "mode", how many "epochs" that mode plans, and what `training.Epoch.to_record` gives.
+    """
+    path = folder / EPOCHS_FILE
+    text = path.read_text("utf-8") if path.is_file() else ""
+    complete = text[: text.rfind("\n") + 1]  # the last line may still be on its way
+    return tuple(json.loads(line) for line in complete.splitlines())

@@ -105,7 +105,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     where.add_argument("--compile", action="store_true", help="torch.compile the network: on a GPU, for long runs")
     where.add_argument("--workers", type=positive(int), metavar="N", help="threads that decode photos (default: cores)")
     where.add_argument("--output", type=Path, default=home() / "outputs", metavar="DIR", help="default: outputs/")
-    where.add_argument("--track", choices=tracking.TRACKERS, help="also tell the epochs to a tracker (pip install it)")
+    where.add_argument(
+        "--track",
+        choices=tracking.TRACKERS,
+        help="also tell the epochs to a tracker (pip install it), or to epochs.jsonl in --output (jsonl)",
+    )
     where.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
     return parser.parse_args(words)
 
@@ -285,6 +289,8 @@ def train_modes(job: Job) -> list[Outcome]:
     checkpoints = {mode: checkpoint(job, mode) for mode in modes}
     if job.process.is_first and not job.arguments.resume:
         forget(job, checkpoints.values())
+        if job.arguments.track == "jsonl":
+            tracking.empty_epochs(job.arguments.output)
     foundation = lay_foundation(job)
     before, outcomes = None, []
     for mode in modes:
@@ -388,8 +394,8 @@ def tracked_epochs(job: Job, mode: str) -> Iterator[tracking.Log]:
         return
     run = f"{mode} {time.strftime('%Y-%m-%d %H-%M-%S')}"
     settings = {"architecture": job.arguments.arch, "weights": job.weights.name, "data": job.photos.name}
-    settings |= {"seed": job.arguments.seed, **job.recipe.flat(mode)}
-    with tracking.tracked(job.arguments.track, run, settings, job.arguments.output / "tensorboard") as log:
+    settings |= {"mode": mode, "seed": job.arguments.seed, **job.recipe.flat(mode)}
+    with tracking.tracked(job.arguments.track, run, settings, job.arguments.output) as log:
         yield log
 
 

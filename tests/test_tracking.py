@@ -1,17 +1,19 @@
 """Trackers: every epoch arrives, nothing is imported that was not asked for, and what is missing is named."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from antbee import tracking
+from antbee import tracking, training
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = [{"epoch": number, "train_loss": 1 / number, "val_accuracy": number / 4} for number in (1, 2, 3)]
-SETTINGS = {"recipe": "fast", "learning_rate": 0.003, "shorter_side": None, "head_first": True}
+SETTINGS = {"mode": "frozen", "epochs": 3, "learning_rate": 0.003, "shorter_side": None, "head_first": True}
 
 
 def test_tensorboard_gets_every_epoch_by_its_number(tmp_path):
@@ -21,7 +23,7 @@ def test_tensorboard_gets_every_epoch_by_its_number(tmp_path):
     with tracking.tracked("tensorboard", "frozen", SETTINGS, tmp_path) as log:
         for record in RECORDS:
             log(record)
-    events = EventAccumulator(str(tmp_path / "frozen")).Reload()
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "frozen")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("val_accuracy")] == [(1, 0.25), (2, 0.5), (3, 0.75)]
     (text,) = events.Tensors("settings/text_summary")
     assert "learning_rate: 0.003" in str(text.tensor_proto.string_val)
@@ -56,3 +58,55 @@ def test_a_tracker_that_is_not_installed_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(tracking.TrackerError, match=r"trackio is not installed: `pip install trackio`"):
         tracking.check_tracker("trackio")
+
+
+def test_jsonl_needs_no_package_and_has_every_epoch_in_a_line_as_soon_as_it_ended(tmp_path):
+    tracking.check_tracker("jsonl")
+    folder = tmp_path / "outputs"  # which nothing was written to yet
+    with tracking.tracked("jsonl", "frozen", SETTINGS, folder) as log:
+        for told, record in enumerate(RECORDS, start=1):
+            log(record)
+            lines = (folder / "epochs.jsonl").read_text().splitlines()
+            assert [json.loads(line) for line in lines] == [
+                {"mode": "frozen", "epochs": 3, **record} for record in RECORDS[:told]
+            ]
+    assert [epoch["epoch"] for epoch in tracking.read_epochs(folder)] == [1, 2, 3]
+
+
+def test_an_epoch_whose_line_is_still_on_its_way_is_not_read_and_none_is_where_there_is_no_file(tmp_path):
+    assert tracking.read_epochs(tmp_path) == ()
+    (tmp_path / "epochs.jsonl").write_text('{"mode": "frozen", "epoch": 1}\n{"mode": "frozen", "ep')
+    assert [epoch["epoch"] for epoch in tracking.read_epochs(tmp_path)] == [1]
+
+
+def test_both_modes_append_to_one_file_that_a_run_started_anew_empties_and_a_resumed_one_does_not(
+    script_module, monkeypatch, tmp_path
+):
+    script = script_module(ROOT / "scripts" / "train.py")
+
+    def finish_mode(job, foundation, mode, before, checkpoint, *, write):
+        with script.tracked_epochs(job, mode) as log:
+            log(RECORDS[0])
+
+    monkeypatch.setattr(script, "finish_mode", finish_mode)
+    for name in ("checkpoint", "forget", "lay_foundation", "compare_in_folders"):
+        monkeypatch.setattr(script, name, lambda *job: SimpleNamespace(remove=lambda: None))
+
+    def run(**arguments):
+        told = {"mode": "both", "arch": "resnet18", "seed": 0, "output": tmp_path, "track": "jsonl", **arguments}
+        job = SimpleNamespace(
+            arguments=SimpleNamespace(**told),
+            recipe=training.FAST,
+            process=SimpleNamespace(is_first=True),
+            weights=SimpleNamespace(name="random"),
+            photos=SimpleNamespace(name="drawn"),
+        )
+        script.train_modes(job)
+        epochs = tracking.read_epochs(tmp_path)
+        assert all(epoch["epochs"] == training.FAST.schedule(epoch["mode"]).epochs for epoch in epochs)
+        return [epoch["mode"] for epoch in epochs]
+
+    assert run(resume=False) == ["frozen", "finetune"]
+    assert run(resume=False) == ["frozen", "finetune"]
+    assert run(resume=True) == ["frozen", "finetune"] * 2
+    assert run(resume=False, track=None) == ["frozen", "finetune"] * 2, "nobody asked for the file"
