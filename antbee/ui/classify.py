@@ -70,14 +70,14 @@ def title_of(shown: Shown, speech: Speech) -> str:
 def verdict_sentence(prediction: Prediction, speech: Speech = ENGLISH) -> str:
     """The answer and whether to believe it, as Markdown."""
     probability = f"{prediction.probabilities[prediction.label]:.0%}"
-    answer = f"### {as_text(prediction.label)} · {probability}"
+    answer = f"## {as_text(prediction.label)} · {probability}"
     if prediction.distance is None:
         return answer
     if prediction.threshold is None:
         return f"{answer}\n{speech('classify.unknown')}"
     far = {"distance": f"{prediction.distance:.2f}", "limit": f"{prediction.threshold:.2f}"}
     if prediction.is_neither:
-        return f"### {speech('classify.neither')}\n{speech('classify.unlike', **far)}"
+        return f"## {speech('classify.neither')}\n{speech('classify.unlike', **far)}"
     return f"{answer}\n{speech('classify.like', **far)}"
 
 

@@ -289,10 +289,10 @@ class Classroom:
         with self.at_desk(request) as (desk, _, speech):
             photo = photo_of(upload, speech)
             if photo is None:
-                return ["", None, gr.Gallery(visible=False)]
+                return ["", gr.Label(visible=False), gr.Gallery(visible=False)]
             desk.uploads.add(uploaded(upload))
             verdict, probabilities, neighbours = answer(desk, photo, speech)
-            return [verdict, probabilities, gr.Gallery(neighbours, visible=bool(neighbours))]
+            return [verdict, gr.Label(probabilities, visible=True), gr.Gallery(neighbours, visible=bool(neighbours))]
 
     def ask_again(self, upload: Any, request: gr.Request) -> list[Any]:
         """The same once something new was learned, where a photo is there."""
@@ -429,7 +429,7 @@ def _trying() -> tuple[gr.Image, list[gr.blocks.Block]]:
             )
         with gr.Column(min_width=280):
             verdict = gr.Markdown(elem_classes="verdict")
-            probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False)
+            probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False, visible=False)
             nearest = gr.Gallery(
                 label=label("teach.try.neighbours"),
                 columns=NEIGHBOURS,

@@ -37,12 +37,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "**随机权重。** {names} 从零开始学习，回答会很差。",
     ),
     "page.no_model": (
-        "### No model yet\nTrain both modes, then start this page again:\n```\n{train}\n{app}\n```",
-        "### 还没有模型\n先训练两种模式，再重新打开本页：\n```\n{train}\n{app}\n```",
+        "## No model yet\nTrain both modes, then start this page again:\n```\n{train}\n{app}\n```",
+        "## 还没有模型\n先训练两种模式，再重新打开本页：\n```\n{train}\n{app}\n```",
     ),
     "page.no_photos": (
-        "### No photos here\nName the folder the models learned from: `{app} --data DIR`",
-        "### 这里没有照片\n请指定模型学习时所用的文件夹：`{app} --data DIR`",
+        "## No photos here\nName the folder the models learned from: `{app} --data DIR`",
+        "## 这里没有照片\n请指定模型学习时所用的文件夹：`{app} --data DIR`",
     ),
     "mode.frozen": ("frozen: only the head learned", "frozen（冻结）：只有分类头学习"),
     "mode.finetune": ("finetune: every weight learned", "finetune（微调）：所有权重都学习"),
@@ -361,18 +361,18 @@ TEXTS: dict[str, tuple[str, str]] = {
     "teach.looking": ("looking at the photos", "正在查看照片"),
     "teach.learning": ("learning", "正在学习"),
     "teach.corrected": (
-        "It joined “{name}” in the Teach tab, which has {count} photos of it now.",
+        "It joined “{name}” in the Teach tab (photos there now: {count}).",
         "已加入“教学”标签页的“{name}”，这一类现在有 {count} 张照片。",
     ),
     "teach.which": ("Say first what the photo shows.", "请先选择照片里是什么。"),
     "teach.result": (
-        "### {accuracy} right\nof {count} photos, each asked of a head that had not seen it (95 % interval {low} to"
+        "## {accuracy} right\nof {count} photos, each asked of a head that had not seen it (95 % interval {low} to"
         " {high}).",
-        "### 答对 {accuracy}\n共 {count} 张照片，每张都由没有见过它的分类头回答（95 % 置信区间 {low} 到 {high}）。",
+        "## 答对 {accuracy}\n共 {count} 张照片，每张都由没有见过它的分类头回答（95 % 置信区间 {low} 到 {high}）。",
     ),
     "teach.result.unknown": (
-        "### It has learned\nbut how well is unknown: that takes two photos of every class or more.",
-        "### 已经学会\n但不知道有多好：每个类别至少要有两张照片才能评估。",
+        "## It has learned\nbut how well is unknown: that takes two photos of every class or more.",
+        "## 已经学会\n但不知道有多好：每个类别至少要有两张照片才能评估。",
     ),
     "teach.result.no_limit": (
         "It can't say “neither” yet: that takes about 20 photos.",
