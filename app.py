@@ -87,8 +87,10 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
                 return photos
     if models and all(set(shown.config.label_names) != set(drawn.CLASSES) for shown in models):
         return None
-    counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
-    return data.read_folder(drawn.write_drawn_set(workshop / "drawn", train=counts, val=counts))
+    if not (folder := workshop / "drawn").exists():  # it does where models are shown anew
+        counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
+        drawn.write_drawn_set(folder, train=counts, val=counts)
+    return data.read_folder(folder)
 
 
 if __name__ == "__main__":

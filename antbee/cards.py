@@ -113,9 +113,11 @@ def _evaluation_results(antbee: Mapping[str, Any]) -> "list[EvalResult] | None":
     from huggingface_hub import EvalResult
 
     metrics, data = antbee.get("metrics", {}), antbee.get("data", {})
-    chosen_on = metrics.get("selected_on")
+    chosen_on, folds = metrics.get("selected_on"), metrics.get("cross_validation")
     how = {"kept": "Accuracy, kept epoch", "last": "Accuracy, last epoch, not chosen"}
-    if chosen_on == "nothing":  # both are one epoch
+    if folds:
+        how = {"kept": f"Accuracy, {folds}-fold cross-validation"}
+    elif chosen_on == "nothing":  # both are one epoch
         how = {"last": how["last"]}
     elif chosen_on:
         how["kept"] = f"Accuracy, best epoch as chosen on {one_line(chosen_on)}"
@@ -124,7 +126,7 @@ def _evaluation_results(antbee: Mapping[str, Any]) -> "list[EvalResult] | None":
             task_type="image-classification",
             dataset_type="imagefolder",
             dataset_name=one_line(data.get("name", "own photos")),
-            dataset_split="val",
+            dataset_split="train" if folds else "val",
             dataset_revision=data.get("digest"),
             metric_type="accuracy",
             metric_name=words,
@@ -174,29 +176,39 @@ def _results(antbee: Mapping[str, Any], label_names: Sequence[str]) -> list[str]
     if not rows:
         return []
     parts = ["## Results", _table(("epoch", "accuracy", "right", "95 % interval (Wilson)", "loss"), rows)]
-    match metrics.get("selected_on"):
-        case "val":
-            parts.append(
-                "The kept epoch was chosen on the same val pictures that it is scored on here, so its figure is"
-                " optimistic; the last epoch was not chosen."
-            )
-        case "nothing":
-            parts.append("The last epoch was kept without looking: the val pictures decided nothing.")
-        case str(elsewhere):
-            parts.append(
-                f"The kept epoch was chosen on {as_text(elsewhere)} taken from the training pictures; the val pictures"
-                " were looked at once."
-            )
+    parts += _measured_on(metrics)
     parts += _other_scores(metrics)
     start = antbee.get("weights", {}).get("name")
     if start not in (None, *LICENCES):
-        parts.append(
-            f"The accuracy is that of a start from the file {as_text(start)}: from other weights it is another."
-        )
+        parts.append(f"The accuracy is that of a start from {as_text(start)}: from other weights it is another.")
     parts += _classes(metrics, label_names)
     if "confusion" in metrics:
         parts += _confusion(metrics["confusion"], label_names)
     return [*parts, "![Loss and accuracy by epoch](figures/curves.png)"]
+
+
+def _measured_on(metrics: Mapping[str, Any]) -> list[str]:
+    """Of which pictures the figures are, and what those decided."""
+    if folds := metrics.get("cross_validation"):
+        return [
+            f"**Cross-validated on the pictures it learned from; there were no val pictures.** They were divided into"
+            f" {folds} parts, and each part was answered by a head that learned from the other parts alone. This"
+            " model's own head learned from all of them, so that no picture is left to measure it with."
+        ]
+    match metrics.get("selected_on"):
+        case "val":
+            return [
+                "The kept epoch was chosen on the same val pictures that it is scored on here, so its figure is"
+                " optimistic; the last epoch was not chosen."
+            ]
+        case "nothing":
+            return ["The last epoch was kept without looking: the val pictures decided nothing."]
+        case str(elsewhere):
+            return [
+                f"The kept epoch was chosen on {as_text(elsewhere)} taken from the training pictures; the val pictures"
+                " were looked at once."
+            ]
+    return []
 
 
 def _other_scores(metrics: Mapping[str, Any]) -> list[str]:
@@ -248,12 +260,15 @@ def _calibration(antbee: Mapping[str, Any]) -> list[str]:
     calibration = metrics.get("calibration")
     if not calibration or "loss" not in metrics["kept"] or "calibration_error" not in metrics:
         return []
+    measured = "On the val pictures, which had no part in it:"
+    if metrics.get("cross_validation"):
+        measured = "On each of these parts, with the temperature of the others:"
     return [
         "## Whether 80 % means 80 %",
         f"The head's weights are divided by a temperature of {calibration['temperature']:.2f}, fitted to"
         f" {calibration['folds']} parts of the training pictures, each answered by a training on the others"
         " ([Guo et al. 2017](https://arxiv.org/abs/1706.04599)). So every program that loads the model gives these"
-        " probabilities. On the val pictures, which had no part in it:",
+        f" probabilities. {measured}",
         _table(
             ("", "negative log-likelihood", "expected calibration error"),
             [
@@ -265,17 +280,19 @@ def _calibration(antbee: Mapping[str, Any]) -> list[str]:
 
 
 def _neither(antbee: Mapping[str, Any]) -> list[str]:
-    if not (neither := antbee.get("metrics", {}).get("neither")):
+    metrics = antbee.get("metrics", {})
+    if not (neither := metrics.get("neither")):
         return []
 
     def found(result: Mapping[str, Any]) -> str:
         return f"{result['found']} of {result['count']}"
 
-    facts = [f"Wrongly of {found(neither['val'])} val pictures."]
+    facts = [f"Wrongly of {found(neither['val'])} val pictures."] if "val" in neither else []
     facts += [f"Rightly of {found(result)} pictures of {as_text(kind)}." for kind, result in neither["foreign"].items()]
     if left_out := neither.get("left_out"):
+        whose = "pictures learned from" if metrics.get("cross_validation") else "val pictures"
         facts.append(
-            f"Of {found(left_out)} val pictures, each asked where no picture of its own class was known: this is how"
+            f"Of {found(left_out)} {whose}, each asked where no picture of its own class was known: this is how"
             " well a kind is recognised as foreign that is close to what was learned."
         )
     return [
@@ -283,8 +300,8 @@ def _neither(antbee: Mapping[str, Any]) -> list[str]:
         "With antbee the answer is *neither* where a picture's features are farther than"
         f" {neither['threshold']:.3f} from those of the pictures it learned from: the distance to the k-th nearest"
         " ([Sun et al. 2022](https://arxiv.org/abs/2204.06507)), set so that it happens to about"
-        f" {neither['rate']:.0%} of pictures like those. It was said",
-        _bullets(facts),
+        f" {neither['rate']:.0%} of pictures like those." + (" It was said" if facts else ""),
+        *([_bullets(facts)] if facts else []),
         "timm, transformers and torchvision know nothing of it: they always name a class.",
     ]
 
@@ -328,6 +345,11 @@ def without_comparison(card: str) -> str:
     return re.sub(rf"^{COMPARISON_TITLE}\n.*?(?=^## )", "", card, flags=re.MULTILINE | re.DOTALL)
 
 
+def without_figures(card: str) -> str:
+    """The card without the pictures of its repository, for where those are not."""
+    return re.sub(r"^!\[[^\]]*\]\(figures/[^)]*\)\n*", "", card, flags=re.MULTILINE)
+
+
 def _comparison(table: Sequence[Sequence[str]], modes_differ: str) -> list[str]:
     if len(table) < 3:  # a head and one mode: nothing to compare
         return []
@@ -340,6 +362,8 @@ def _comparison(table: Sequence[Sequence[str]], modes_differ: str) -> list[str]:
     ]
 
 
+TAUGHT_DATA = "photos chosen in the page"  # the name of what a classifier of one's own was taught with
+
 # What is known of a data set by its name; of a folder of somebody's own only the counts are known.
 ABOUT_DATA = {
     "hymenoptera_data": "Photos of ants and of bees from the web, the set of PyTorch's"
@@ -349,6 +373,9 @@ ABOUT_DATA = {
     " no photo is part of this repository but the small ones in its sample grid.",
     "drawn": "Pictures of ants and bees that a program drew, every one from its number. They are not photos, and what a"
     " network learns from them does not carry over to photos.",
+    TAUGHT_DATA: "Photos that somebody chose in antbee's page, of which no more was kept than what is listed here and"
+    " their features. Whoever publishes this model should add where the photos come from, who may use them, and whom or"
+    " what they leave out.",
 }
 OWN_DATA = (
     "A folder of the trainer's own, of which the program knows what is listed here and no more. Whoever publishes this"
@@ -476,6 +503,11 @@ def _limits(antbee: Mapping[str, Any]) -> list[str]:
         limits.append(
             f"It was measured on {count} pictures only: one of them is {100 / count:.1f} percentage points, and the"
             " interval beside the accuracy says how far chance alone reaches."
+        )
+    if antbee.get("metrics", {}).get("cross_validation"):
+        limits.append(
+            "It was measured on the same few pictures that it learned from, though each by a head that had not seen it:"
+            " pictures of one occasion resemble each other, so fewer are likely to be right of pictures from elsewhere."
         )
     if antbee.get("weights", {}).get("name") == "imagenet":
         limits.append(

@@ -5,6 +5,7 @@ The folder is a complete Hub repository that torchvision, timm and transformers 
 """
 
 import contextlib
+import copy
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from antbee import hub, model
@@ -338,7 +339,13 @@ _CLASS = _Object({"precision": _SHARE, "recall": _SHARE, "f1": _SHARE})
 _CALIBRATION = _Object({"temperature": _AMOUNT, "folds": _COUNT, "loss_before": _AMOUNT, "error_before": _SHARE})
 _FOUND = _Object({"found": _COUNT, "count": _COUNT})
 _NEITHER = _Object(
-    dict[str, _Shape](threshold=_AMOUNT, rate=_SHARE, val=_FOUND, foreign=_Named(_FOUND), left_out=_Maybe(_FOUND))
+    {
+        "threshold": _AMOUNT,
+        "rate": _SHARE,
+        "val": _Maybe(_FOUND),
+        "foreign": _Named(_FOUND),
+        "left_out": _Maybe(_FOUND),
+    }
 )
 _POINT = _Object(dict[str, _Shape](per_class=_COUNT, photos=_COUNT, accuracies=_Items(_SHARE)))
 _SPREAD = _Object(
@@ -347,12 +354,17 @@ _SPREAD = _Object(
 
 
 def _metrics_shape(class_count: int) -> _Object:
-    """What metrics tell: of the validation photos, where nothing else is said."""
+    """What metrics tell: of the validation photos, where nothing else is said.
+
+    With "cross_validation", a number of folds, there were none: it is of the photos learned from, each answered by a
+    head that learned from the other folds.
+    """
     return _Object(
         {
             "kept": _EPOCH,
             "last": _Maybe(_EPOCH),
             "selected_on": _Maybe(_TEXT),
+            "cross_validation": _Maybe(_COUNT),
             "epochs": _COUNT,
             "seconds": _AMOUNT,
             "parameters": _Object({"total": _COUNT, "trainable": _COUNT}),
@@ -390,7 +402,7 @@ def _comparison_row(config: ClassifierConfig) -> tuple[str, ...]:
     return (
         str(config.mode),
         f"{metrics['parameters']['trainable']:,}",
-        f"{kept['accuracy']:.1%}",
+        f"{kept['accuracy']:.1%}" + (" (cross-validated)" if metrics.get("cross_validation") else ""),
         f"{low:.1%} to {high:.1%}",
         f"{kept['epoch']} of {metrics['epochs']}",
         str(metrics.get("selected_on") or "unknown"),
@@ -464,6 +476,11 @@ class Classifier:
         """What answers: the network as it was at the first answer, quicker and equal but for rounding."""
         return model.folded(self.network)
 
+    @cached_property
+    def backbone_digest(self) -> str:
+        """SHA-256 of the backbone: features of one backbone mean nothing to the head of another."""
+        return model.backbone_digest(self.network)
+
     def crop(self, photo: Image.Image) -> Image.Image:
         """What the network sees of an RGB photo (see `images.open_photo`)."""
         return self.config.preprocessing.cropped(photo)
@@ -476,6 +493,16 @@ class Classifier:
         """The same for what `crop` gave: many crops need less memory than many photos."""
         with torch.inference_mode():
             return self._predictions(model.pooled(self._folded, self._maps(crops)))
+
+    def features(self, photos: Sequence[Image.Image]) -> Tensor:
+        """RGB photos -> what the head sees of them: float32 (N, C) on the CPU, for another head to learn from."""
+        return self.features_of_crops([self.crop(photo) for photo in photos])
+
+    def features_of_crops(self, crops: Sequence[Image.Image]) -> Tensor:
+        """The same for what `crop` gave: many crops need less memory than many photos."""
+        with torch.inference_mode():
+            features = model.pooled(self._folded, self._maps(crops)).cpu()
+        return features.clone()  # out here, since nothing can learn from a tensor of inference mode
 
     def logits(self, photos: Sequence[Image.Image]) -> Tensor:
         """RGB photos -> float32 (N, classes) on the CPU, before the softmax."""
@@ -522,6 +549,17 @@ class Classifier:
             Neighbour(self.bank.names[position], names[int(self.bank.labels[position])], distance)
             for position, distance in zip(found.positions[0].tolist(), found.distances[0].tolist(), strict=True)
         )
+
+    def with_head(self, head: nn.Linear, config: ClassifierConfig, bank: FeatureBank | None = None) -> "Classifier":
+        """A classifier of other classes on the very same backbone: it needs no more memory than its head.
+
+        This one stays as it is. The config has to name this one's architecture and preprocessing and a class for each
+        of the head's outputs. Raises model.WeightsError for a head of another width.
+        """
+        head = copy.deepcopy(head).requires_grad_(False).to(self.device)
+        other = Classifier(model.with_head(self.network, head), config, bank)
+        other._folded = model.with_head(self._folded, head)
+        return other
 
     # -- the folder ---------------------------------------------------------------------------------------------------
 

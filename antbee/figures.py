@@ -157,7 +157,7 @@ def beside(first: Image.Image, second: Image.Image) -> Image.Image:
 
 
 def channels(activations: Tensor) -> list[Image.Image]:
-    """A picture of every channel, float (K, h, w): dark where it is zero or less, yellow where it is at its own largest.
+    """A picture of every channel, float (K, h, w): dark at zero and below, yellow at the channel's own largest.
 
     Small maps are enlarged to about CHANNEL_SIDE pixels a side, each value to a square.
     """

@@ -217,6 +217,40 @@ def new_head(width: int, class_count: int, *, seed: int) -> nn.Linear:
         return nn.Linear(width, class_count)
 
 
+def with_head(network: ResNet, head: nn.Linear) -> ResNet:
+    """The network with another head on the very same backbone, which is shared and not copied.
+
+    Whoever trains or moves one of them changes the backbone of both. Raises WeightsError for a head of another width.
+    """
+    if head.in_features != network.fc.in_features:
+        raise WeightsError(
+            f"a head on {head.in_features} features doesn't fit a backbone of {network.fc.in_features}: "
+            "is it of another architecture?"
+        )
+    other = copy.copy(network)
+    # A shallow copy shares the dict in which a module keeps its layers: the new head would be the other's as well.
+    other._modules = dict(network._modules)
+    other.fc = head
+    return other
+
+
+def divide_logits(head: nn.Linear, temperature: float) -> None:
+    """Makes the head's logits smaller by that factor."""
+    with torch.no_grad():
+        for weights in head.parameters():
+            weights.div_(temperature)
+
+
+def backbone_digest(network: ResNet) -> str:
+    """SHA-256 of all that decides a network's features: equal digests, equal features."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        if not name.startswith(HEAD) and not name.endswith("num_batches_tracked"):  # a counter that nothing reads
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
 def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Sequence[str]) -> nn.Linear | None:
     """What the starting weights know of the classes by themselves: their own head's rows for these classes.
 

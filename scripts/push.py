@@ -99,7 +99,9 @@ def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
 
 def space_files(repo_id: str, model_ids: Sequence[str]) -> dict[str, bytes]:
     """What a Space runs, by path: the page, the package, what they need, and the Space's card."""
-    files = {f"antbee/{path.name}": path.read_bytes() for path in sorted(PACKAGE.glob("*.py"))}
+    paths = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
+    rooms = [path for path in paths if path.parts[0] != "project"]  # see antbee/installation.py
+    files = {f"antbee/{path.as_posix()}": (PACKAGE / path).read_bytes() for path in rooms}
     requirements = f"{SPACE_INDEX}\n{(project() / 'requirements.txt').read_text('utf-8')}"
     return {
         "README.md": cards.space_card(repo_id, model_ids).encode(),

@@ -5,14 +5,18 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from antbee.data import PhotoFolder, read_folder
 from antbee.drawn import write_drawn_set
+
+if TYPE_CHECKING:  # the page's imports take seconds: they are where they are used
+    from antbee.ui import Exhibit, Shown
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +24,49 @@ def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of drawn pictures: 12 + 12 to learn from, 8 + 8 to check with. Read it, don't write into it."""
     root = tmp_path_factory.mktemp("pictures") / "drawn"
     return write_drawn_set(root, train={"ants": 12, "bees": 12}, val={"ants": 8, "bees": 8}, longest_side=96)
+
+
+@pytest.fixture(scope="session")
+def photos(drawn_root: Path) -> PhotoFolder:
+    """The drawn set, read."""
+    return read_folder(drawn_root)
+
+
+@pytest.fixture(scope="session")
+def models(photos: PhotoFolder, tmp_path_factory: pytest.TempPathFactory) -> "tuple[Shown, ...]":
+    """Both modes, untrained, as the page holds them; one of them takes everything for "neither"."""
+    from exhibits import write_model
+
+    from antbee import ui
+
+    outputs = tmp_path_factory.mktemp("outputs")
+    folders = [
+        write_model(outputs / mode, mode, seed=seed, photos=photos, threshold=threshold)
+        for seed, (mode, threshold) in enumerate((("frozen", 1.9), ("finetune", 0.0)))
+    ]
+    return ui.load_models(folders, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def exhibit(models: "tuple[Shown, ...]", photos: PhotoFolder) -> "Exhibit":
+    """Both with the photos they learned from."""
+    from antbee import ui
+
+    return ui.Exhibit(models, photos)
+
+
+@pytest.fixture(scope="module")
+def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gradio with a folder of this test file's own for uploads, and without a word to anybody."""
+    from huggingface_hub import constants
+
+    folder = tmp_path_factory.mktemp("gradio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        # The client, not the page, would ask the Hub who is calling and tell Gradio that somebody does.
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -42,19 +89,27 @@ def _named_by(variable: str, content: str) -> Path:
     return path
 
 
-@pytest.fixture
-def script_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], ModuleType]:
-    """Loads a script as a module, without running it."""
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[Path, pytest.MonkeyPatch], ModuleType]:
+    """Loads a script as a module, without running it, for as long as the patch lasts."""
 
-    def load(script: Path) -> ModuleType:
-        monkeypatch.setattr(sys, "path", list(sys.path))
+    def load(script: Path, patch: pytest.MonkeyPatch) -> ModuleType:
+        patch.setattr(sys, "path", list(sys.path))
         spec = importlib.util.spec_from_file_location(script.stem, script)
         module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, script.stem, module)
+        patch.setitem(sys.modules, script.stem, module)
         spec.loader.exec_module(module)
         return module
 
     return load
+
+
+@pytest.fixture
+def script_module(
+    load_script: Callable[[Path, pytest.MonkeyPatch], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], ModuleType]:
+    """Loads a script as a module, without running it."""
+    return lambda script: load_script(script, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 from torch import Tensor
 
 from antbee import figures
-from antbee.figures import Tile, confusion_matrix, grid, heat_map, learning_curves
+from antbee.figures import Tile, beside, channels, confusion_matrix, grid, heat_map, learning_curves, signed_channels
 
 RED, GREEN, BLUE, GREY = (220, 20, 60), (20, 180, 40), (30, 60, 200), (128, 128, 128)
 LATIN_NAMES = ("$5 or $6", r"$\frac$", "a_b^c{", r"\alpha", "tab\there", "bad\udce4byte", "a long name " * 20)
@@ -195,6 +195,88 @@ def test_a_tiny_photo_has_a_heat_map_too(size: tuple[int, int]) -> None:
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     picture = heat_map(Image.new("RGB", size, RED), torch.ones(7, 7), (left, top, left + side, top + side), 1.0)
     assert picture.size == size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two pictures side by side
+
+
+def test_two_pictures_stand_side_by_side_with_every_pixel_of_the_first() -> None:
+    pair = beside(PHOTO, Image.new("RGB", PHOTO.size, RED))
+    assert (pair.size, pair.mode) == ((2 * PHOTO.width, PHOTO.height), "RGB")
+    assert pixels(pair.crop((0, 0, PHOTO.width, PHOTO.height))) == pixels(PHOTO)
+    assert pair.crop((PHOTO.width, 0, pair.width, pair.height)).getcolors() == [(PHOTO.width * PHOTO.height, RED)]
+
+
+@pytest.mark.parametrize(("size", "width"), [((60, 45), 120), ((120, 90), 120), ((480, 360), 120), ((30, 90), 30)])
+def test_the_second_picture_gets_the_height_of_the_first_and_keeps_its_shape(size: tuple[int, int], width: int) -> None:
+    pair = beside(PHOTO, Image.new("RGB", size, RED))
+    assert pair.size == (PHOTO.width + width, PHOTO.height)
+    assert pixels(pair.crop((0, 0, PHOTO.width, PHOTO.height))) == pixels(PHOTO)
+    assert pair.crop((PHOTO.width, 0, pair.width, pair.height)).getcolors() == [(width * PHOTO.height, RED)]
+
+
+def test_a_picture_that_is_thinner_than_a_pixel_beside_the_other_is_still_there() -> None:
+    pair = beside(PHOTO, Image.new("RGB", (1, 1000), RED))
+    assert pair.width == PHOTO.width + 1
+    assert pair.getpixel((PHOTO.width, 0)) == RED
+
+
+def test_putting_two_pictures_side_by_side_leaves_both_as_they_are() -> None:
+    first, second = PHOTO.copy(), Image.new("RGB", (30, 30), RED)
+    beside(first, second)
+    assert pixels(first) == pixels(PHOTO)
+    assert second.size == (30, 30)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Single channels
+
+DARK, YELLOW = (68, 1, 84), (253, 231, 37)  # the ends of viridis
+
+
+def test_every_channel_is_scaled_to_its_own_largest_value() -> None:
+    pattern = torch.rand(5, 7, generator=torch.Generator().manual_seed(0))
+    weak, strong = channels(torch.stack([pattern, 1000 * pattern]))
+    assert pixels(weak) == pixels(strong)
+
+
+def test_a_channel_is_dark_where_it_is_zero_or_less_and_yellow_where_it_is_largest() -> None:
+    (picture,) = channels(torch.tensor([[[0.0, 3.0], [-2.0, 1.5]]]))
+    side = picture.width // 2
+    corners = [picture.getpixel((x, y)) for y in (0, side) for x in (0, side)]
+    assert corners[:3] == [DARK, YELLOW, DARK]
+    assert corners[3] not in (DARK, YELLOW)
+
+
+def test_a_channel_without_any_activation_is_dark_all_over() -> None:
+    (picture,) = channels(torch.zeros(1, 7, 7))
+    assert picture.getcolors() == [(picture.width * picture.height, DARK)]
+
+
+@pytest.mark.parametrize("size", [(7, 7), (28, 28), (7, 11), (224, 224), (300, 200)])
+def test_every_value_of_a_channel_is_a_square_of_one_colour(size: tuple[int, int]) -> None:
+    activations = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
+    (picture,) = channels(activations)
+    side = picture.width // size[1]
+    assert picture.size == (side * size[1], side * size[0])
+    assert side == max(1, figures.CHANNEL_SIDE // max(size))
+    values = np.asarray(picture)
+    assert (values == values[::side, ::side].repeat(side, 0).repeat(side, 1)).all()
+
+
+def test_a_normalised_image_is_white_at_zero_orange_above_and_purple_below() -> None:
+    below, zero, above = (signed_channels(torch.tensor([[[value, 2.0]]]))[0].getpixel((0, 0)) for value in (-2, 0, 2))
+    assert min(zero) > 240
+    assert above[0] > above[1] > above[2]
+    assert below[2] > below[0] > below[1]
+
+
+def test_the_channels_of_a_normalised_image_have_one_scale() -> None:
+    half, full = signed_channels(torch.tensor([[[1.0]], [[2.0]]]))
+    assert half.getpixel((0, 0)) != full.getpixel((0, 0))
+    assert pixels(full) == pixels(signed_channels(torch.tensor([[[5.0]]]))[0])
+    assert [min(picture.getpixel((0, 0))) > 240 for picture in signed_channels(torch.zeros(3, 2, 2))] == [True] * 3
 
 
 # ---------------------------------------------------------------------------------------------------------------------

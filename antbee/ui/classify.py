@@ -1,7 +1,9 @@
 """Classify: one photo in, and what both modes answer, why, and what it looks like; or many photos, as a table."""
 
 import csv
+import hashlib
 import io
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 import pandas
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from antbee.cards import as_text, one_line
@@ -105,6 +108,21 @@ def example_paths(photos: PhotoFolder, per_class: int = EXAMPLES_PER_CLASS) -> l
         for index in range(len(photos.class_names))
     ]
     return [path for turn in zip(*by_class, strict=False) for path in turn]
+
+
+def example_file(path: Path) -> str:
+    """An example as a file that the page may serve, to the pixel what is opened of it.
+
+    Gradio would write it anew for every visitor, in place, and whoever reads it meanwhile finds half a photo.
+    """
+    written = f"{path.resolve()} {path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")
+    file = Path(get_upload_folder()) / hashlib.sha256(written).hexdigest() / "example.png"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f"{secrets.token_hex(8)}.png")
+        open_photo(path).save(beside)
+        beside.replace(file)
+    return str(file)
 
 
 @dataclass(frozen=True)
@@ -217,7 +235,7 @@ def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
         cropped = gr.Image(seen, alt_text=speech("classify.crop.alt"))
         return [cropped, *[part for one in shown for part in _filled(one)]]
 
-    def start(request: gr.Request) -> list[Any]:
+    def start(upload: dict[str, Any] | None, request: gr.Request) -> list[Any]:
         exhibit, speech = exhibition.now, speech_of(request)
         paths = [] if exhibit.photos is None else example_paths(exhibit.photos)
         pictures = [(open_photo(path, shorter_side=EXAMPLE_SIDE), one_line(path.parent.name)) for path in paths]
@@ -225,20 +243,28 @@ def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
         return [
             gr.Markdown(how_to_train(speech), visible=not exhibit.models),
             gr.Gallery(pictures, visible=bool(paths)),
-            open_photo(paths[0]) if paths else None,  # a first answer says more than an empty form
+            # A first answer says more than an empty form; a photo that is there already is the visitor's.
+            example_file(paths[0]) if paths and not upload else gr.skip(),
             gr.Radio(classes, value=None, visible=bool(exhibit.models)),
             gr.Button(visible=bool(exhibit.models)),
         ]
 
-    def take_example(picked: gr.SelectData) -> Image.Image | None:
+    def take_example(picked: gr.SelectData) -> str | None:
         photos = exhibition.now.photos
-        return None if photos is None else open_photo(example_paths(photos)[picked.index])
+        return None if photos is None else example_file(example_paths(photos)[picked.index])
 
     outputs = [crop, *[part for slot in slots for part in slot]]
     # Not before the page has its first photo: that is a change of its own.
     again = [photo.change, *choice.changes[1:]]
     gr.on(again, answer, [photo, choice.models], outputs, preprocess=False, api_visibility="private")
-    gr.on(choice.changes, start, None, [empty, examples, photo, truth, correct], api_visibility="private")
+    gr.on(
+        [choice.changes[0], choice.edition.change],
+        start,
+        photo,
+        [empty, examples, photo, truth, correct],
+        preprocess=False,
+        api_visibility="private",
+    )
     examples.select(take_example, None, photo, api_visibility="private")
     _endpoint(exhibition, photo)
     return Classifying(photo, truth, correct)
@@ -333,14 +359,19 @@ def _several(exhibition: Exhibition, choice: Choice) -> None:
         return [
             gr.Gallery(list(several.pictures), visible=True),
             gr.Dataframe(pandas.DataFrame(several.rows, columns=list(several.columns)), visible=True),
-            gr.DownloadButton(value=str(_written(several, paths[0].parent)), visible=True),
+            gr.DownloadButton(value=str(_written(several)), visible=True),
         ]
 
     files.change(answer, [files, choice.models], [gallery, table, download], preprocess=False, api_visibility="private")
 
 
-def _written(several: Several, folder: Path) -> Path:
-    """The table as a file beside the uploads, which the page's own sweep deletes after a while."""
-    path = folder / "answers.csv"
-    path.write_text(several.to_csv(), "utf-8-sig")  # the mark by which spreadsheets know UTF-8
+def _written(several: Several) -> Path:
+    """The table as a file among the uploads, which the page's own sweep deletes after a while.
+
+    As uploads do, it lies in a folder named by its content: visitors who send the same photo have it at the same place.
+    """
+    content = several.to_csv().encode("utf-8-sig")  # with the mark by which spreadsheets know UTF-8
+    path = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest() / "answers.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path

@@ -55,19 +55,20 @@ def build_page(exhibition: Exhibition, training: BackgroundTraining | None = Non
         choice = _sidebar(exhibition, page)
         gr.Markdown(label("page.title"))
         _announce(exhibition, choice)
-        with gr.Tab(label("classify.tab")):
-            classifying = classify_tab(exhibition, choice)
-        with gr.Tab(label("batches.tab")):
-            batches_tab(exhibition, choice)
-        with gr.Tab(label("report.tab")) as report:
-            report_tab(exhibition, choice, report)
-        with gr.Tab(label("inside.tab")) as inside:
-            inside_tab(exhibition, choice, classifying.photo, inside)
-        with gr.Tab(label("teach.tab")):
-            teach_tab(exhibition, choice, classifying, page)
-        if training is not None:
-            with gr.Tab(label("train.tab")):
-                train_tab(exhibition, choice, training, home() / "outputs")
+        with gr.Tabs(overflow_behavior="wrap"):  # a phone shows all of them
+            with gr.Tab(label("classify.tab")):
+                classifying = classify_tab(exhibition, choice)
+            with gr.Tab(label("batches.tab")):
+                batches_tab(exhibition, choice)
+            with gr.Tab(label("report.tab")) as report:
+                report_tab(exhibition, choice, report)
+            with gr.Tab(label("inside.tab")) as inside:
+                inside_tab(exhibition, choice, classifying.photo, inside)
+            with gr.Tab(label("teach.tab")):
+                teach_tab(exhibition, choice, classifying, page)
+            if training is not None:
+                with gr.Tab(label("train.tab")):
+                    train_tab(exhibition, choice, training, home() / "outputs")
     return page
 
 
@@ -83,7 +84,7 @@ def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
             label=label("page.models.shown"),
             info=label("page.models.info"),
         )
-    edition = gr.State(0)
+    edition = gr.State(exhibition.edition)
     news = gr.Markdown(visible=False, elem_classes="notice")
     renew = gr.Button(label("page.models.renew"), visible=False, size="sm")
 
@@ -117,7 +118,7 @@ def _announce(exhibition: Exhibition, choice: Choice) -> None:
     gr.on(choice.changes, announce, None, notice, api_visibility="private", queue=False)
 
 
-def _theme() -> gr.themes.Default:
+def _theme() -> gr.themes.Base:
     """Gradio's own, with enough contrast for whoever sees less: 4.5 to 1 and more, as WCAG 2.2 asks for (1.4.3)."""
     return gr.themes.Default(primary_hue="amber", secondary_hue="blue").set(
         button_primary_text_color="*neutral_950",

@@ -1,6 +1,7 @@
 """Plots that more than one tab shows: how models learned, epoch by epoch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import gradio as gr
@@ -29,10 +30,15 @@ def epoch_table(histories: Histories, quantity: str) -> pandas.DataFrame:
 
 
 def curve_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each curve: validation in one of the name's own, training in a paler one."""
+    """A colour for each curve: validation in one of the name's own, training in a paler one.
+
+    Both modes have theirs; other names get what is left, two of them each another.
+    """
+    modes = list(MODE_COLOURS)
+    free = cycle([mode for mode in modes if mode not in names] or modes)
     colours: dict[str, str] = {}
-    for number, name in enumerate(names):
-        place = list(MODE_COLOURS).index(name) if name in MODE_COLOURS else number % len(STRONG)
+    for name in names:
+        place = modes.index(name if name in modes else next(free))
         colours |= {f"{name}, val": STRONG[place], f"{name}, train": PALE[place]}
     return colours
 

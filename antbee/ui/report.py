@@ -20,7 +20,7 @@ from antbee.inspection import Finding
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
 from antbee.ui.photo import Captioned, heat_map
-from antbee.ui.plots import STRONG, Histories, empty_epoch_plots, epoch_colours, epoch_plots
+from antbee.ui.plots import Histories, curve_colours, empty_epoch_plots, epoch_colours, epoch_plots
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 PERFECT_COLOUR = "#999999"
@@ -364,21 +364,32 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
             ),
         ]
 
+    def ask_again(
+        is_open: bool, names: list[str], request: gr.Request, progress: gr.Progress = gr.Progress()
+    ) -> list[Any]:
+        return ask(names, request, progress) if is_open else [gr.skip()] * len(opened)
+
     def colour(names: list[str]) -> list[gr.LinePlot]:
         return epoch_colours(_histories(exhibition.now.chosen(names)))
 
     def colour_reliability(names: list[str], request: gr.Request) -> gr.LinePlot:
         known = of_classes(exhibition.now.chosen(names), photos) if (photos := exhibition.now.photos) else []
-        colours = {shown.name: STRONG[number] for number, shown in enumerate(known)}
-        return gr.LinePlot(color_map={**colours, speech_of(request)("report.perfect"): PERFECT_COLOUR})
+        colours = curve_colours([shown.name for shown in known])
+        strong = {shown.name: colours[f"{shown.name}, val"] for shown in known}
+        return gr.LinePlot(color_map={**strong, speech_of(request)("report.perfect"): PERFECT_COLOUR})
 
     instant = [empty, table, *plots[:2], plots[3], *[part for card in cards for part in card]]
     private: dict[str, Any] = {"api_visibility": "private"}
     gr.on(choice.changes, tell, choice.models, instant, **private).then(colour, choice.models, plots[:2], **private)
     opened = [apart, plots[2], *matrices, cell, *worst]
-    gr.on([tab.select, *choice.changes[1:]], ask, choice.models, opened, **private).then(
-        colour_reliability, choice.models, plots[2], **private
-    )
+    is_open = gr.State(False)  # whoever never opens this tab need not wait for its answers
+    tab.select(lambda: True, None, is_open, show_progress="hidden", **private)
+    asked = [
+        tab.select(ask, choice.models, opened, **private),
+        gr.on(choice.changes[1:], ask_again, [is_open, choice.models], opened, **private),
+    ]
+    for answered in asked:
+        answered.then(colour_reliability, choice.models, plots[2], **private)
     for place, matrix in enumerate(matrices):
         matrix.select(_opened(book, exhibition, place), choice.models, cell, api_visibility="private")
 
@@ -410,12 +421,13 @@ def _opened(book: AnswerBook, exhibition: Exhibition, place: int) -> Callable[..
 
     def open_cell(names: list[str], request: gr.Request, picked: gr.SelectData) -> gr.Gallery:
         answers = book.of(exhibition.now, names, lambda share: None)
-        row, column = picked.index
+        column = picked.index[1]
         if place >= len(answers) or column == 0:  # the first column holds the classes' names
             return gr.Gallery(visible=False)
         given = answers[place]
-        pictures = cell_photos(given, row, column - 1)
         classes = [one_line(name) for name in given.photos.class_names]
+        row = classes.index(picked.row_value[0])  # not by its place: a visitor may have sorted the table
+        pictures = cell_photos(given, row, column - 1)
         told = {"truth": classes[row], "answer": classes[column - 1], "count": given.confusion[row][column - 1]}
         title = speech_of(request)("report.cell", name=given.shown.name, **told)
         return gr.Gallery(pictures, label=title, visible=True)

@@ -58,8 +58,10 @@ def add_class(desk: Desk, speech: Speech = ENGLISH) -> None:
 def add_photos(desk: Desk, base: Classifier, class_name: str, files: Sequence[Path]) -> tuple[int, list[Skipped]]:
     """Photos that were uploaded for a class: how many were new to it, and those that can't be used.
 
-    The files are deleted: what is needed of them is kept. Raises TeachingError where there are too many.
+    The files are deleted: what is needed of them is kept. Raises TeachingError where another model than `base` looked
+    at the photos that are there.
     """
+    desk.lesson.check_backbone(base)
     skipped: list[Skipped] = []
 
     def photos() -> Iterator[tuple[str, Image.Image]]:
@@ -71,18 +73,28 @@ def add_photos(desk: Desk, base: Classifier, class_name: str, files: Sequence[Pa
 
     before = len(desk.lesson)
     try:
-        desk.lesson = desk.lesson.with_examples(class_name, teaching.look(base, photos()))
+        for example in teaching.look(base, photos()):
+            try:
+                desk.lesson = desk.lesson.with_examples(class_name, [example])
+            except TeachingError as error:  # one too many, or another class's: that the others are lost helps nobody
+                skipped.append(Skipped(one_line(example.name), str(error)))
     finally:
         for file in files:
-            file.unlink(missing_ok=True)
+            _discard(desk, file)
     return len(desk.lesson) - before, skipped
+
+
+def _discard(desk: Desk, file: Path) -> None:
+    """Deletes an upload; one that the classifier was asked about is still shown, and goes when the visitor leaves."""
+    if file.is_file() and file not in desk.uploads:
+        file.unlink(missing_ok=True)
 
 
 def keep_photos(desk: Desk, class_name: str, kept: Sequence[Path]) -> None:
     """Takes those photos out of a class whose pictures were deleted in the browser."""
     (known,) = [one for one in desk.lesson.classes if one.name == class_name]
     for example in known.examples:
-        if desk.picture_of(example) not in kept:
+        if desk.picture_of(example).resolve() not in kept:
             desk.lesson = desk.lesson.without_example(class_name, example.name)
 
 
@@ -100,7 +112,7 @@ def add_zip(
     try:
         desk.lesson, skipped = teaching.lesson_with_zip(base, lesson, file, report)
     finally:
-        file.unlink(missing_ok=True)
+        _discard(desk, file)
     return len(desk.lesson) - before, skipped
 
 
@@ -110,6 +122,7 @@ def correct(desk: Desk, base: Classifier, class_name: str, photo: Image.Image) -
     A class that stands there without photos makes way for the first correction. Raises TeachingError where it can't.
     """
     lesson = desk.lesson
+    class_name = teaching.class_name_of(class_name)
     if class_name not in lesson.label_names:
         empty = next((name for name, count in lesson.counts.items() if not count), None)
         lesson = lesson.with_class(class_name) if empty is None else lesson.renamed(empty, class_name)
@@ -189,13 +202,12 @@ class Classroom:
         speech, shown = speech_of(request), teacher_of(self.exhibition.now)
         if shown is None:
             raise gr.Error(how_to_train(speech), print_exception=False)
-        desk = self.desks.of(request.session_hash or "")
-        with desk.busy:
-            try:
+        try:
+            with self.desks.at(_session_of(request)) as desk:
                 begin(desk, speech)
                 yield desk, shown.classifier, speech
-            except (TeachingError, hub.HubError, DataError) as error:
-                raise gr.Error(speech("teach.failed", error=error), print_exception=False) from error
+        except (TeachingError, hub.HubError, DataError) as error:
+            raise gr.Error(speech("teach.failed", error=error), print_exception=False) from error
 
     def board(self, desk: Desk, speech: Speech, said: str = "") -> list[Any]:
         """How many photos there are; then of each place for a class: whether it is used, its name and its photos."""
@@ -231,7 +243,7 @@ class Classroom:
     def rename(self, place: int, name: str, request: gr.Request) -> list[Any]:
         """The board with the class in this place under another name."""
         with self.at_desk(request) as (desk, _, speech):
-            old = desk.lesson.label_names[place]
+            old = _name_at(desk, place)
             if name != old:
                 desk.lesson = desk.lesson.renamed(old, name)
             return self.board(desk, speech)
@@ -239,23 +251,21 @@ class Classroom:
     def remove(self, place: int, request: gr.Request) -> list[Any]:
         """The board without the class in this place."""
         with self.at_desk(request) as (desk, _, speech):
-            desk.lesson = desk.lesson.without_class(desk.lesson.label_names[place])
+            desk.lesson = desk.lesson.without_class(_name_at(desk, place))
             begin(desk, speech)
             return self.board(desk, speech)
 
     def upload(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
         """The board with what a gallery shows that it did not show before."""
         with self.at_desk(request) as (desk, base, speech):
-            files = _gallery_files(pictures, speech)
+            files = dict.fromkeys(_gallery_files(pictures, speech))
             new = [file for file in files if not desk.shows(file)]
-            return self.board(
-                desk, speech, _added(*add_photos(desk, base, desk.lesson.label_names[place], new), speech)
-            )
+            return self.board(desk, speech, _added(*add_photos(desk, base, _name_at(desk, place), new), speech))
 
     def delete(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
         """The board without what a gallery shows no more."""
         with self.at_desk(request) as (desk, _, speech):
-            keep_photos(desk, desk.lesson.label_names[place], _gallery_files(pictures, speech))
+            keep_photos(desk, _name_at(desk, place), _gallery_files(pictures, speech))
             return self.board(desk, speech)
 
     def unzip(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
@@ -313,7 +323,23 @@ class Classroom:
 
     def leave(self, request: gr.Request) -> None:
         """Nothing of the visitor's is left."""
-        self.desks.leave(request.session_hash or "")
+        if request.session_hash:
+            self.desks.leave(request.session_hash)
+
+
+def _session_of(request: gr.Request) -> str:
+    """What tells a visitor from all others. Raises TeachingError without it: its desk would be everybody's."""
+    if not request.session_hash:
+        raise TeachingError("no session came: open the page in a browser, which starts one")
+    return request.session_hash
+
+
+def _name_at(desk: Desk, place: int) -> str:
+    """The class in a place of the board. Raises TeachingError where it is gone by now."""
+    names = desk.lesson.label_names
+    if place >= len(names):
+        raise TeachingError("this class is gone already: go on with one of the others")
+    return names[place]
 
 
 def _gallery_files(pictures: Any, speech: Speech) -> list[Path]:

@@ -5,6 +5,8 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +36,7 @@ class Desk:
 
     def shows(self, path: Path) -> bool:
         """Whether a picture is one of those that `picture_of` gave."""
-        return path.parent == self.folder
+        return path.parent.resolve() == self.folder.resolve()
 
     def place_for(self, name: str) -> Path:
         """Where a file of this name lies, or may be written, for the visitor alone."""
@@ -58,6 +60,16 @@ class Desks:
         self._desks: OrderedDict[str, Desk] = OrderedDict()  # the one away longest first
         self._finding = threading.Lock()
 
+    @contextmanager
+    def at(self, session: str) -> Iterator[Desk]:
+        """This session's desk for the block, alone: nobody else works at it meanwhile, and nobody clears it."""
+        while True:
+            desk = self.of(session)
+            with desk.busy:
+                if self._desks.get(session) is desk:  # else the visitor left while this waited
+                    yield desk
+                    return
+
     def of(self, session: str) -> Desk:
         """This session's desk, an empty one at first."""
         with self._finding:
@@ -69,7 +81,8 @@ class Desks:
             gone = [self._desks.pop(name) for name in dict.fromkeys([*away, *too_many])]
             self._desks[session] = desk
         for other in gone:
-            other.clear()
+            with other.busy:
+                other.clear()
         return desk
 
     def leave(self, session: str) -> None:
@@ -77,7 +90,8 @@ class Desks:
         with self._finding:
             desk = self._desks.pop(session, None)
         if desk is not None:
-            desk.clear()
+            with desk.busy:  # what it is doing would else write pictures into a folder that nobody clears any more
+                desk.clear()
 
     def __len__(self) -> int:
         return len(self._desks)

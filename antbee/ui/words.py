@@ -191,18 +191,18 @@ TEXTS: dict[str, tuple[str, str]] = {
         "“分类”标签页中的照片在网络里走过的路，共六步。每个数字都来自模型本身。",
     ),
     "inside.no_photo": (
-        "### No photo yet\nChoose one on the tab Classify, then come back.",
-        "### 还没有照片\n请先在“分类”标签页选择一张照片，再回到这里。",
+        "## No photo yet\nChoose one on the tab Classify, then come back.",
+        "## 还没有照片\n请先在“分类”标签页选择一张照片，再回到这里。",
     ),
     "inside.unknown": ("unknown", "未知"),
     "inside.from_to": ("{smallest} to {largest}", "{smallest} 到 {largest}"),
     "inside.photo": ("1 · Photo", "1 · 照片"),
     "inside.photo.told": (
-        "### A photo and its label\nNobody writes labels down: `ImageFolder` reads them from the folders' names. Sorted"
+        "## A photo and its label\nNobody writes labels down: `ImageFolder` reads them from the folders' names. Sorted"
         " by name, the classes get the numbers {classes}. This number, the *class index*, is what the network learns"
         " and what it answers.\n\nA `DataLoader` joins photos to a batch. Here the batch is one photo: B = 1. What the"
         " photo shows, the network is not told.",
-        "### 照片与标签\n标签不用手写：`ImageFolder` 直接从文件夹的名字读取。类别按名字排序后依次编号：{classes}。"
+        "## 照片与标签\n标签不用手写：`ImageFolder` 直接从文件夹的名字读取。类别按名字排序后依次编号：{classes}。"
         "这个编号叫*类别索引*，网络学习的是它，回答的也是它。\n\n`DataLoader` 把多张照片组成一个批次。"
         "这里的批次只有一张照片：B = 1。照片里是什么，网络事先并不知道。",
     ),
@@ -210,11 +210,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.photo.size": ("{width} × {height} pixels", "{width} × {height} 像素"),
     "inside.tensor": ("2 · Tensor", "2 · 张量"),
     "inside.tensor.told": (
-        "### From the photo to a tensor\nThe photo is resized until its shorter side has {resize} pixels, and a square"
+        "## From the photo to a tensor\nThe photo is resized until its shorter side has {resize} pixels, and a square"
         " of {crop} × {crop} is cut from its centre. A picture is stored as (H, W, C): rows, columns, colours, in whole"
         " numbers from 0 to 255. The network takes a tensor (C, H, W): channels first, in fractions from 0 to 1. To"
         " show a tensor, `tensor.permute(1, 2, 0)` makes it (H, W, C) again; the picture on the right was made so.",
-        "### 从照片到张量\n先缩放照片，使短边为 {resize} 像素，再从中心裁剪出 {crop} × {crop} 的正方形。"
+        "## 从照片到张量\n先缩放照片，使短边为 {resize} 像素，再从中心裁剪出 {crop} × {crop} 的正方形。"
         "图片按 (H, W, C) 存储：行、列、颜色，数值是 0 到 255 的整数。网络需要的张量是 (C, H, W)：通道在前，"
         "数值是 0 到 1 的小数。显示张量时，用 `tensor.permute(1, 2, 0)` 把它变回 (H, W, C)；右边的图片就是这样得到的。",
     ),
@@ -230,12 +230,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.middle": ("middle pixel", "正中像素"),
     "inside.normalised": ("3 · Normalisation", "3 · 标准化"),
     "inside.normalised.told": (
-        "### Normalisation\nFrom each channel a fixed mean is subtracted, and what is left is divided by a fixed"
+        "## Normalisation\nFrom each channel a fixed mean is subtracted, and what is left is divided by a fixed"
         " standard deviation: (x − mean) / std. This model's numbers are in the table, and have to be the same in"
         " training and in every answer. The values now lie around 0 and spread by about 1, which makes learning steady."
         " Nothing is lost: x · std + mean gives the picture back.\n\nWhite is 0, the mean; orange is brighter, purple"
         " darker.",
-        "### 标准化\n每个通道先减去固定的均值，再除以固定的标准差：(x − 均值) / 标准差。这个模型所用的数值见下表，"
+        "## 标准化\n每个通道先减去固定的均值，再除以固定的标准差：(x − 均值) / 标准差。这个模型所用的数值见下表，"
         "训练时和每次回答时必须相同。结果分布在 0 附近，幅度约为 1，学习因此更平稳。"
         "信息没有丢失：x · 标准差 + 均值就能还原图片。\n\n白色是 0，即均值；橙色更亮，紫色更暗。",
     ),
@@ -251,13 +251,13 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.after": ("after", "标准化后"),
     "inside.stages": ("4 · Stages", "4 · 各阶段"),
     "inside.stages.told": (
-        "### Stage by stage\n{architecture} is a **residual network** of {depth} layers with weights. Most are in its"
+        "## Stage by stage\n{architecture} is a **residual network** of {depth} layers with weights. Most are in its"
         " {blocks} blocks, and each block adds what it computes to what it was given: x + F(x). So a block need only"
         " learn a correction, and gradients find their way through many layers.\n\n**Transfer learning** takes over a"
         " backbone, conv1 to layer4, that has learned on other pictures (the weights here: {weights}), and gives it"
         " a new head, `fc`. *Frozen* trains `fc` alone, *finetune* trains everything. `network.state_dict()` names"
         " all that the model is: {tensors} tensors, the parameters below and BatchNorm's running statistics.",
-        "### 逐个阶段\n{architecture} 是一个**残差网络**，有 {depth} 个带权重的层。它们大多位于 {blocks} 个残差块中，"
+        "## 逐个阶段\n{architecture} 是一个**残差网络**，有 {depth} 个带权重的层。它们大多位于 {blocks} 个残差块中，"
         "每个块把自己的计算结果加到输入上：x + F(x)。这样每个块只需学习一个修正量，梯度也能顺利穿过很多层。\n\n"
         "**迁移学习**沿用在其他图片上学习过的主干网络（conv1 到 layer4，这里的权重：{weights}），"
         "再换上新的分类头 `fc`。*frozen*（冻结）只训练 `fc`，*finetune*（微调）训练所有参数。"
@@ -294,11 +294,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.sum": ("all", "合计"),
     "inside.features": ("5 · Features", "5 · 特征"),
     "inside.features.told": (
-        "### {count} features\nAverage pooling keeps one number of each of layer4's {count} channels: its mean over"
+        "## {count} features\nAverage pooling keeps one number of each of layer4's {count} channels: its mean over"
         " {height} × {width} places. These numbers are all that the head is told: what is in the photo, no longer"
         " where. Photos of one class should have similar ones. The largest here is number {strongest}, {value}: the"
         " first of layer4's channels on the step before.",
-        "### {count} 个特征\n平均池化把 layer4 的 {count} 个通道各变成一个数：{height} × {width} 个位置的平均值。"
+        "## {count} 个特征\n平均池化把 layer4 的 {count} 个通道各变成一个数：{height} × {width} 个位置的平均值。"
         "分类头只看到这些数：照片里有什么，而不再是在哪里。同一类照片的特征应当相近。"
         "这里最大的是第 {strongest} 号，{value}：就是上一步中 layer4 的第一个通道。",
     ),
@@ -307,12 +307,12 @@ TEXTS: dict[str, tuple[str, str]] = {
     "inside.features.value": ("mean", "平均值"),
     "inside.answer": ("6 · Answer", "6 · 回答"),
     "inside.answer.told": (
-        "### From the features to the answer\nFor each class the head multiplies the {count} features by weights of"
+        "## From the features to the answer\nFor each class the head multiplies the {count} features by weights of"
         " their own and adds them up: the **logits**, scores of any size. **Softmax** makes them probabilities: e to"
         " the power of each, divided by the sum. `torch.max(outputs, 1)` gives the largest logit and its place:"
         " {logit} at class index {index}. The answer is **{answer}**, with {probability}. Accuracy counts how often it"
         " equals the label: `torch.sum(predictions == labels)`.",
-        "### 从特征到回答\n对每个类别，分类头用一组权重与 {count} 个特征相乘再求和，得到 **logits**：大小不限的得分。"
+        "## 从特征到回答\n对每个类别，分类头用一组权重与 {count} 个特征相乘再求和，得到 **logits**：大小不限的得分。"
         "**Softmax** 把它们变成概率：取 e 的相应次幂，再除以总和。`torch.max(outputs, 1)` 给出最大的 logit 和它的位置："
         "{logit}，类别索引 {index}。回答是 **{answer}**，概率 {probability}。"
         "准确率统计回答与标签相等的次数：`torch.sum(predictions == labels)`。",
