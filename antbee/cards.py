@@ -46,6 +46,8 @@ def space_card(repo_id: str, model_ids: Sequence[str]) -> str:
         app_file="app.py",
         license="mit",
         models=list(model_ids),
+        hf_oauth=True,  # visitors may push what they taught under their own name
+        hf_oauth_scopes=["manage-repos"],
         tags=["antbee", "image-classification"],
         short_description="An image classifier, shown in both modes of training",
     )

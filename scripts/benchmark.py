@@ -16,6 +16,7 @@ import os
 import platform
 import resource
 import runpy
+import shutil
 import socket
 import statistics
 import subprocess
@@ -25,8 +26,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ from torchvision.models import ResNet
 
 import antbee
 from antbee import data, images, model, resident, training
-from antbee.classifier import Classifier, ClassifierConfig
+from antbee.classifier import MODES, Classifier, ClassifierConfig
 from antbee.installation import home
 
 ROUNDS = 3  # of all figures in turn
@@ -476,23 +479,81 @@ def start(bench: Bench) -> Iterator[Value]:
         for name, code in (("import torch, torchvision", bare), ("import antbee", "import antbee")):
             yield Value(name, seconds_of([sys.executable, "-c", code]), "s")
     yield Value("train.py --help", seconds_of([sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]), "s")
+    started = time.perf_counter()
+    with serving_page(bench) as address:
+        if address is not None:
+            yield Value("the page", time.perf_counter() - started, "s")
+
+
+@contextmanager
+def serving_page(bench: Bench) -> Iterator[str | None]:
+    """The address of the page with both modes, once it answers; None where there is no gradio."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES)).save_pretrained(Path(folder))
+        models = [Path(folder) / mode for mode in MODES]
+        for model_folder in models:
+            config = ClassifierConfig("resnet18", CLASSES, mode=model_folder.name)
+            Classifier(bench.network(), config).save_pretrained(model_folder)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        words = [str(ROOT / "app.py"), folder, "--data", str(bench.data), "--port", str(port)]
-        started = time.perf_counter()
-        page = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+        words = [str(ROOT / "app.py"), *map(str, models), "--data", str(bench.data), "--port", str(port)]
+        process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+        address = f"http://127.0.0.1:{port}/"
         try:
-            while not answers(f"http://127.0.0.1:{port}/"):
-                if page.poll() is not None:
-                    return  # no gradio here
+            while process.poll() is None and not answers(address):
                 time.sleep(0.05)
-            yield Value("the page", time.perf_counter() - started, "s")
+            yield address if process.poll() is None else None
         finally:
-            page.terminate()
-            page.wait()
+            process.terminate()
+            process.wait()
+
+
+def page(bench: Bench) -> Iterator[Value]:
+    """What a visitor waits for: the page in a Chromium that has never seen it, and an answer of both modes."""
+    if find_spec("gradio") is None:
+        return
+    from antbee import ui
+    from antbee.ui.classify import classify
+
+    shown = [
+        ui.Shown(mode, Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES, mode=mode)), (), "")
+        for mode in MODES
+    ]
+    paths = data.read_folder(bench.data).val.paths[:20]
+    classify(images.open_photo(paths[0]), shown, None)
+    for path in paths:
+        started = time.perf_counter()
+        classify(images.open_photo(path), shown, None)
+        yield Value("both modes' answers and maps", 1000 * (time.perf_counter() - started), "ms")
+    if (chromium := shutil.which("chromium")) is None or find_spec("playwright") is None:
+        return
+    from playwright.sync_api import sync_playwright
+
+    with serving_page(bench) as address, sync_playwright() as driver:
+        assert address is not None
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for _ in range(3):
+            yield from first_visit(browser, address)
+        browser.close()
+
+
+def first_visit(browser: Any, address: str) -> Iterator[Value]:
+    """The page, opened without anything in the browser's cache."""
+    context = browser.new_context()
+    visitor = context.new_page()
+    network = context.new_cdp_session(visitor)
+    network.send("Network.enable")
+    received: list[float] = []
+    network.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    started = time.perf_counter()
+    visitor.goto(address)
+    visitor.get_by_role("tab").first.wait_for()
+    yield Value("first load, until it can be used", time.perf_counter() - started, "s")
+    visitor.locator(".verdict h2").nth(1).wait_for()
+    yield Value("first load, until the first example is answered", time.perf_counter() - started, "s")
+    yield Value("first load, received", sum(received) / 1e6, "MB")
+    yield Value("first load, requests", len(received), "requests")
+    context.close()
 
 
 def seconds_of(command: Sequence[str]) -> float:
@@ -524,6 +585,7 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
     "photos": photos,
     "predict": predict,
     "start": start,
+    "page": page,
     "tutorial": tutorial,
     "tutorial in full": tutorial_in_full,
     "seeds": seeds,

@@ -20,6 +20,7 @@ from antbee.installation import PACKAGE, project, spoken
 
 # Free Spaces have no GPU: this index has builds of torch without CUDA's libraries, a tenth in size.
 SPACE_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
+SPACE_SIGN_IN = "gradio[oauth]"  # what `hf_oauth` in the Space's card needs
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -102,7 +103,7 @@ def space_files(repo_id: str, model_ids: Sequence[str]) -> dict[str, bytes]:
     paths = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
     rooms = [path for path in paths if path.parts[0] != "project"]  # see antbee/installation.py
     files = {f"antbee/{path.as_posix()}": (PACKAGE / path).read_bytes() for path in rooms}
-    requirements = f"{SPACE_INDEX}\n{(project() / 'requirements.txt').read_text('utf-8')}"
+    requirements = f"{SPACE_INDEX}\n{SPACE_SIGN_IN}\n{(project() / 'requirements.txt').read_text('utf-8')}"
     return {
         "README.md": cards.space_card(repo_id, model_ids).encode(),
         "app.py": (project() / "app.py").read_bytes(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
+from gradio.utils import get_space, get_upload_folder
 from PIL import Image
 
 from antbee import hub, teaching
@@ -485,4 +485,5 @@ def _taking(room: Classroom) -> gr.DownloadButton:
 
 def _visitors_can_sign_in() -> bool:
     """Whether this is a Space with `hf_oauth: true`, and gradio[oauth] is there."""
-    return "OAUTH_CLIENT_ID" in os.environ and all(map(find_spec, ("authlib", "itsdangerous")))
+    is_allowed = get_space() is not None and "OAUTH_CLIENT_ID" in os.environ
+    return is_allowed and all(map(find_spec, ("authlib", "itsdangerous")))
