@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+# Before torch is imported, whose threads would spin while they wait for each other: where other programs run too, small
+# networks take several times as long. Processes that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from antbee.data import PhotoFolder, read_folder
 from antbee.drawn import write_drawn_set
 

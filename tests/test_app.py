@@ -14,6 +14,7 @@ from PIL import Image
 
 import app
 from antbee import Classifier, data, model, ui
+from antbee.background import BackgroundTraining, TrainingRequest
 from antbee.classifier import ClassifierConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,7 @@ def test_drawn_pictures_are_shown_where_there_are_no_photos_of_ants_and_bees(tmp
     photos = app.choose_photos(None, models, tmp_path)
     assert photos.class_names == ("ants", "bees")
     assert len(photos.val) == 2 * app.DRAWN_EXAMPLES
+    assert app.choose_photos(None, models, tmp_path) == photos, "models that are shown anew find the same ones"
 
 
 @pytest.mark.parametrize("name", ["..", "/etc", "../secret", "", None, 3, ["x"]])
@@ -89,6 +91,86 @@ def test_a_named_folder_of_other_classes_is_refused(tmp_path):
             Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / name / "a.png")
     with pytest.raises(data.DataError, match="has the classes cats, dogs"):
         app.choose_photos(tmp_path / "pets", models, tmp_path)
+
+
+# ---- who may train ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def may_train(monkeypatch):
+    """Whether the page may train, by the words of its command."""
+    for name in ("GRADIO_SERVER_NAME", "SPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+    def asked(*words):
+        monkeypatch.setattr(sys, "argv", ["app.py", *words])
+        return app.may_train(app.parse_arguments())
+
+    return asked
+
+
+@pytest.mark.parametrize("words", [[], ["--host", "127.0.0.1"], ["--host", "localhost"], ["--host", "::1"]])
+def test_the_page_may_train_where_none_but_its_owner_can_open_it(may_train, words):
+    assert may_train(*words)
+
+
+@pytest.mark.parametrize(
+    "words", [["--host", "0.0.0.0"], ["--host", "::"], ["--host", "192.168.1.7"], ["--share"], ["--host", "pc.local"]]
+)
+def test_the_page_may_not_train_where_others_can_open_it_unless_its_owner_says_so(may_train, words):
+    assert not may_train(*words)
+    assert may_train(*words, "--train")
+    assert not may_train("--no-train")
+
+
+@pytest.mark.parametrize(("name", "value"), [("GRADIO_SERVER_NAME", "0.0.0.0"), ("SPACE_ID", "user/space")])
+def test_the_page_may_not_train_where_its_surroundings_open_it_to_others(may_train, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert not may_train()
+    assert may_train("--train")
+
+
+def test_a_host_that_is_named_counts_more_than_the_one_of_the_surroundings(may_train, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    assert may_train("--host", "127.0.0.1")
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "127.0.0.1")
+    assert may_train()
+    assert not may_train("--host", "0.0.0.0")
+
+
+@pytest.mark.parametrize("words", [["--train"], ["--no-train"]])
+def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when_the_program_ends(
+    tmp_path, monkeypatch, words
+):
+    waiting = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
+    built = []
+    monkeypatch.setattr(sys, "argv", ["app.py", *words])
+    monkeypatch.setattr(app, "choose_models", lambda named: [])
+    monkeypatch.setattr(app, "choose_photos", lambda *values: None)
+    monkeypatch.setattr(app, "BackgroundTraining", lambda: BackgroundTraining(lambda request: waiting))
+    monkeypatch.setattr(app.ui, "build_page", lambda exhibition, training: built.append(training) or Page(training))
+    monkeypatch.setattr(app.ui, "launch", lambda page, **options: [])
+
+    class Page:
+        """One that is open until its training runs, and then gets a Ctrl-C."""
+
+        def __init__(self, training):
+            self.training = training
+
+        def block_thread(self):
+            if self.training is not None:
+                self.training.start(TrainingRequest(tmp_path))
+                while not self.training.state().lines:
+                    assert self.training.state().running
+
+    app.main()
+    (training,) = built
+    assert (training is not None) == (words == ["--train"])
+    if training is not None:
+        assert training.state().status == "cancelled"
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def start(*words):

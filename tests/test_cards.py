@@ -242,10 +242,10 @@ def test_the_card_of_a_frozen_model_says_what_of_the_backbone_stayed():
 
 
 def test_the_accuracy_of_a_start_from_a_file_is_told_as_such():
-    words = "The accuracy is that of a start from the file mine.safetensors"
+    words = "The accuracy is that of a start from mine.safetensors"
     assert words in cards.model_card(config_with(weights={"name": "mine.safetensors", "digest": "e" * 64}))
     for known in ("imagenet", "random"):
-        assert "a start from the file" not in cards.model_card(config_with(weights={"name": known}))
+        assert "The accuracy is that of a start" not in cards.model_card(config_with(weights={"name": known}))
 
 
 def test_drawn_pictures_and_random_weights_are_announced_at_the_top():
@@ -350,6 +350,51 @@ def test_a_card_leaves_out_what_its_config_does_not_tell():
     metadata, body = metadata_and_body(cards.model_card(config_with(metrics={"kept": {"accuracy": 0.5}})))
     assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.5
     assert "50.0 %" in body
+
+
+def cross_validated(**data):
+    """A config of a model that was taught from few photos, without any to check with."""
+    metrics = CONFIG["antbee"]["metrics"] | {"cross_validation": 5, "selected_on": "nothing", "last": None}
+    metrics["neither"] = metrics["neither"] | {"val": None, "foreign": {}}
+    of_page = {"name": cards.TAUGHT_DATA, "train": {"ants": 80, "bees": 73}, "split": "5-fold cross-validation"}
+    return config_with(mode="frozen", metrics=metrics | data, data=of_page)
+
+
+def test_cross_validated_figures_are_told_as_such_and_never_as_those_of_val_pictures():
+    card = cards.model_card(cross_validated())
+    text = " ".join(Page(card).texts)
+    for statement in (
+        "Cross-validated on the pictures it learned from; there were no val pictures.",
+        "divided into 5 parts, and each part was answered by a head that learned from the other parts alone",
+        "On each of these parts, with the temperature of the others:",
+        "Of 33 of 153 pictures learned from, each asked where no picture of its own class was known",
+        "pictures of one occasion resemble each other",
+        "Photos that somebody chose in antbee's page",
+        "153 pictures in train: ants 80, bees 73",
+    ):
+        assert statement in text, statement
+    assert text.count("val pictures") == 1
+    assert "in val" not in text
+    (result,) = metadata_and_body(card)[0]["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "train"
+    assert [metric["name"] for metric in result["metrics"]] == ["Accuracy, 5-fold cross-validation"]
+    assert "ross-validat" not in cards.model_card(CONFIG)
+
+
+def test_neither_is_told_where_nothing_was_counted():
+    neither = {"threshold": 0.7, "rate": 0.05, "foreign": {}, "val": None, "left_out": None}
+    text = " ".join(Page(cards.model_card(cross_validated(neither=neither))).texts)
+    assert "happens to about 5% of pictures like those." in text
+    assert "It was said" not in text
+
+
+def test_a_card_without_figures_shows_no_picture_and_says_the_rest():
+    card = cards.model_card(CONFIG)
+    bare = cards.without_figures(card)
+    assert Page(card).elements.count("img") == 4
+    assert Page(bare).elements.count("img") == 0
+    lines = [line for line in card.splitlines() if line and not line.startswith("![")]
+    assert [line for line in bare.splitlines() if line] == lines
 
 
 def test_a_confusion_matrix_too_wide_for_a_table_is_left_to_the_picture():

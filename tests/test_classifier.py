@@ -267,6 +267,47 @@ def test_prediction_leaves_the_network_as_it_is():
     assert all(torch.equal(before[name], tensor) for name, tensor in holder.network.state_dict().items())
 
 
+def test_features_are_what_the_head_answers_to_and_can_be_learned_from():
+    holder = new_classifier()
+    photos = [photo(seed) for seed in range(3)]
+    features = holder.features(photos)
+    assert (features.shape, features.dtype, features.device.type) == ((3, 512), torch.float32, "cpu")
+    torch.testing.assert_close(holder.network.fc(features), holder.logits(photos))
+    assert torch.equal(features, holder.features_of_crops([holder.crop(one) for one in photos]))
+    head = torch.nn.Linear(512, 2)
+    head(features).sum().backward()
+    assert head.weight.grad.abs().sum() > 0
+
+
+def test_another_head_answers_on_the_very_same_backbone_and_leaves_the_first_as_it_is():
+    holder = new_classifier()
+    answers, weights = holder.logits([photo()]), holder.network.fc.weight.clone()
+    head = model.new_head(512, 3, seed=1)
+    config = replace(CONFIG, label_names=("a", "b", "c"), metrics={})
+    other = holder.with_head(head, config)
+    with torch.inference_mode():
+        torch.testing.assert_close(other.logits([photo()]), head(holder.features([photo()])))
+        head.weight.zero_()
+    assert list(other.predict([photo()])[0].probabilities) == ["a", "b", "c"]
+    assert other.network.fc.weight.any()  # nor does whoever gave the head change it any more
+    assert torch.equal(holder.network.fc.weight, weights)
+    assert torch.equal(holder.logits([photo()]), answers)
+    for own, shared in ((other.network, holder.network), (other._folded, holder._folded)):
+        places = {name: tensor.data_ptr() for name, tensor in shared.state_dict().items()}
+        assert [n for n, t in own.state_dict().items() if t.data_ptr() != places[n]] == ["fc.weight", "fc.bias"]
+
+
+def test_a_backbone_is_known_by_its_digest_whatever_its_head(folder):
+    holder = new_classifier()
+    assert len(holder.backbone_digest) == 64
+    assert Classifier.from_pretrained(folder, device="cpu").backbone_digest == holder.backbone_digest
+    config = replace(CONFIG, label_names=("a", "b", "c"))
+    assert holder.with_head(model.new_head(512, 3, seed=1), config).backbone_digest == holder.backbone_digest
+    with torch.no_grad():
+        holder.network.layer4[1].bn2.running_mean[0] += 1e-3
+    assert new_classifier().backbone_digest != Classifier(holder.network, CONFIG).backbone_digest
+
+
 def test_a_photo_of_any_shape_is_answered():
     for size in ((1, 1), (40, 300), (1200, 90)):
         image = Image.fromarray(np.full((size[1], size[0], 3), 128, np.uint8))
@@ -346,7 +387,8 @@ def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
         ),
         (lambda c: c["antbee"]["metrics"].update(confusion=[[1], [2]]), "confusion has 1 entries, expected 2"),
         (lambda c: c["antbee"]["metrics"].update(confusion=[[1, 2], 3]), "confusion is 3, expected a list"),
-        (lambda c: c["antbee"]["metrics"]["neither"].update(val=None), "val is None, expected an object"),
+        (lambda c: c["antbee"]["metrics"]["neither"].update(val=[]), "val is [], expected an object"),
+        (lambda c: c["antbee"]["metrics"].update(cross_validation=2.5), "cross_validation is 2.5, expected a count"),
         (lambda c: c["antbee"]["metrics"]["neither"]["foreign"].update(noise=3), "foreign of 'noise' is 3, expected"),
         (lambda c: c["antbee"]["metrics"]["calibration"].update(temperature=-1), "temperature is -1, expected a num"),
         (lambda c: c["antbee"]["data"].update(excluded=[1]), "excluded is [1], expected a list of files"),
@@ -377,8 +419,10 @@ def nested(depth):
     return value
 
 
-def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line():
-    config = replace(CONFIG, data=CONFIG.data | {"skipped": [{"file": "a", "reason": "b"}]})
+@pytest.mark.parametrize("of_its_own", [{}, {"cross_validation": 5}])
+def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line(of_its_own):
+    data = CONFIG.data | {"skipped": [{"file": "a", "reason": "b"}]}
+    config = replace(CONFIG, data=data, metrics=CONFIG.metrics | of_its_own)
     whole = config.to_json() | {"model_args": {"num_classes": 2}}
     refusals = []
     for path in everywhere(whole):
@@ -486,3 +530,8 @@ def test_the_comparison_has_a_row_for_every_trained_model():
     assert [row[0] for row in rows] == ["finetune", "frozen"]
     assert rows[0] == ("finetune", "11,177,538", "90.0%", "80.0% to 95.0%", "4 of 5", "val", "80.0%", "12.3")
     assert len(rows[0]) == len(classifier.COMPARISON_COLUMNS)
+
+
+def test_the_comparison_says_which_accuracy_is_cross_validated():
+    (row,) = classifier.comparison([replace(CONFIG, metrics=CONFIG.metrics | {"cross_validation": 5})])
+    assert row[2] == "90.0% (cross-validated)"

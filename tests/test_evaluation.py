@@ -11,6 +11,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from antbee.evaluation import (
+    CALIBRATION_BINS,
     COOLEST,
     HOTTEST,
     NORMAL_QUANTILE,
@@ -24,6 +25,7 @@ from antbee.evaluation import (
     confusion_matrix,
     fit_temperature,
     mcnemar,
+    reliability,
     report,
     roc_auc,
     score,
@@ -231,6 +233,55 @@ def test_answers_of_80_percent_that_are_right_four_times_in_five_have_no_calibra
     logits = torch.tensor([[0.8, 0.2]]).log().expand(5, 2)
     assert calibration_error(logits, torch.tensor([0, 0, 1, 0, 0])) == pytest.approx(0, abs=1e-6)
     assert calibration_error(logits, torch.tensor([0, 1, 1, 0, 0])) == pytest.approx(0.2, abs=1e-6)
+
+
+@pytest.mark.parametrize("class_count", [2, 3, 10])
+@pytest.mark.parametrize("bins", [1, 8, 15])
+def test_the_reliability_of_answers_is_that_of_scikit_learn_and_counts_each_of_them_once(
+    class_count: int, bins: int
+) -> None:
+    logits, labels = drawn(class_count)
+    confidence, answers = (values.numpy() for values in logits.softmax(1).max(1))
+    share_right, mean_confidence = calibration_curve(answers == labels.numpy(), confidence, n_bins=bins)
+    found = reliability(logits, labels, bins)
+    assert [one.accuracy for one in found] == pytest.approx(share_right.tolist())
+    assert [one.confidence for one in found] == pytest.approx(mean_confidence.tolist())
+    assert sum(one.count for one in found) == len(labels)
+    assert sum(one.count * one.accuracy for one in found) == pytest.approx(score(logits, labels).correct)
+
+
+def test_the_bins_of_answers_go_upwards_have_one_width_and_none_is_empty() -> None:
+    logits, labels = drawn(3)
+    found = reliability(logits, labels, 8)
+    places = [math.ceil(one.confidence * 8) for one in found]
+    assert places == sorted(set(places))
+    assert all(one.count > 0 for one in found)
+    assert reliability(logits, labels) == reliability(logits, labels, CALIBRATION_BINS)
+
+
+def test_the_calibration_error_is_how_far_the_bins_are_from_their_probability() -> None:
+    logits, labels = drawn(4)
+    distances = [one.count * abs(one.accuracy - one.confidence) for one in reliability(logits, labels)]
+    assert calibration_error(logits, labels) == pytest.approx(sum(distances) / len(labels))
+
+
+@pytest.mark.parametrize(("margin", "confidence"), [(0.0, 0.5), (200.0, 1.0)])
+def test_answers_at_either_end_of_the_probabilities_have_a_bin(margin: float, confidence: float) -> None:
+    labels = torch.tensor([0, 0, 1, 1])
+    logits = torch.tensor([[margin, 0.0]]).expand(4, 2)
+    (one,) = reliability(logits, labels)
+    assert (one.count, one.accuracy) == (4, 0.5)
+    assert one.confidence == pytest.approx(confidence)
+
+
+def test_an_answer_between_two_bins_is_in_the_lower_one() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.5, 0.0]])
+    assert [one.count for one in reliability(logits, torch.tensor([0, 0]), 2)] == [1, 1]
+
+
+def test_a_bin_of_answers_is_plain_numbers_that_json_can_hold() -> None:
+    (one, *_) = reliability(LOGITS, LABELS)
+    assert [type(value) for value in (one.count, one.confidence, one.accuracy)] == [int, float, float]
 
 
 @pytest.mark.parametrize("class_count", [2, 5, 100])

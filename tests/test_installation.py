@@ -23,7 +23,7 @@ def site(tmp_path_factory):
     place = tmp_path_factory.mktemp("built")
     source = place / "source"  # setuptools leaves its own files where it builds
     for path in (ROOT / "antbee", ROOT / "scripts", *ROOT.glob("*.*")):
-        for file in [path] if path.is_file() else path.glob("*.py"):
+        for file in [path] if path.is_file() else path.rglob("*.py"):
             copy = source / file.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
@@ -36,18 +36,41 @@ def site(tmp_path_factory):
     return place / "site"
 
 
-def antbee(site, folder, *words):
-    """Runs `antbee WORDS ...` in a folder."""
-    entry = "import sys; from antbee.__main__ import main; sys.exit(main())"
-    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", entry, *map(str, words)],
+COMMANDS = {
+    "train": "train --data mine --weights random --mode frozen --epochs 1 --folds 0",
+    "push": "push outputs me/bugs --space --dry-run",
+    "help": "predict --help",
+}
+# Each is what `antbee WORDS ...` runs, but for the interpreter, which takes longer to start than they to run.
+ENTRY = """
+import sys
+from antbee.__main__ import main
+for line in sys.stdin:
+    sys.argv = ["antbee", *line.split()]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+    print(end=chr(0))
+"""
+
+
+@pytest.fixture(scope="module")
+def answered(site, tmp_path_factory):
+    """The folder where the commands were run one after the other, and what each printed."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    write_drawn_set(folder / "mine", train={"ants": 2, "bees": 2}, val={"ants": 2, "bees": 2}, longest_side=64)
+    ended = subprocess.run(
+        [sys.executable, "-c", ENTRY],
+        input="\n".join(COMMANDS.values()),
         cwd=folder,
-        env=environment,
+        env=os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
     )
+    assert ended.returncode == 0, ended.stderr
+    return folder, dict(zip(COMMANDS, ended.stdout.split("\0"), strict=False))
 
 
 def test_every_script_of_the_clone_is_a_command():
@@ -57,33 +80,35 @@ def test_every_script_of_the_clone_is_a_command():
     assert installation.home() == ROOT
 
 
-def test_the_package_holds_every_script_and_what_a_space_needs(site):
+def test_the_package_holds_every_room_every_script_and_what_a_space_needs(site):
     for name, path in installation.commands().items():
         packed = site / "antbee" / "project" / path.relative_to(ROOT)
         assert packed.read_bytes() == path.read_bytes(), name
     assert (site / "antbee" / "project" / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()
+    for path in (ROOT / "antbee").rglob("*.py"):
+        assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), path
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
     assert "antbee = antbee.__main__:main" in entry_points.read_text()
     assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info")) == ["antbee"]
 
 
-def test_an_installed_command_trains_in_the_current_folder_and_says_how_to_go_on(site, tmp_path):
-    write_drawn_set(tmp_path / "mine", train={"ants": 2, "bees": 2}, val={"ants": 2, "bees": 2}, longest_side=64)
-    words = ["train", "--data", "mine", "--weights", "random", "--mode", "frozen", "--epochs", 1, "--folds", 0]
-    ended = antbee(site, tmp_path, *words)
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "outputs" / "frozen" / "model.safetensors").is_file()
-    assert "see them  antbee app --data mine" in ended.stdout
-    shown = antbee(site, tmp_path, "push", "outputs", "me/bugs", "--space", "--dry-run")
-    assert shown.returncode == 0, shown.stderr
-    assert "bytes  antbee/installation.py" in shown.stdout
+def test_an_installed_command_trains_in_the_current_folder_and_says_how_to_go_on(answered):
+    folder, printed = answered
+    assert (folder / "outputs" / "frozen" / "model.safetensors").is_file()
+    assert "see them  antbee app --data mine" in printed["train"]
 
 
-def test_a_commands_help_is_its_scripts_own_under_the_commands_name(site, tmp_path):
-    helped = antbee(site, tmp_path, "predict", "--help")
-    assert helped.returncode == 0
-    assert helped.stdout.startswith("usage: antbee predict ")
-    assert "--explain" in helped.stdout
+def test_an_installed_command_that_pushes_gives_a_space_the_package_alone(answered):
+    _, printed = answered
+    for room in ("installation.py", "ui/page.py"):
+        assert f"bytes  antbee/{room}" in printed["push"]
+    assert "antbee/project" not in printed["push"]
+
+
+def test_a_commands_help_is_its_scripts_own_under_the_commands_name(answered):
+    _, printed = answered
+    assert printed["help"].startswith("usage: antbee predict ")
+    assert "--explain" in printed["help"]
 
 
 @pytest.mark.parametrize("words", [[], ["trian"], ["../app"], ["--help"]])

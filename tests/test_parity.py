@@ -9,12 +9,15 @@ import pytest
 import timm
 import torch
 import transformers
+from exhibits import serving
 from gradio_client import Client, handle_file
-from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
+from train_quickly import quickening
 
 from antbee import Classifier, data, model, ui
+from antbee.ui.classify import classify
+from antbee.ui.report import AnswerBook
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-6  # of a probability; float32 rounds differently alone and in a batch
@@ -39,7 +42,8 @@ def trained(drawn_root, tmp_path_factory, request):
             return outcomes[mode]
 
         patch.setattr(script, "believable", note)
-        patch.setattr(script.foreign, "COUNT", 1)
+        for change in quickening():
+            patch.setattr(*change)
         patch.setattr(script, "figures_of", lambda *job: {})
         run(script, patch, *words, "--output", output)
     return output, looked, {mode: outcome.val_logits.softmax(1) for mode, outcome in outcomes.items()}
@@ -60,6 +64,7 @@ def run(script, patch, *words):
     script.main()
 
 
+@pytest.mark.usefixtures("gradio_folder")
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
 def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_root, tmp_path, monkeypatch, mode):
     output, in_the_loop, in_training = trained
@@ -73,7 +78,7 @@ def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_
         "Classifier.predict": predicted(folder, paths),
         "predict.py": from_predict_script(folder, photos, tmp_path, monkeypatch),
         "evaluate.py": from_evaluate_script(folder, photos),
-        "the page and its API": from_the_page(folder, photos, tmp_path, monkeypatch),
+        "the page and its API": from_the_page(folder, photos, tmp_path),
         "timm": from_timm(folder, paths),
         "transformers": from_transformers(folder, paths),
     }
@@ -106,24 +111,20 @@ def from_evaluate_script(folder, photos):
     return seen[0].softmax(1)
 
 
-def from_the_page(folder, photos, tmp_path, monkeypatch):
-    """The handler behind the tab, and the API over HTTP, which must agree: the first three photos."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    models = ui.load_models([folder], device="cpu")
-    page = ui.build_page(models, photos)
-    (address,) = ui.launch(page, host="127.0.0.1", port=None, share=False)
-    rows = []
-    try:
+def from_the_page(folder, photos, tmp_path):
+    """The handlers behind the tabs, and the API over HTTP, which must agree: the first three photos."""
+    exhibition = ui.Exhibition(lambda: [folder], lambda models: photos, device="cpu")
+    models, rows = exhibition.now.models, []
+    (looked,) = AnswerBook().of(exhibition.now, None, lambda share: None)
+    with serving(ui.build_page(exhibition)) as address:
         client = Client(address, verbose=False, download_files=str(tmp_path / "downloads"), analytics_enabled=False)
-        for path in photos.val.paths[:3]:
+        for path, logits in zip(photos.val.paths[:3], looked.logits, strict=False):
             (answer,) = client.predict(handle_file(path), api_name="/predict").values()
-            shown = ui.classify_handler(models, photos)(data.open_photo(path))[2]
-            assert shown == pytest.approx(answer["probabilities"], abs=TOLERANCE)
+            (shown,) = classify(data.open_photo(path), models, photos)
+            assert shown.probabilities == pytest.approx(answer["probabilities"], abs=TOLERANCE)
+            reported = dict(zip(photos.class_names, logits.softmax(0).tolist(), strict=True))
+            assert reported == pytest.approx(answer["probabilities"], abs=TOLERANCE)
             rows.append([answer["probabilities"][name] for name in photos.class_names])
-    finally:
-        page.close(verbose=False)
     return torch.tensor(rows)
 
 

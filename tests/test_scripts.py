@@ -13,16 +13,17 @@ from safetensors.torch import load_file, save_file
 import app
 from antbee import Classifier, data, model, ui
 from antbee.classifier import ClassifierConfig
+from antbee.images import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    """An untrained model of ants and bees."""
+    """An untrained model of ants and bees, which looks at small crops."""
     network = model.build_network("resnet18", 2, model.StartingWeights("random"), seed=0)
     folder = tmp_path_factory.mktemp("models") / "frozen"
-    Classifier(network, ClassifierConfig("resnet18", ("ants", "bees"))).save_pretrained(folder)
+    Classifier(network, ClassifierConfig("resnet18", ("ants", "bees"), Preprocessing(crop=64))).save_pretrained(folder)
     return folder
 
 
@@ -119,7 +120,7 @@ def test_evaluate_goes_by_names_where_a_model_has_the_classes_in_another_order(
     turned = state | {name: state[name].flip(0).contiguous() for name in ("fc.weight", "fc.bias")}
     (tmp_path / "turned").mkdir()
     save_file(turned, tmp_path / "turned" / "model.safetensors")
-    config = {"architecture": "resnet18", "label_names": ["bees", "ants"]}
+    config = json.loads((model_folder / "config.json").read_text()) | {"label_names": ["bees", "ants"]}
     (tmp_path / "turned" / "config.json").write_text(json.dumps(config))
     results = []
     for folder in (model_folder, tmp_path / "turned"):

@@ -3,13 +3,16 @@
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from train_quickly import quickening
 
 from antbee import Classifier, data, model
 from antbee.drawn import write_drawn_set
@@ -40,11 +44,11 @@ WHERE_MODES_ERR = {"figures/mistakes.png", "figures/differences.png"}
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
-    """Four pictures of each class to learn from, two to check with; beside them weights that know nothing."""
+    """Three pictures of each class to learn from, two to check with; beside them weights that know nothing."""
     root = tmp_path_factory.mktemp("tiny") / "pictures"
     network = model.build_network("resnet18", 1000, model.StartingWeights("random"), seed=5)
     save_file(network.state_dict(), root.parent / "untrained.safetensors")
-    return write_drawn_set(root, train={"ants": 4, "bees": 4}, val={"ants": 2, "bees": 2}, longest_side=96)
+    return write_drawn_set(root, train={"ants": 3, "bees": 3}, val={"ants": 2, "bees": 2}, longest_side=96)
 
 
 def flags(root, output, *more):
@@ -60,34 +64,27 @@ def script(script_module):
 
 @pytest.fixture
 def train(script, monkeypatch):
-    """Runs the script in this process, without what takes time and is tested by runs in processes of their own."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
-        monkeypatch.setattr(script.foreign, "COUNT", 1)
-        monkeypatch.setattr(script, "figures_of", lambda *job: {})
-        script.main()
-
-    return run
+    """Runs the script in this process, without the pictures, which the whole run makes."""
+    monkeypatch.setattr(script, "figures_of", lambda *job: {})
+    return functools.partial(run_main, script, monkeypatch)
 
 
-def child(*words, launcher=(sys.executable,)):
-    """A process that runs the script from another folder."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
-    environment |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*launcher, str(QUICK_SCRIPT), *words],
-        cwd="/",
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def run_main(script, patch, *words):
+    patch.setattr(sys, "argv", [str(SCRIPT), *words])
+    for change in quickening():
+        patch.setattr(*change)
+    script.main()
 
 
-def finished(process):
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+@contextlib.contextmanager
+def one_thread():
+    """As many threads as the processes of this file have: sums of other parts round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def files_of(folder):
@@ -99,12 +96,12 @@ def files_of(folder):
 
 
 @pytest.fixture(scope="session")
-def whole_run(tiny_root, tmp_path_factory):
+def whole_run(load_script, tiny_root, tmp_path_factory):
     """A run of both modes that nobody interrupted: where it wrote, and what it printed."""
-    output = tmp_path_factory.mktemp("whole")
-    code, printed, err = finished(child(*flags(tiny_root, output, "--epochs", 3)))
-    assert code == 0, err
-    return output, printed
+    output, printed = tmp_path_factory.mktemp("whole"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, one_thread(), contextlib.redirect_stdout(printed):
+        run_main(load_script(SCRIPT, patch), patch, *flags(tiny_root, output, "--epochs", 3))
+    return output, printed.getvalue()
 
 
 @pytest.mark.parametrize(("mode", "trainable"), [("frozen", 1_026), ("finetune", 11_177_538)])
@@ -115,7 +112,7 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
     assert files_of(output / mode) == FILES
     config = Classifier.from_pretrained(output / mode, device="cpu").config
     assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
-    assert config.data["train"] == {"ants": 4, "bees": 4}
+    assert config.data["train"] == {"ants": 3, "bees": 3}
     assert config.weights["name"] == "untrained.safetensors"
     metrics, history = config.metrics, json.loads((output / mode / "history.json").read_text())
     assert metrics["parameters"] == {"total": 11_177_538, "trainable": trainable}
@@ -129,7 +126,7 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
 
 def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run, tiny_root):
     output, printed = whole_run
-    assert "4 train, 2 val" in printed
+    assert "3 train, 2 val" in printed
     assert "weights: untrained.safetensors" in printed
     assert printed.count("epoch  3") == 2
     for mode, trainable in (("frozen", "1,026"), ("finetune", "11,177,538")):
@@ -137,17 +134,35 @@ def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run
     assert f"python app.py {output / 'frozen'} {output / 'finetune'} --data {tiny_root}" in printed
 
 
-def test_a_tracker_gets_every_epoch_of_both_modes(tiny_root, tmp_path, monkeypatch, train, script):
-    told = []
+@pytest.fixture(scope="module")
+def flagged_run(load_script, tiny_root, tmp_path_factory):
+    """A run of both modes with flags of many kinds: where it wrote, what it printed, what it told the tracker."""
+    output, told = tmp_path_factory.mktemp("flagged"), []
 
     @contextlib.contextmanager
     def tracked(name, run, settings, folder):
         yield lambda record: told.append((name, run.split()[0], record["epoch"], settings["epochs"]))
 
-    monkeypatch.setattr(script.tracking, "tracked", tracked)
-    monkeypatch.setattr(script.tracking, "check_tracker", lambda name: None)
-    train(*flags(tiny_root, tmp_path, "--epochs", 2, "--folds", 0, "--track", "tensorboard"))
+    words = ["--epochs", 2, "--folds", 0, "--weights", "random", "--precision", "bfloat16", "--track", "tensorboard"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        script = load_script(SCRIPT, patch)
+        patch.setattr(script.tracking, "tracked", tracked)
+        patch.setattr(script.tracking, "check_tracker", lambda name: None)
+        patch.setattr(script, "figures_of", lambda *job: {})
+        run_main(script, patch, *flags(tiny_root, output, *words))
+    return output, printed.getvalue(), told
+
+
+def test_a_tracker_gets_every_epoch_of_both_modes(flagged_run):
+    *_, told = flagged_run
     assert told == [("tensorboard", mode, epoch, 2) for mode in ("frozen", "finetune") for epoch in (1, 2)]
+
+
+def test_the_precision_named_is_learned_in_and_told(flagged_run):
+    output, printed, _ = flagged_run
+    assert "fast, bfloat16, seed 0" in printed
+    for mode in ("frozen", "finetune"):
+        assert Classifier.from_pretrained(output / mode).config.recipe["precision"] == "bfloat16"
 
 
 def test_each_card_compares_both_modes_of_the_run(whole_run):
@@ -185,36 +200,48 @@ def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whol
         assert right == classifier.config.metrics["kept"]["correct"] == confusion[0][0] + confusion[1][1]
 
 
-def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(whole_run, train, tiny_root, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the whole run had: sums of other parts round otherwise
-    try:
-        train(*flags(tiny_root, tmp_path, "--epochs", 3, "--mode", "finetune"))
-    finally:
-        torch.set_num_threads(threads)
-    assert not (tmp_path / "frozen").exists()
-    weights = [(output / "finetune" / "model.safetensors").read_bytes() for output in (whole_run[0], tmp_path)]
+@pytest.fixture(scope="module")
+def finetuned_twice(load_script, tiny_root, tmp_path_factory):
+    """Runs of an epoch, of both modes and of fine-tuning alone: where they wrote, and the heads those began with."""
+    output, heads = tmp_path_factory.mktemp("finetuned"), []
+    with pytest.MonkeyPatch.context() as patch:
+        script = load_script(SCRIPT, patch)
+        train_finetune = script.training.train_finetune
+
+        def note_and_train(network, run, checkpoint):
+            heads.append(network.fc.weight.detach().clone())
+            return train_finetune(network, run, checkpoint)
+
+        patch.setattr(script.training, "train_finetune", note_and_train)
+        patch.setattr(script, "figures_of", lambda *job: {})
+        for mode in ("both", "finetune"):
+            run_main(script, patch, *flags(tiny_root, output / mode, "--epochs", 1, "--mode", mode))
+    return output, heads
+
+
+def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(finetuned_twice):
+    output, _ = finetuned_twice
+    assert not (output / "finetune" / "frozen").exists()
+    weights = [(output / mode / "finetune" / "model.safetensors").read_bytes() for mode in ("both", "finetune")]
     assert weights[0] == weights[1]
 
 
-def test_the_head_that_fast_fine_tuning_starts_from_is_the_frozen_modes(
-    script, train, tiny_root, tmp_path, monkeypatch
+def test_the_head_that_fast_fine_tuning_starts_from_is_the_frozen_modes(finetuned_twice):
+    output, heads = finetuned_twice
+    frozen = load_file(output / "both" / "frozen" / "model.safetensors")["fc.weight"]
+    assert len(heads) == 2
+    assert all(torch.equal(head, frozen) for head in heads)
+
+
+def test_a_run_that_starts_anew_keeps_the_older_model_and_says_where_and_what_it_gives_up(
+    train, tiny_root, tmp_path, capsys
 ):
-    heads, train_finetune = [], script.training.train_finetune
-
-    def note_and_train(network, run, checkpoint):
-        heads.append(network.fc.weight.detach().clone())
-        return train_finetune(network, run, checkpoint)
-
-    monkeypatch.setattr(script.training, "train_finetune", note_and_train)
-    train(*flags(tiny_root, tmp_path, "--epochs", 1))
-    assert torch.equal(heads[0], load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"])
-
-
-def test_a_second_run_keeps_the_older_model_and_says_where(train, tiny_root, tmp_path, capsys):
     for seed in (0, 1):
+        if seed:
+            (tmp_path / ".checkpoints" / "frozen.pt").write_bytes(b"of an interrupted run")
         train(*flags(tiny_root, tmp_path, "--epochs", 1, "--mode", "frozen", "--seed", seed))
-    assert f"the older model is now {tmp_path / 'frozen.previous'}" in capsys.readouterr().out
+        assert ("--resume would have gone on with it" in (printed := capsys.readouterr().out)) == bool(seed)
+    assert f"the older model is now {tmp_path / 'frozen.previous'}" in printed
     assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 1
     assert Classifier.from_pretrained(tmp_path / "frozen.previous", device="cpu").config.seed == 0
 
@@ -230,14 +257,11 @@ def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, 
     assert "imageNotFound.gif" in (tmp_path / "out" / "frozen" / "README.md").read_text()
 
 
-def test_random_weights_have_no_batch_norm_statistics_worth_keeping_while_a_files_are_kept(
-    whole_run, train, tiny_root, tmp_path
-):
-    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--folds", 0, "--weights", "random"))
+def test_random_weights_have_no_batch_norm_statistics_worth_keeping_while_a_files_are_kept(whole_run, flagged_run):
     at_the_start = torch.zeros(64)
     for output, mode, kept in (
-        (tmp_path, "frozen", True),
-        (tmp_path, "finetune", False),
+        (flagged_run[0], "frozen", True),
+        (flagged_run[0], "finetune", False),
         (whole_run[0], "finetune", True),
     ):
         statistics = load_file(output / mode / "model.safetensors")["bn1.running_mean"]
@@ -259,7 +283,7 @@ def metrics_of(output, mode="frozen"):
 
 
 def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(whole_run):
-    for mode, folds in (("frozen", 4), ("finetune", 2)):  # no class has five
+    for mode, folds in (("frozen", 3), ("finetune", 2)):  # no class has five
         calibration = metrics_of(whole_run[0], mode)["calibration"]
         assert calibration["folds"] == folds
         assert calibration["temperature"] > 0
@@ -324,12 +348,12 @@ def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(train, tiny_root, 
 
 
 def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):
-    train(*flags(tiny_root, tmp_path / "three", "--epochs", 2, "--mode", "frozen", "--seeds", 3, "--seed", 5))
-    metrics = metrics_of(tmp_path / "three")
-    assert len(metrics["seeds"]["kept"]["values"]) == len(metrics["seeds"]["last"]["values"]) == 3
+    train(*flags(tiny_root, tmp_path / "two", "--epochs", 2, "--mode", "frozen", "--seeds", 2, "--seed", 5))
+    metrics = metrics_of(tmp_path / "two")
+    assert len(metrics["seeds"]["kept"]["values"]) == len(metrics["seeds"]["last"]["values"]) == 2
     assert metrics["seeds"]["kept"]["values"][0] == metrics["kept"]["accuracy"]
-    train(*flags(tiny_root, tmp_path / "one", "--epochs", 2, "--mode", "frozen", "--seed", 7))
-    assert metrics["seeds"]["kept"]["values"][2] == metrics_of(tmp_path / "one")["kept"]["accuracy"]
+    train(*flags(tiny_root, tmp_path / "one", "--epochs", 2, "--mode", "frozen", "--seed", 6))
+    assert metrics["seeds"]["kept"]["values"][1] == metrics_of(tmp_path / "one")["kept"]["accuracy"]
 
 
 def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_without_them(
@@ -343,7 +367,7 @@ def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_wit
     assert "excluded  2 files" in capsys.readouterr().out
     classifier = Classifier.from_pretrained(tmp_path / "frozen", device="cpu")
     assert classifier.config.data["excluded"] == sorted(excluded)
-    assert len(classifier.bank.names) == 7
+    assert len(classifier.bank.names) == 5
     assert excluded[0] not in classifier.bank.names
     assert classifier.config.metrics["kept"]["count"] == 4
     assert classifier.config.metrics["cleaned"]["count"] == 3
@@ -372,41 +396,85 @@ def test_the_modes_are_compared_photo_by_photo(whole_run):
 # ---- interrupted -----------------------------------------------------------------------------------------------------
 
 
-def run_until(words, line):
-    """Starts the script and comes back once it has printed a line that starts so."""
-    process = child(*words)
-    mode = ""
-    for printed in process.stdout:
-        mode = printed.strip() if printed.strip() in ("frozen", "finetune") else mode
-        if f"{mode} {printed.strip()}".startswith(line):
-            return process
-    raise AssertionError(process.stderr.read())
+@dataclass(frozen=True)
+class Runs:
+    """What starts a process of its own for every line of flags, and the file with what they print on stderr."""
+
+    process: subprocess.Popen
+    errors: Path
+
+    def ended(self, words, line="never", number=None):
+        """A run's status and what it printed; it gets a signal once that has a line of a mode that starts so."""
+        print(json.dumps(words), file=self.process.stdin, flush=True)
+        started, mode, out = int(self.process.stdout.readline()), "", []
+        for printed in map(str.strip, self.process.stdout):
+            if printed.startswith("ended"):
+                return int(printed.split()[1]), "\n".join(out)
+            mode = printed if printed in ("frozen", "finetune") else mode
+            if f"{mode} {printed}".startswith(line):
+                os.kill(started, number)
+            out.append(printed)
+        raise AssertionError(self.errors.read_text())
 
 
-def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_killed(whole_run, tiny_root, tmp_path):
-    words = flags(tiny_root, tmp_path, "--epochs", 3)
-    for line, resume in (("frozen epoch  2", []), ("finetune epoch  2", ["--resume"])):
-        process = run_until([*words, *resume], line)
-        process.send_signal(signal.SIGKILL)
-        finished(process)
-    code, printed, err = finished(child(*words, "--resume"))
-    assert code == 0, err
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Processes that run the script from another folder."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
+    errors = tmp_path_factory.mktemp("runs") / "errors.txt"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, str(QUICK_SCRIPT)],
+            cwd="/",
+            env=environment | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        yield Runs(process, errors)
+
+
+@pytest.fixture(scope="module")
+def interrupted_run(runs, tiny_root, tmp_path_factory):
+    """The whole run again, killed in the frozen mode, resumed, stopped in the other by Ctrl-C, resumed and killed.
+
+    Its flags, where it wrote, and how Ctrl-C left it: the status, what stood on stderr, and the models' folders.
+    """
+    output = tmp_path_factory.mktemp("interrupted")
+    words = flags(tiny_root, output, "--epochs", 3)
+    assert runs.ended(words, "frozen epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
+    words.append("--resume")
+    status, _ = runs.ended(words, "finetune epoch  1", signal.SIGINT)
+    written = {path.name: files_of(path) for path in output.iterdir() if not path.name.startswith(".")}
+    err = runs.errors.read_text()
+    assert runs.ended(words, "finetune epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
+    return words, output, (status, err, written)
+
+
+def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_killed(
+    interrupted_run, whole_run, train, capsys
+):
+    words, output, _ = interrupted_run
+    with one_thread():
+        train(*words)
+    printed = capsys.readouterr().out
     assert "frozen: finished before" in printed
     assert "epoch  1" not in printed
+    assert "epoch  3" in printed
     for mode in ("frozen", "finetune"):
-        resumed, whole = (folder / mode / "model.safetensors" for folder in (tmp_path, whole_run[0]))
+        resumed, whole = (folder / mode / "model.safetensors" for folder in (output, whole_run[0]))
         assert resumed.read_bytes() == whole.read_bytes()
-        assert len(json.loads((tmp_path / mode / "history.json").read_text())) == 3
+        assert len(json.loads((output / mode / "history.json").read_text())) == 3
 
 
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(tiny_root, tmp_path):
-    process = run_until(flags(tiny_root, tmp_path, "--epochs", 50), "finetune epoch  1")
-    process.send_signal(signal.SIGINT)
-    code, _, err = finished(process)
-    assert code == 130
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(interrupted_run):
+    *_, (status, err, written) = interrupted_run
+    assert status == 130
     assert err.strip() == "stopped: the same command with --resume goes on after the last finished epoch"
-    assert files_of(tmp_path / "frozen") == FILES
-    assert not (tmp_path / "finetune").exists()
+    assert written == {"frozen": FILES}
 
 
 def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root, tmp_path, capsys):
@@ -420,25 +488,19 @@ def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_starts_anew_says_what_it_gives_up(train, script, tiny_root, tmp_path, capsys):
-    (tmp_path / ".checkpoints").mkdir()
-    (tmp_path / ".checkpoints" / "frozen.pt").write_bytes(b"of an interrupted run")
-    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--mode", "frozen"))
-    assert "--resume would have gone on with it" in capsys.readouterr().out
-
-
 # ---- several processes -----------------------------------------------------------------------------------------------
 
 
-def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(tiny_root, tmp_path, whole_run):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
-    launcher = (*launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0")
+def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(runs, tiny_root, tmp_path, whole_run):
+    words = ["torchrun", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    words += ["--run-path", "--start-method", "fork"]  # what is imported is kept
     track = ["--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    code, out, err = finished(child(*flags(tiny_root, tmp_path, "--epochs", 3, *track), launcher=launcher))
-    assert code == 0, err
+    words += [str(QUICK_SCRIPT), *flags(tiny_root, tmp_path, "--epochs", 3, *track)]
+    status, printed = runs.ended(words)
+    assert status == 0, runs.errors.read_text()
     tracked = [path.parent.name.split()[0] for path in tmp_path.glob("tensorboard/*/events*")]
     assert sorted(tracked) == (["finetune", "frozen"] if track else [])
-    assert out.count("95 % interval") == 1
+    assert printed.count("95 % interval") == 1
     for mode in ("frozen", "finetune"):
         assert files_of(tmp_path / mode) == FILES
         one, two = (load_file(folder / mode / "model.safetensors") for folder in (whole_run[0], tmp_path))
@@ -495,18 +557,13 @@ def test_what_can_not_be_used_is_told_in_one_line_with_what_was_expected(train, 
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_what_can_not_be_used_ends_with_one_line_and_status_1():
-    code, _, err = finished(child("--data", "/nowhere"))
-    assert code == 1
-    assert err.startswith("error: /nowhere is not there")
-    assert len(err.splitlines()) == 1
-
-
-def test_the_precision_named_is_learned_in_and_told(tiny_root, tmp_path, train, capsys):
-    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--folds", 0, "--precision", "bfloat16"))
-    assert "fast, bfloat16, seed 0" in capsys.readouterr().out
-    for mode in ("frozen", "finetune"):
-        assert Classifier.from_pretrained(tmp_path / mode).config.recipe["precision"] == "bfloat16"
+def test_what_can_not_be_used_ends_with_one_line_and_status_1(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data", "/nowhere", "--weights", "random"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit, match=r"^error: /nowhere is not there") as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert isinstance(ended.value.code, str), "a text is written to standard error and makes the exit status 1"
+    assert len(ended.value.code.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

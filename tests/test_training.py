@@ -528,13 +528,17 @@ def interrupting(after):
     return report
 
 
-@pytest.mark.parametrize("train", [training.train_frozen, training.train_finetune])
-@pytest.mark.parametrize("after", [1, 3])
-def test_a_resumed_run_ends_byte_equal_to_one_never_interrupted(photos, tmp_path, train, after):
-    run = run_of(photos, shortened(FAST, 3))
-    whole = new_network()
-    expected = train(whole, run)
+@pytest.fixture(scope="module", params=[training.train_frozen, training.train_finetune])
+def whole(request, photos):
+    """A mode, a run, and what it gives, uninterrupted: weights and statistics, and what is told of them."""
+    run, network = run_of(photos, shortened(FAST, 3)), new_network()
+    expected = request.param(network, run)
+    return request.param, run, copied(network), expected
 
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_resumed_run_ends_byte_equal_to_one_never_interrupted(whole, tmp_path, after):
+    train, run, state, expected = whole
     checkpoint = Checkpoint(tmp_path / "mode.pt", "this run")
     with pytest.raises(InterruptedRunError):
         train(new_network(), replace(run, report=interrupting(after)), checkpoint)
@@ -542,7 +546,7 @@ def test_a_resumed_run_ends_byte_equal_to_one_never_interrupted(photos, tmp_path
     fitted = train(resumed, replace(run, report=reported.append), checkpoint)
 
     assert [epoch.number for epoch in reported] == list(range(after + 1, 4))
-    assert same_tensors(copied(whole), copied(resumed))
+    assert same_tensors(state, copied(resumed))
     assert torch.equal(fitted.val_logits, expected.val_logits)
     assert len(fitted.history.epochs) == 3
 

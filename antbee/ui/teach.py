@@ -323,8 +323,7 @@ class Classroom:
 
     def leave(self, request: gr.Request) -> None:
         """Nothing of the visitor's is left."""
-        if request.session_hash:
-            self.desks.leave(request.session_hash)
+        self.desks.leave(request.session_hash or "")
 
 
 def _session_of(request: gr.Request) -> str:
