@@ -41,6 +41,8 @@ def main() -> None:
     """Load the models, find photos to show, serve the page."""
     arguments = parse_arguments()
     with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
+        # Where Gradio keeps what visitors send and what they are shown: it goes when the page does.
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(workshop) / "uploads"))
         exhibition = ui.Exhibition(
             lambda: choose_models(arguments.models),
             lambda models: choose_photos(arguments.data, models, Path(workshop)),

@@ -126,7 +126,7 @@ def test_the_set_is_as_open_to_other_users_as_any_new_folder(tmp_path: Path) -> 
 
 
 def test_mean_colour_alone_does_not_separate_the_classes() -> None:
-    centres = [mean_colours(kind, range(60)).mean(axis=0) for kind in CLASSES]
+    centres = [mean_colours(kind, range(40)).mean(axis=0) for kind in CLASSES]
     hits = []
     for label, kind in enumerate(CLASSES):
         unseen = mean_colours(kind, range(100, 130))

@@ -201,10 +201,10 @@ def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whol
 
 
 @pytest.fixture(scope="module")
-def finetuned_twice(load_script, tiny_root, tmp_path_factory):
-    """Runs of an epoch, of both modes and of fine-tuning alone: where they wrote, and the heads those began with."""
+def finetuned_alone(load_script, tiny_root, tmp_path_factory):
+    """The whole run again, but of fine-tuning alone: where it wrote, and the head that fine-tuning began with."""
     output, heads = tmp_path_factory.mktemp("finetuned"), []
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         script = load_script(SCRIPT, patch)
         train_finetune = script.training.train_finetune
 
@@ -214,23 +214,21 @@ def finetuned_twice(load_script, tiny_root, tmp_path_factory):
 
         patch.setattr(script.training, "train_finetune", note_and_train)
         patch.setattr(script, "figures_of", lambda *job: {})
-        for mode in ("both", "finetune"):
-            run_main(script, patch, *flags(tiny_root, output / mode, "--epochs", 1, "--mode", mode))
-    return output, heads
+        run_main(script, patch, *flags(tiny_root, output, "--epochs", 3, "--mode", "finetune"))
+    (head,) = heads
+    return output, head
 
 
-def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(finetuned_twice):
-    output, _ = finetuned_twice
-    assert not (output / "finetune" / "frozen").exists()
-    weights = [(output / mode / "finetune" / "model.safetensors").read_bytes() for mode in ("both", "finetune")]
+def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(whole_run, finetuned_alone):
+    outputs = whole_run[0], finetuned_alone[0]
+    assert [(output / "frozen").exists() for output in outputs] == [True, False]
+    weights = [(output / "finetune" / "model.safetensors").read_bytes() for output in outputs]
     assert weights[0] == weights[1]
 
 
-def test_the_head_that_fast_fine_tuning_starts_from_is_the_frozen_modes(finetuned_twice):
-    output, heads = finetuned_twice
-    frozen = load_file(output / "both" / "frozen" / "model.safetensors")["fc.weight"]
-    assert len(heads) == 2
-    assert all(torch.equal(head, frozen) for head in heads)
+def test_the_head_that_fast_fine_tuning_starts_from_is_the_frozen_modes(whole_run, finetuned_alone):
+    _, head = finetuned_alone
+    assert torch.equal(head, load_file(whole_run[0] / "frozen" / "model.safetensors")["fc.weight"])
 
 
 def test_a_run_that_starts_anew_keeps_the_older_model_and_says_where_and_what_it_gives_up(
@@ -290,23 +288,40 @@ def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(
         assert calibration["loss_before"] > 0
 
 
-def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were_learned(
-    train, script, tiny_root, tmp_path, monkeypatch
-):
-    heads, fit_mode = [], script.fit_mode
+@pytest.fixture(scope="module")
+def plain_run(load_script, tiny_root, tmp_path_factory):
+    """A run of the frozen mode that chooses no epoch and calibrates nothing: where it wrote, and its head."""
+    output, heads = tmp_path_factory.mktemp("plain"), []
+    with pytest.MonkeyPatch.context() as patch:
+        script = load_script(SCRIPT, patch)
+        fit_mode = script.fit_mode
 
-    def note_and_fit(network, *rest):
-        fitted = fit_mode(network, *rest)
-        heads.append(network.fc.weight.detach().clone())
-        return fitted
+        def note_and_fit(network, *rest):
+            fitted = fit_mode(network, *rest)
+            heads.append(network.fc.weight.detach().clone())
+            return fitted
 
-    monkeypatch.setattr(script, "fit_mode", note_and_fit)
-    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--folds", 0, "--mode", "frozen"))
-    assert metrics_of(tmp_path)["calibration"] is None
-    assert torch.equal(heads[0], load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"])
-    assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").bank.names == tuple(
+        patch.setattr(script, "fit_mode", note_and_fit)
+        patch.setattr(script, "figures_of", lambda *job: {})
+        words = ["--epochs", 3, "--mode", "frozen", "--folds", 0, "--select", "last"]
+        run_main(script, patch, *flags(tiny_root, output, *words))
+    (head,) = heads
+    return output, head
+
+
+def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were_learned(plain_run, tiny_root):
+    output, head = plain_run
+    assert metrics_of(output)["calibration"] is None
+    assert torch.equal(head, load_file(output / "frozen" / "model.safetensors")["fc.weight"])
+    assert Classifier.from_pretrained(output / "frozen", device="cpu").bank.names == tuple(
         sorted(path.relative_to(tiny_root).as_posix() for path in (tiny_root / "train").rglob("*.jpg"))
     )
+
+
+def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(plain_run):
+    metrics = metrics_of(plain_run[0])
+    assert metrics["kept"]["epoch"] == metrics["last"]["epoch"] == 3
+    assert metrics["kept"]["accuracy"] == metrics["last"]["accuracy"]
 
 
 def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_once(
@@ -338,13 +353,6 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
     assert config.data["train"] == {"ants": 10, "bees": 10}
     assert config.data["holdout"] == {"ants": 2, "bees": 2}
     assert config.metrics["kept"]["count"] == 16
-
-
-def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(train, tiny_root, tmp_path):
-    train(*flags(tiny_root, tmp_path, "--epochs", 3, "--mode", "frozen", "--select", "last"))
-    metrics = metrics_of(tmp_path)
-    assert metrics["kept"]["epoch"] == metrics["last"]["epoch"] == 3
-    assert metrics["kept"]["accuracy"] == metrics["last"]["accuracy"]
 
 
 def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):

@@ -58,10 +58,12 @@ def add_class(desk: Desk, speech: Speech = ENGLISH) -> None:
 def add_photos(desk: Desk, base: Classifier, class_name: str, files: Sequence[Path]) -> tuple[int, list[Skipped]]:
     """Photos that were uploaded for a class: how many were new to it, and those that can't be used.
 
-    The files are deleted: what is needed of them is kept. Raises TeachingError where another model than `base` looked
-    at the photos that are there.
+    The files go when the visitor leaves. Raises TeachingError where another model than `base` looked at the photos that
+    are there.
     """
     desk.lesson.check_backbone(base)
+    # Gradio keeps the same photo once, wherever it is dropped: another tab may show it, so it is not deleted yet.
+    desk.uploads.update(file for file in files if file.is_file())
     skipped: list[Skipped] = []
 
     def photos() -> Iterator[tuple[str, Image.Image]]:
@@ -72,22 +74,12 @@ def add_photos(desk: Desk, base: Classifier, class_name: str, files: Sequence[Pa
                 skipped.append(Skipped(one_line(file.name), str(error)))
 
     before = len(desk.lesson)
-    try:
-        for example in teaching.look(base, photos()):
-            try:
-                desk.lesson = desk.lesson.with_examples(class_name, [example])
-            except TeachingError as error:  # one too many, or another class's: that the others are lost helps nobody
-                skipped.append(Skipped(one_line(example.name), str(error)))
-    finally:
-        for file in files:
-            _discard(desk, file)
+    for example in teaching.look(base, photos()):
+        try:
+            desk.lesson = desk.lesson.with_examples(class_name, [example])
+        except TeachingError as error:  # one too many, or another class's: that the others are lost helps nobody
+            skipped.append(Skipped(one_line(example.name), str(error)))
     return len(desk.lesson) - before, skipped
-
-
-def _discard(desk: Desk, file: Path) -> None:
-    """Deletes an upload; one that the classifier was asked about is still shown, and goes when the visitor leaves."""
-    if file.is_file() and file not in desk.uploads:
-        file.unlink(missing_ok=True)
 
 
 def keep_photos(desk: Desk, class_name: str, kept: Sequence[Path]) -> None:
@@ -112,7 +104,8 @@ def add_zip(
     try:
         desk.lesson, skipped = teaching.lesson_with_zip(base, lesson, file, report)
     finally:
-        _discard(desk, file)
+        if file.is_file():
+            file.unlink()
     return len(desk.lesson) - before, skipped
 
 
@@ -236,7 +229,7 @@ class Classroom:
     def clear(self, request: gr.Request) -> list[Any]:
         """An empty board, and nothing of what was taught."""
         with self.at_desk(request) as (desk, _, speech):
-            desk.clear()
+            desk.start_again()
             begin(desk, speech)
             return [*self.board(desk, speech), "", gr.DownloadButton(interactive=False)]
 

@@ -23,7 +23,7 @@ class Desk:
     folder: Path  # whose name nobody can guess, below the one that the page may serve files from
     lesson: Lesson = field(default_factory=Lesson)
     taught: Taught | None = None
-    uploads: set[Path] = field(default_factory=set)  # photos that the classifier was asked about
+    uploads: set[Path] = field(default_factory=set)  # photos that came here, which other tabs may still show
     last_used: float = 0.0  # seconds, of a clock that never goes back
     busy: threading.Lock = field(default_factory=threading.Lock)  # one thing at a time
 
@@ -43,10 +43,14 @@ class Desk:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / name
 
-    def clear(self) -> None:
-        """Forgets all of it, in memory and on disk."""
+    def start_again(self) -> None:
+        """Forgets the lesson and what was taught, with the pictures of it."""
         self.lesson, self.taught = Lesson(), None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Forgets all of it, in memory and on disk."""
+        self.start_again()
         for path in self.uploads:
             path.unlink(missing_ok=True)
         self.uploads.clear()
