@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from antbee import model, training
 from antbee.data import Loading, Photos, read_folder
+from antbee.drawn import write_drawn_set
 from antbee.training import (
     FAST,
     TUTORIAL,
@@ -54,8 +55,9 @@ def new_network():
 
 
 @pytest.fixture(scope="module")
-def photos(drawn_root):
-    return read_folder(drawn_root)
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("few") / "drawn"
+    return read_folder(write_drawn_set(root, train={"ants": 6, "bees": 6}, val={"ants": 4, "bees": 4}, longest_side=96))
 
 
 def run_of(photos, recipe, *, seed=0, mode="finetune", **options):
@@ -111,8 +113,8 @@ def test_the_tutorials_frozen_mode_drifts_in_its_batch_norm_statistics_as_the_or
     changed = changed_tensors(before, network)
     statistics = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
     assert changed == {"fc.weight", "fc.bias"} | statistics
-    # 24 photos in batches of four: the statistics are replaced in every step of every epoch, never in validation.
-    assert int(network.bn1.num_batches_tracked) == 6
+    # 12 photos in batches of four: the statistics are replaced in every step of every epoch, never in validation.
+    assert int(network.bn1.num_batches_tracked) == 3
 
 
 def test_fast_fine_tuning_changes_every_weight_and_no_batch_norm_statistics(photos):
@@ -180,9 +182,9 @@ def test_a_compiled_run_learns_what_a_plain_one_does(photos, monkeypatch):
     assert same_tensors(*map(copied, networks))
 
 
-def test_the_frozen_mode_learns_to_tell_drawn_ants_from_drawn_bees(photos):
+def test_the_frozen_mode_learns_to_tell_drawn_ants_from_drawn_bees(drawn_root):
     network = new_network()
-    fitted = training.train_frozen(network, run_of(photos, FAST))
+    fitted = training.train_frozen(network, run_of(read_folder(drawn_root), FAST))
     assert fitted.history.last.train.accuracy > 0.7
 
 
