@@ -658,13 +658,18 @@ def _backbone_is_its_start(base: ClassifierConfig) -> bool:
 # A model to take away
 
 
+def write_folder(classifier: Classifier, folder: Path) -> None:
+    """Writes a model folder with its card; no pictures."""
+    classifier.save_pretrained(folder)
+    card = cards.without_figures(cards.model_card(classifier.config.to_json()))
+    (folder / "README.md").write_text(card, "utf-8")
+
+
 def write_zip(classifier: Classifier, path: Path) -> None:
     """Writes a zip of one model folder with its card, MODEL_FOLDER; no pictures. `path` is there once it is whole."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as workshop:
         folder = Path(workshop) / MODEL_FOLDER
-        classifier.save_pretrained(folder)
-        card = cards.without_figures(cards.model_card(classifier.config.to_json()))
-        (folder / "README.md").write_text(card, "utf-8")
+        write_folder(classifier, folder)
         beside = Path(workshop) / path.name
         with zipfile.ZipFile(beside, "w") as archive:  # as they are: weights can hardly be packed
             for file in sorted(folder.iterdir()):

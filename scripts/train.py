@@ -491,7 +491,7 @@ def answers_to_left_out(
             part = foundation.learned.computed.part(positions)
             head = resampling.trained_head(part, network.fc.out_features, recipe, seed=seed, device=process.device)
             network.fc.load_state_dict(head.state_dict())
-            divide_logits(network.fc, start.temperature)
+            model.divide_logits(network.fc, start.temperature)
         part_looks = looks(job, job.learned.part(positions.tolist()), mode, seed=seed)
         if mode == "frozen":
             model.freeze_backbone(network)
@@ -514,7 +514,7 @@ def calibrate(
         return None
     before = evaluation.report(resampling.logits_of(head, val), val.labels)
     temperature = evaluation.fit_temperature(left_out.logits, torch.tensor(job.learned.labels))
-    divide_logits(head, temperature)
+    model.divide_logits(head, temperature)
     after = evaluation.report(resampling.logits_of(head, val), val.labels)
     job.say(
         f"  calibrated: temperature {temperature:.2f}, val loss {before.score.loss:.3f} -> {after.score.loss:.3f}, "
@@ -526,13 +526,6 @@ def calibrate(
         "loss_before": before.score.loss,
         "error_before": before.calibration_error,
     }
-
-
-def divide_logits(head: nn.Linear, temperature: float) -> None:
-    """Makes the head's logits smaller by that factor."""
-    with torch.no_grad():
-        for weights in head.parameters():
-            weights.div_(temperature)
 
 
 def bank_of(
@@ -598,7 +591,7 @@ def accuracies_of_seed(job: Job, foundation: Foundation, mode: str, start: Start
     steps = ["frozen", mode] if mode == "finetune" and job.recipe.head_first else [mode]
     for step in steps:
         if step != steps[0]:
-            divide_logits(network.fc, start.temperature)  # as the head was that the run itself started from
+            model.divide_logits(network.fc, start.temperature)  # as the head was that the run itself started from
         fitted = fit_mode(network, foundation, step, run_of(job, step, seed, lambda epoch: None))
     accuracy = fitted.kept.val.accuracy
     if job.chosen_on is not job.photos.val:

@@ -96,7 +96,7 @@ def _card(config: ClassifierConfig, source: str | Path) -> str:
         card = card.replace(cards.PLACEHOLDER, str(source))
     without_front_matter = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
     # The card's pictures are files of its repository; the page shows the same figures by itself.
-    return re.sub(r"^!\[[^\]]*\]\(figures/[^)]*\)\n*", "", without_front_matter, flags=re.MULTILINE)
+    return cards.without_figures(without_front_matter)
 
 
 def of_classes(models: Sequence[Shown], photos: PhotoFolder) -> list[Shown]:

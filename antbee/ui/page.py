@@ -1,5 +1,6 @@
 """The whole page: the models it shows, its tabs, and how it is served."""
 
+import sys
 from typing import Any
 
 import gradio as gr
@@ -98,7 +99,8 @@ def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
         try:
             exhibition.renew()
         except (ModelFolderError, WeightsError, DataError, HubError, OSError) as error:
-            raise gr.Error(speech("page.models.failed", error=error), print_exception=False) from error
+            print(f"the models shown stay: {error}", file=sys.stderr)  # where folders lie is no visitor's business
+            raise gr.Error(speech("page.models.failed"), print_exception=False) from error
         return [*newly_chosen(exhibition), gr.Markdown(visible=False), gr.Button(visible=False)]
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}

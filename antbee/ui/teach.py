@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,11 +164,9 @@ def answer(
 def push(taught: Taught, repo_id: str, token: str, *, private: bool) -> str:
     """Pushes the model with the visitor's own token, and gives its address. Raises hub.HubError."""
     with tempfile.TemporaryDirectory(prefix="antbee-push-") as workshop:
-        path = Path(workshop) / ZIP_NAME
-        teaching.write_zip(taught.classifier, path)
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(workshop)
-        return hub.push(Path(workshop) / MODEL_FOLDER, repo_id, private=private, token=token)
+        folder = Path(workshop) / MODEL_FOLDER
+        teaching.write_folder(taught.classifier, folder)
+        return hub.push(folder, repo_id, private=private, token=token)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ TEXTS: dict[str, tuple[str, str]] = {
         "**磁盘上有新内容：**{names}。",
     ),
     "page.models.failed": (
-        "The models shown stay: {error}",
-        "仍显示原来的模型：{error}",
+        "The models shown stay: the new ones can't be used, and the page's own output says why.",
+        "仍显示原来的模型：新模型无法使用，原因见本页程序的输出。",
     ),
     "page.drawn": (
         "**Drawn pictures.** {names} learned from pictures that a program drew, not photos.",
