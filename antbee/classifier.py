@@ -591,8 +591,8 @@ class Classifier:
         """
         folder = find_folder(source, revision=revision, token=token, local_files_only=local_files_only)
         config = read_config(folder)
-        network = model.empty_network(config.architecture, len(config.label_names))
-        model.load_strictly(network, _read_weights(folder / WEIGHTS_FILE), f"the weights in {folder}")
+        state = _read_weights(folder / WEIGHTS_FILE)
+        network = model.network_with(config.architecture, len(config.label_names), state, f"the weights in {folder}")
         return cls(network.to(model.choose_device(device)), config, _read_bank(folder, config))
 
 

@@ -91,6 +91,18 @@ def empty_network(architecture: str, class_count: int) -> ResNet:
     return network
 
 
+def network_with(architecture: str, class_count: int, state: Mapping[str, Tensor], source: str) -> ResNet:
+    """A network with the weights `state`. Raises WeightsError as `empty_network` and `load_strictly` do."""
+    with torch.device("meta"):  # without drawing weights that would be overwritten, which takes most of the time
+        network = empty_network(architecture, class_count)
+    network.to_empty(device="cpu")
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):  # the one thing that a file need not have
+            buffer.zero_()
+    load_strictly(network, state, source)
+    return network
+
+
 def check_architecture(architecture: str) -> None:
     """Raises WeightsError for a network that antbee does not know, naming those it does."""
     if architecture not in ARCHITECTURES:

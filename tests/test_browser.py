@@ -114,15 +114,7 @@ def test_an_uploaded_photo_is_answered_by_both_modes_with_a_map_and_its_likes(vi
     assert page.get_by_text("Photo | what speaks for the answer").count() == 2
 
 
-def test_an_example_can_be_chosen_by_keyboard_alone(visit):
-    page = visit()
-    before = page.locator("#photo img").get_attribute("src")
-    page.get_by_label("Thumbnail 2 of 8").first.focus()
-    page.keyboard.press("Enter")
-    page.wait_for_function("before => document.querySelector('#photo img').src !== before", arg=before)
-
-
-def test_the_keyboard_reaches_the_tabs_before_what_is_in_them(visit):
+def test_the_keyboard_reaches_the_tabs_first_and_chooses_an_example(visit):
     page = visit()
     page.locator("body").press("Tab")
     reached = []
@@ -130,14 +122,10 @@ def test_the_keyboard_reaches_the_tabs_before_what_is_in_them(visit):
         reached.append(page.evaluate("document.activeElement.getAttribute('role') || document.activeElement.tagName"))
         page.keyboard.press("Tab")
     assert "tab" in reached
-
-
-def test_what_is_no_photo_gets_a_sentence_that_says_what_to_do(visit, tmp_path):
-    page = visit()
-    (tmp_path / "notes.png").write_text("These are notes.")
-    page.get_by_label("Remove Image").first.click()
-    page.locator("#photo input[type=file]").set_input_files(tmp_path / "notes.png")
-    page.get_by_text("Try a JPEG or PNG photo").first.wait_for()
+    before = page.locator("#photo img").get_attribute("src")
+    page.get_by_label("Thumbnail 2 of 8").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("before => document.querySelector('#photo img').src !== before", arg=before)
 
 
 def test_a_webcam_photo_is_answered(visit):
@@ -151,10 +139,14 @@ def test_a_webcam_photo_is_answered(visit):
     verdict(page).first.wait_for()
 
 
-def test_a_pasted_photo_is_answered(visit):
+def test_what_is_no_photo_gets_a_sentence_that_says_what_to_do_and_a_pasted_photo_is_answered(visit, tmp_path):
     page = visit()
+    (tmp_path / "notes.png").write_text("These are notes.")
     page.get_by_label("Remove Image").first.click()
     verdict(page).first.wait_for(state="detached")
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "notes.png")
+    page.get_by_text("Try a JPEG or PNG photo").first.wait_for()
+    page.get_by_label("Remove Image").first.click()
     page.evaluate(
         """async () => {
             const canvas = new OffscreenCanvas(64, 48);
@@ -167,7 +159,7 @@ def test_a_pasted_photo_is_answered(visit):
     verdict(page).first.wait_for()
 
 
-def test_several_photos_become_a_table_and_a_file(visit, drawn_photos):
+def test_several_photos_become_a_table_and_a_file_and_a_wrong_answer_joins_the_lesson(visit, drawn_photos):
     page = visit()
     page.get_by_text("Several photos at once").click()
     page.locator("#several input[type=file]").set_input_files(drawn_photos["ants"][:3])
@@ -175,6 +167,11 @@ def test_several_photos_become_a_table_and_a_file(visit, drawn_photos):
         page.get_by_role("button", name="Download as CSV").click()
     rows = Path(download.value.path()).read_text("utf-8-sig").splitlines()
     assert [row.split(",")[0] for row in rows] == ["file", "0.png", "1.png", "2.png"]
+    page.get_by_role("radio", name="bees").check()
+    page.get_by_role("button", name="Teach it").click()
+    page.get_by_text("It joined “bees”").wait_for()
+    open_tab(page, "Teach")
+    assert page.get_by_label("Class", exact=True).first.input_value() == "bees"
 
 
 def test_a_batch_is_drawn_anew_answered_and_opened(visit):
@@ -246,15 +243,6 @@ def wait_until_gone(folder):
     while folder.exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not folder.exists()
-
-
-def test_a_wrong_answer_joins_the_lesson_by_a_click(visit):
-    page = visit()
-    page.get_by_role("radio", name="bees").check()
-    page.get_by_role("button", name="Teach it").click()
-    page.get_by_text("It joined “bees”").wait_for()
-    open_tab(page, "Teach")
-    assert page.get_by_label("Class", exact=True).first.input_value() == "bees"
 
 
 def test_a_chinese_phone_in_the_dark_reads_chinese_within_its_width(visit):

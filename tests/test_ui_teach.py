@@ -52,6 +52,27 @@ class Visitor:
     def desk(self):
         return self.room.desks.of(self.request.session_hash)
 
+    def rename(self, place, name):
+        """The board after a class was called so."""
+        name = self.room.rename(place, name, self.request)
+        board = self.room.start(self.request)[1:]
+        assert list(classes_of(board))[place] == name
+        return board
+
+    def upload(self, place, pictures):
+        """The board after a gallery got more pictures."""
+        return self._board_with(place, self.room.upload(place, pictures, self.request))
+
+    def delete(self, place, pictures):
+        """The board after a gallery lost some."""
+        return self._board_with(place, self.room.delete(place, pictures, self.request))
+
+    def _board_with(self, place, answer):
+        said, pictures = answer
+        board = self.room.start(self.request)[1:]
+        assert list(classes_of(board).values())[place] == pictures
+        return [said, *board[1:]]
+
     def add(self, place, *photos):
         """The board after photos were dropped on a class."""
         return self.upload(place, [*shown_on(self, place), *map(in_gallery, photos)])
@@ -723,7 +744,7 @@ def test_what_a_browser_was_shown_is_gone_once_it_is_closed_and_pictures_are_nob
             heart.readline()
             output = ask_page(url, page, "_wire.<locals>.upload", [[in_gallery(drawn("ants", 0)[0])]], "closing")
             (folder,) = set(visitors.iterdir()) - before
-            (picture,) = output["data"][3]
+            (picture,) = output["data"][1]
             address = f"{url}gradio_api/file={picture['image']['path']}"
             assert Path(picture["image"]["path"]).parent == folder, "no copy of it is made"
             with urllib.request.urlopen(address, timeout=20) as shown:

@@ -18,7 +18,7 @@ from antbee.cards import as_text, one_line
 from antbee.classifier import Classifier
 from antbee.data import Skipped
 from antbee.images import DataError, open_photo
-from antbee.teaching import MODEL_FOLDER, MOST_CLASSES, MOST_PHOTOS, Taught, TeachingError
+from antbee.teaching import MODEL_FOLDER, MOST_CLASSES, MOST_PHOTOS, LessonClass, Taught, TeachingError
 from antbee.ui.choice import Choice
 from antbee.ui.classify import NEIGHBOURS, Classifying, verdict_sentence
 from antbee.ui.exhibition import Exhibit, Exhibition, Shown, how_to_train
@@ -201,11 +201,9 @@ class Classroom:
 
     def board(self, desk: Desk, speech: Speech, said: str = "") -> list[Any]:
         """How many photos there are; then of each place for a class: whether it is used, its name and its photos."""
-        counts = desk.lesson.counts
-        told = speech("teach.count", photos=len(desk.lesson), classes=len(counts), most=MOST_PHOTOS)
-        parts: list[Any] = [f"{said}\n\n{told}" if said else told]
-        for one in [*desk.lesson.classes, *[None] * (MOST_CLASSES - len(counts))]:
-            pictures = [] if one is None else [str(desk.picture_of(example)) for example in one.examples]
+        parts: list[Any] = [_status(desk, speech, said)]
+        for one in [*desk.lesson.classes, *[None] * (MOST_CLASSES - len(desk.lesson.classes))]:
+            pictures = [] if one is None else _pictures(desk, one)
             parts += [gr.Column(visible=one is not None), "" if one is None else one.name, pictures]
         return parts
 
@@ -230,32 +228,35 @@ class Classroom:
             begin(desk, speech)
             return [*self.board(desk, speech), "", gr.DownloadButton(interactive=False)]
 
-    def rename(self, place: int, name: str, request: gr.Request) -> list[Any]:
-        """The board with the class in this place under another name."""
-        with self.at_desk(request) as (desk, _, speech):
+    # Of what a class's own place says, no more is sent back than it asked for: the visitor may be typing in another.
+
+    def rename(self, place: int, name: str, request: gr.Request) -> str:
+        """The name of the class in this place, which is called so from now on."""
+        with self.at_desk(request) as (desk, _, _):
             old = _name_at(desk, place)
             if name != old:
                 desk.lesson = desk.lesson.renamed(old, name)
-            return self.board(desk, speech)
+            return _name_at(desk, place)
+
+    def upload(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
+        """What is said of photos that a gallery shows and did not show before, and what it shows now."""
+        with self.at_desk(request) as (desk, base, speech):
+            files = dict.fromkeys(_gallery_files(pictures, speech))
+            new = [file for file in files if not desk.shows(file)]
+            said = _added(*add_photos(desk, base, _name_at(desk, place), new), speech)
+            return [_status(desk, speech, said), _pictures(desk, desk.lesson.classes[place])]
+
+    def delete(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
+        """The same where a gallery shows less than before."""
+        with self.at_desk(request) as (desk, _, speech):
+            keep_photos(desk, _name_at(desk, place), _gallery_files(pictures, speech))
+            return [_status(desk, speech), _pictures(desk, desk.lesson.classes[place])]
 
     def remove(self, place: int, request: gr.Request) -> list[Any]:
         """The board without the class in this place."""
         with self.at_desk(request) as (desk, _, speech):
             desk.lesson = desk.lesson.without_class(_name_at(desk, place))
             begin(desk, speech)
-            return self.board(desk, speech)
-
-    def upload(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
-        """The board with what a gallery shows that it did not show before."""
-        with self.at_desk(request) as (desk, base, speech):
-            files = dict.fromkeys(_gallery_files(pictures, speech))
-            new = [file for file in files if not desk.shows(file)]
-            return self.board(desk, speech, _added(*add_photos(desk, base, _name_at(desk, place), new), speech))
-
-    def delete(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
-        """The board without what a gallery shows no more."""
-        with self.at_desk(request) as (desk, _, speech):
-            keep_photos(desk, _name_at(desk, place), _gallery_files(pictures, speech))
             return self.board(desk, speech)
 
     def unzip(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
@@ -329,6 +330,18 @@ def _name_at(desk: Desk, place: int) -> str:
     if place >= len(names):
         raise TeachingError("this class is gone already: go on with one of the others")
     return names[place]
+
+
+def _status(desk: Desk, speech: Speech, said: str = "") -> str:
+    """What was done, and how many photos there are."""
+    classes = len(desk.lesson.classes)
+    told = speech("teach.count", photos=len(desk.lesson), classes=classes, most=MOST_PHOTOS)
+    return f"{said}\n\n{told}" if said else told
+
+
+def _pictures(desk: Desk, one: LessonClass) -> list[str]:
+    """What the gallery of a class shows."""
+    return [str(desk.picture_of(example)) for example in one.examples]
 
 
 def _gallery_files(pictures: Any, speech: Speech) -> list[Path]:
@@ -417,7 +430,7 @@ def _slot() -> _Slot:
 def _wire(room: Classroom, place: int, slot: _Slot, board: list[Any]) -> None:
     """What happens in one place of the board. Gradio reads from a function's own arguments what to give it."""
 
-    def rename(name: str, request: gr.Request) -> list[Any]:
+    def rename(name: str, request: gr.Request) -> str:
         return room.rename(place, name, request)
 
     def remove(request: gr.Request) -> list[Any]:
@@ -430,10 +443,11 @@ def _wire(room: Classroom, place: int, slot: _Slot, board: list[Any]) -> None:
         return room.delete(place, pictures, request)
 
     private: dict[str, Any] = {"api_visibility": "private"}
-    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, board, show_progress="hidden", **private)
+    shown = [board[0], slot.photos]
+    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, slot.name, show_progress="hidden", **private)
     slot.remove.click(remove, None, board, **private)
-    slot.photos.upload(upload, slot.photos, board, preprocess=False, **private)
-    slot.photos.delete(delete, slot.photos, board, preprocess=False, **private)
+    slot.photos.upload(upload, slot.photos, shown, preprocess=False, **private)
+    slot.photos.delete(delete, slot.photos, shown, preprocess=False, **private)
 
 
 def _trying() -> tuple[gr.Image, list[gr.blocks.Block]]:
