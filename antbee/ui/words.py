@@ -335,10 +335,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "teach.intro": (
         "Make a classifier of your own: name 2 to 10 classes, give each a handful of photos, press Train. The frozen"
         " backbone of **{name}** computes each photo's features once, and only a new head learns, in seconds. Your"
-        " photos, their features and the model are yours alone: they are kept in memory, never shown to others, and"
-        " gone when you leave.",
+        " photos, their features and the model are yours alone: nobody else sees them, and they go when you leave.",
         "制作你自己的分类器：给 2 到 10 个类别起名，每类放几张照片，然后点击训练。**{name}** 的冻结主干网络只计算一次"
-        "每张照片的特征，只有新的分类头学习，几秒钟就够。照片、特征和模型只属于你：它们只保存在内存中，别人看不到，"
+        "每张照片的特征，只有新的分类头学习，几秒钟就够。照片、特征和模型只属于你：别人看不到，"
         "你离开后即被删除。",
     ),
     "teach.class": ("Class", "类别"),
