@@ -219,7 +219,7 @@ def test_what_a_lesson_lacks_is_said_before_anything_is_learned(base, lesson, wo
 
 
 def test_of_a_photo_only_small_things_are_kept(base):
-    (one,) = look(base, [("ants/1.jpg", draw("ants", 0, 320))])
+    one, _ = look(base, [("ants/1.jpg", draw("ants", 0, 320)), ("2.jpg", photo("bees", 1))])
     assert (one.name, max(one.thumbnail.size), one.thumbnail.mode) == ("1.jpg", 128, "RGB")
     assert one.features.untyped_storage().nbytes() == 512 * 4  # not the whole batch's
     torch.testing.assert_close(one.features, base.features([draw("ants", 0, 320)])[0])

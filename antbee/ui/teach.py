@@ -430,8 +430,8 @@ def _slot() -> _Slot:
 def _wire(room: Classroom, place: int, slot: _Slot, board: list[Any]) -> None:
     """What happens in one place of the board. Gradio reads from a function's own arguments what to give it."""
 
-    def rename(name: str, request: gr.Request) -> str:
-        return room.rename(place, name, request)
+    def rename(name: str, request: gr.Request) -> None:
+        room.rename(place, name, request)
 
     def remove(request: gr.Request) -> list[Any]:
         return room.remove(place, request)
@@ -444,7 +444,9 @@ def _wire(room: Classroom, place: int, slot: _Slot, board: list[Any]) -> None:
 
     private: dict[str, Any] = {"api_visibility": "private"}
     shown = [board[0], slot.photos]
-    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, slot.name, show_progress="hidden", **private)
+    # Nothing is written back, and the last name counts: the visitor may have typed on meanwhile.
+    typed: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
+    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, None, **typed)
     slot.remove.click(remove, None, board, **private)
     slot.photos.upload(upload, slot.photos, shown, preprocess=False, **private)
     slot.photos.delete(delete, slot.photos, shown, preprocess=False, **private)
@@ -454,7 +456,11 @@ def _trying() -> tuple[gr.Image, list[gr.blocks.Block]]:
     with gr.Row():
         with gr.Column(min_width=280):
             photo = gr.Image(
-                label=label("teach.try"), sources=["upload", "webcam", "clipboard"], height=300, format="png"
+                elem_id="try",
+                label=label("teach.try"),
+                sources=["upload", "webcam", "clipboard"],
+                height=300,
+                format="png",
             )
         with gr.Column(min_width=280):
             verdict = gr.Markdown(elem_classes="verdict")
