@@ -115,6 +115,11 @@ class PhotoFolder:
         return replace(self, train=train, excluded=tuple(sorted(unwanted)))
 
     @property
+    def both(self) -> Split:
+        """The photos of both splits, those to learn from first."""
+        return Split((*self.train.paths, *self.val.paths), (*self.train.labels, *self.val.labels))
+
+    @property
     def cleaned(self) -> list[int]:
         """Positions of the validation photos that are not excluded."""
         excluded = set(self.excluded)

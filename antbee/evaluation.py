@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CALIBRATION_BINS = 15
+SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
 COOLEST, HOTTEST = 0.25, 10.0  # bounds of a temperature: the fewer answers are wrong, the nearer to 0 it would be
 
 # 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom, as printed in any statistics book.
@@ -250,6 +251,27 @@ def mcnemar(first_right: Tensor, second_right: Tensor) -> float:
         tail += ways
         ways = ways * (tosses - heads) // (heads + 1)
     return min(1.0, 2 * tail / 2**tosses)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two classifiers differ on the same photos."""
+
+    count: int  # photos
+    first_alone: int  # photos that the first has right and the second has not
+    second_alone: int
+    p: float  # see `mcnemar`
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether chance hardly explains it."""
+        return self.p < SIGNIFICANT
+
+
+def difference(first_right: Tensor, second_right: Tensor) -> Difference:
+    """Bool (N,) each, whether two classifiers are right on the same photos -> how they differ."""
+    first_alone, second_alone = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
+    return Difference(len(first_right), first_alone, second_alone, mcnemar(first_right, second_right))
 
 
 def _t_quantile(freedom: int) -> float:

@@ -137,8 +137,7 @@ def folder_findings(
     `facts` by the photos' names; `features` (N, C) of those of the training split and then of the validation split,
     from a backbone that learned from neither. Without them labels are not judged, and copies are found by hash alone.
     """
-    names = [*photos.train.names(photos.root), *photos.val.names(photos.root)]
-    labels = torch.tensor([*photos.train.labels, *photos.val.labels])
+    names, labels = photos.both.names(photos.root), torch.tensor(photos.both.labels)
     findings = [finding for name in names for finding in photo_findings(name, facts[name])]
     pairs = {**_same_features(names, findings, features), **_same_pictures(names, findings, facts)}
     findings += _copies(photos, names, labels, pairs)

@@ -508,19 +508,8 @@ def teach(base: Classifier, lesson: Lesson, *, seed: int = 0, progress: Progress
     """
     lesson.check()
     lesson.check_backbone(base)
-    with _one_thread():
+    with training.threads(1):
         return _taught(base, lesson, seed, progress)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for the block: heads are so small that more of them mostly wait, for seconds where others compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _taught(base: Classifier, lesson: Lesson, seed: int, progress: Progress) -> Taught:

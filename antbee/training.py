@@ -567,7 +567,7 @@ def copied_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """So many threads for the block: steps as small as a head's wait for more of them longer than they compute."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -627,7 +627,7 @@ class _Learning:
         steps = zip(
             batches, rates, shown(examples, f"epoch {number} of {schedule.epochs}", len(batches), process), strict=True
         )
-        with _threads(1 if self.is_head else torch.get_num_threads()):
+        with threads(1 if self.is_head else torch.get_num_threads()):
             for batch, rate, (inputs, labels) in steps:
                 totals += self._step(inputs, labels, rate, len(batch))
         loss_sum, correct_sum, count = process.total(totals).tolist()

@@ -111,13 +111,12 @@ def check_data(root: Path, arguments: argparse.Namespace) -> Checked:
         data.keep_checked(memory, path, photo, [preprocessing])
 
     photos = data.read_folder(root, seen=measure)
-    both = data.Split((*photos.train.paths, *photos.val.paths), (*photos.train.labels, *photos.val.labels))
-    features = features_of(both, preprocessing, memory, arguments.weights)
+    features = features_of(photos.both, preprocessing, memory, arguments.weights)
     by_name = {path.relative_to(photos.root).as_posix(): fact for path, fact in facts.items()}
     findings = inspection.folder_findings(photos, by_name, features)
     if findings and not arguments.json:
         write_sheet(arguments.sheets / f"check-{photos.name}.png", photos, findings)
-    return Checked(str(root), "data", True, list(photos.class_names), len(both), photos.skipped, findings)
+    return Checked(str(root), "data", True, list(photos.class_names), len(photos.both), photos.skipped, findings)
 
 
 def features_of(

@@ -63,7 +63,6 @@ BATCH_FIGURE = 16  # photos in the sample batch grid
 MISTAKES_FIGURE = 24  # photos at most
 HOLDOUT = 0.2  # of the photos in train/, what --select holdout sets aside
 SELECTED_ON = {"val": "val", "holdout": "a holdout", "last": "nothing"}
-SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -797,13 +796,13 @@ def modes_differ(job: Job, outcomes: Sequence[Outcome]) -> str:
     if len(outcomes) < 2:
         return ""
     first, second = (right_answers(job, outcome) for outcome in outcomes)
-    p = evaluation.mcnemar(first, second)
+    found = evaluation.difference(first, second)
     names = [str(outcome.config.mode) for outcome in outcomes]
     return (
-        f"Of {len(first)} validation photos {int((first & ~second).sum())} are right with {names[0]} alone and "
-        f"{int((second & ~first).sum())} with {names[1]} alone: "
-        + ("a difference that chance hardly explains" if p < SIGNIFICANT else "no more than chance explains")
-        + f" (McNemar's exact test, p = {p:.2g})."
+        f"Of {found.count} validation photos {found.first_alone} are right with {names[0]} alone and "
+        f"{found.second_alone} with {names[1]} alone: "
+        + ("a difference that chance hardly explains" if found.is_significant else "no more than chance explains")
+        + f" (McNemar's exact test, p = {found.p:.2g})."
         + (" Each answers with the epoch that is best on these photos." if job.arguments.select == "val" else "")
     )
 

@@ -23,6 +23,7 @@ from antbee.evaluation import (
     calibration_error,
     class_scores,
     confusion_matrix,
+    difference,
     fit_temperature,
     mcnemar,
     reliability,
@@ -383,6 +384,14 @@ def test_classifiers_that_are_right_on_the_same_photos_are_told_apart_by_nothing
 
 def test_the_p_value_hangs_neither_on_the_order_of_the_two_nor_on_photos_they_agree_on() -> None:
     assert mcnemar(*right_of(0, 2, 11, 0)) == mcnemar(*right_of(500, 11, 2, 300))
+
+
+def test_a_difference_counts_the_photos_that_one_alone_has_right_and_is_significant_below_five_percent() -> None:
+    first, second = right_of(20, 3, 9, 7)
+    found = difference(first, second)
+    assert (found.count, found.first_alone, found.second_alone) == (39, 3, 9)
+    assert found.p == mcnemar(first, second)
+    assert [difference(*right_of(0, alone, 0, 0)).is_significant for alone in (5, 6)] == [False, True]
 
 
 def test_the_p_value_is_a_number_however_many_photos_there_are() -> None:

@@ -42,7 +42,7 @@ def photo_folder(train, val, class_names=("ants", "bees")):
 
 
 def names_of(photos):
-    return [*photos.train.names(photos.root), *photos.val.names(photos.root)]
+    return photos.both.names(photos.root)
 
 
 def ordinary_facts(photos):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from antbee import model, neighbours, resampling
+from antbee import model, neighbours, resampling, training
 from antbee.resampling import CurvePoint, enough_data, head_out_of_fold, learning_curve, stratified_folds
 from antbee.training import FAST, Features, Process
 
@@ -18,10 +18,8 @@ RECIPE = replace(FAST, frozen=replace(FAST.frozen, epochs=4, batch_size=8, learn
 @pytest.fixture(autouse=True)
 def one_thread():
     """Steps this small take a hundred times as long where two threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with training.threads(1):
+        yield
 
 
 def clusters(counts, *, seed=0):

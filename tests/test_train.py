@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from train_quickly import quickening
 
-from antbee import Classifier, data, model
+from antbee import Classifier, data, model, training
 from antbee.drawn import write_drawn_set
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,17 +76,6 @@ def run_main(script, patch, *words):
     script.main()
 
 
-@contextlib.contextmanager
-def one_thread():
-    """As many threads as the processes of this file have: sums of other parts round otherwise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def files_of(folder):
     """The files of a model folder, but for pictures of mistakes, which not every run makes."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - WHERE_MODES_ERR
@@ -99,7 +88,7 @@ def files_of(folder):
 def whole_run(load_script, tiny_root, tmp_path_factory):
     """A run of both modes that nobody interrupted: where it wrote, and what it printed."""
     output, printed = tmp_path_factory.mktemp("whole"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, one_thread(), contextlib.redirect_stdout(printed):
+    with pytest.MonkeyPatch.context() as patch, training.threads(1), contextlib.redirect_stdout(printed):
         run_main(load_script(SCRIPT, patch), patch, *flags(tiny_root, output, "--epochs", 3))
     return output, printed.getvalue()
 
@@ -204,7 +193,7 @@ def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whol
 def finetuned_alone(load_script, tiny_root, tmp_path_factory):
     """The whole run again, but of fine-tuning alone: where it wrote, and the head that fine-tuning began with."""
     output, heads = tmp_path_factory.mktemp("finetuned"), []
-    with pytest.MonkeyPatch.context() as patch, one_thread():
+    with pytest.MonkeyPatch.context() as patch, training.threads(1):
         script = load_script(SCRIPT, patch)
         train_finetune = script.training.train_finetune
 
@@ -466,7 +455,7 @@ def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_k
     interrupted_run, whole_run, train, capsys
 ):
     words, output, _ = interrupted_run
-    with one_thread():
+    with training.threads(1):
         train(*words)
     printed = capsys.readouterr().out
     assert "frozen: finished before" in printed

@@ -67,6 +67,11 @@ class Visitor:
         """The board after a gallery lost some."""
         return self._board_with(place, self.room.delete(place, pictures, self.request))
 
+    def learn(self, upload=None):
+        """What was learned, and the model; with a photo also what it says of it."""
+        learned = self.room.learn(upload, self.request)
+        return learned if upload else learned[:2]
+
     def _board_with(self, place, answer):
         said, pictures = answer
         board = self.room.start(self.request)[1:]
@@ -497,8 +502,7 @@ def test_a_photo_that_was_asked_about_is_asked_again_once_more_was_learned_and_t
     (asked,) = drawn("ants", 7)
     visitor.ask(sent(asked))
     visitor.add(0, asked)
-    visitor.learn()
-    verdict, *_ = visitor.ask_again(sent(asked))
+    _, _, verdict, *_ = visitor.learn(sent(asked))
     assert verdict.startswith("#")
     visitor.leave()
     assert not asked.exists()
@@ -508,7 +512,20 @@ def test_without_a_photo_there_is_no_answer(learned):
     visitor, _ = learned
     verdict, probabilities, gallery = visitor.ask(None)
     assert (verdict, probabilities.visible, gallery.visible) == ("", False, False)
-    assert visitor.ask_again(None) == [gr.skip()] * 3
+    _, _, verdict, probabilities, gallery = visitor.room.learn(None, visitor.request)
+    assert (verdict, probabilities.visible, gallery.visible) == ("", False, False)
+
+
+def test_a_photo_that_is_gone_costs_nothing_of_what_was_learned(visitor, drawn):
+    for place, kind in enumerate(("ants", "bees")):
+        visitor.add(place, *drawn(kind, 0))
+    (asked,) = drawn("ants", 7)
+    asked.unlink()
+    with pytest.warns(UserWarning, match="can't be opened"):  # what a browser would show
+        told, download, verdict, *_ = visitor.learn(sent(asked))
+    assert told == ENGLISH("teach.result.unknown")
+    assert Path(download.value["path"]).is_file()
+    assert verdict == ""
 
 
 @pytest.mark.parametrize(("language", "speech"), [("en", ENGLISH), ("zh-CN,en;q=0.5", CHINESE)])
@@ -771,9 +788,8 @@ def test_every_handler_fills_what_the_page_shows_of_it_and_says_what_it_can_not_
         ("Classroom.one_more", []),
         ("Classroom.correct", [sent(bee), "bees"]),
         ("Classroom.unzip", [zipped]),
-        ("Classroom.learn", []),
+        ("Classroom.learn", [sent(asked)]),
         ("Classroom.ask", [sent(asked)]),
-        ("Classroom.ask_again", [sent(asked)]),
         ("Classroom.clear", []),
     ]
     with serving(page) as url:

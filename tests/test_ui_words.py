@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from antbee import anatomy
+from antbee.classifier import MODES
 from antbee.ui.words import CHINESE, ENGLISH, TEXTS, label, speech_of, translations
 
 FILES = [
@@ -19,7 +20,7 @@ FILES = [
 ]
 TREES = {path.name: ast.parse(path.read_text("utf-8")) for path in FILES}
 # Keys whose last part is a value of another room's, by what stands before it.
-NAMED_ELSEWHERE = {"inside.does.": ("input", *anatomy.MAPS, "avgpool", "fc")}
+NAMED_ELSEWHERE = {"inside.does.": ("input", *anatomy.MAPS, "avgpool", "fc"), "mode.": MODES}
 
 
 def literals(tree: ast.AST) -> set[str]:

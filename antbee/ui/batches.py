@@ -6,9 +6,8 @@ from typing import Any
 
 import gradio as gr
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from antbee import figures
 from antbee.cards import one_line
@@ -18,7 +17,7 @@ from antbee.installation import spoken
 from antbee.training import FAST
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, of_classes
-from antbee.ui.photo import Captioned
+from antbee.ui.photo import Captioned, gallery, picture_of
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 LARGEST_SEED = 999_999  # what the browser sends must fit into the numbers it is sent back in
@@ -98,12 +97,6 @@ def visible(photos: Photos, positions: Tensor, epoch: int = 0) -> Tensor:
     return photos.preprocessing.unnormalise(images)
 
 
-def picture_of(image: Tensor) -> Image.Image:
-    """An image (3, H, W) in 0..1 as a picture (H, W, 3) in 0..255."""
-    picture: Image.Image = functional.to_pil_image(image)
-    return picture
-
-
 def answered(shown: Shown, photos: PhotoFolder, positions: Tensor, speech: Speech = ENGLISH) -> list[Captioned]:
     """Validation photos with a model's answers: framed and signed as right or wrong, with the class it really is."""
     images = visible(Photos(photos.val, shown.config.preprocessing), positions)
@@ -133,8 +126,8 @@ def batches_tab(exhibition: Exhibition, choice: Choice) -> None:
         size = gr.Slider(4, LARGEST_BATCH, value=8, step=4, label=label("batches.size"))
         seed = gr.Number(0, precision=0, minimum=0, maximum=LARGEST_SEED, label=label("batches.seed"))
         new = gr.Button(label("batches.new"), variant="primary")
-    grids = [_gallery() for _ in range(SIDE_BY_SIDE)]
-    drawn = _gallery(label=label("batches.draws"))
+    grids = [_grid() for _ in range(SIDE_BY_SIDE)]
+    drawn = _grid(label=label("batches.draws"))
 
     def fill(names: list[str], split: str, size: int, seed: int, request: gr.Request) -> list[Any]:
         speech, exhibit = speech_of(request), exhibition.now
@@ -154,15 +147,5 @@ def batches_tab(exhibition: Exhibition, choice: Choice) -> None:
     gr.on([grid.select for grid in grids], draw, inputs, drawn, api_visibility="private")
 
 
-def _gallery(**settings: Any) -> gr.Gallery:
-    return gr.Gallery(
-        columns=4,
-        height="auto",
-        object_fit="contain",
-        allow_preview=False,
-        interactive=False,
-        visible=False,
-        buttons=[],
-        elem_classes=["pictures", "tiles"],
-        **settings,
-    )
+def _grid(**settings: Any) -> gr.Gallery:
+    return gallery("tiles", columns=4, object_fit="contain", allow_preview=False, visible=False, **settings)

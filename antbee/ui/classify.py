@@ -15,12 +15,12 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from antbee.cards import as_text, one_line
-from antbee.classifier import Prediction
+from antbee.classifier import MODES, Prediction
 from antbee.data import PhotoFolder
 from antbee.images import DataError, open_photo
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train, learned_from
-from antbee.ui.photo import Captioned, files_of, heat_map, neighbour_pictures, photo_of, shown_probabilities
+from antbee.ui.photo import Captioned, files_of, gallery, heat_map, neighbour_pictures, photo_of, shown_probabilities
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 NEIGHBOURS = 4  # training photos shown beside each answer
@@ -66,8 +66,7 @@ def classify(
 
 def title_of(shown: Shown, speech: Speech) -> str:
     """What a model is called, as Markdown."""
-    known = f"mode.{shown.name}"
-    return f"**{speech(known) if shown.name in ('frozen', 'finetune') else as_text(shown.name)}**"
+    return f"**{speech(f'mode.{shown.name}') if shown.name in MODES else as_text(shown.name)}**"
 
 
 def verdict_sentence(prediction: Prediction, speech: Speech = ENGLISH) -> str:
@@ -196,14 +195,10 @@ def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
                 format="png",
                 elem_id="photo",
             )
-            examples = gr.Gallery(
+            examples = gallery(
                 label=label("classify.examples"),
                 columns=4,
-                height="auto",
                 allow_preview=False,
-                interactive=False,
-                buttons=[],
-                elem_classes="pictures",
                 visible=exhibition.now.photos is not None,
             )
             crop = gr.Image(
@@ -289,14 +284,7 @@ def _answer_slot() -> list[gr.blocks.Block]:
                 format="jpeg",
             ),
             gr.Label(label=label("classify.probabilities"), num_top_classes=5, show_heading=False),
-            gr.Gallery(
-                label=label("classify.neighbours"),
-                columns=NEIGHBOURS,
-                height="auto",
-                interactive=False,
-                buttons=[],
-                elem_classes="pictures",
-            ),
+            gallery(label=label("classify.neighbours"), columns=NEIGHBOURS),
         ]
 
 
@@ -335,9 +323,7 @@ def _several(exhibition: Exhibition, choice: Choice) -> None:
     files = gr.File(
         label=label("classify.several.files"), file_count="multiple", file_types=["image"], elem_id="several"
     )
-    gallery = gr.Gallery(
-        label=label("classify.several.answers"), columns=6, height="auto", visible=False, elem_classes="pictures"
-    )
+    pictures = gallery(label=label("classify.several.answers"), columns=6, visible=False, buttons=None)
     table = gr.Dataframe(label=label("classify.several.table"), interactive=False, visible=False)
     download = gr.DownloadButton(str(label("classify.several.csv")), visible=False)
 
@@ -362,7 +348,9 @@ def _several(exhibition: Exhibition, choice: Choice) -> None:
             gr.DownloadButton(value=str(_written(several)), visible=True),
         ]
 
-    files.change(answer, [files, choice.models], [gallery, table, download], preprocess=False, api_visibility="private")
+    files.change(
+        answer, [files, choice.models], [pictures, table, download], preprocess=False, api_visibility="private"
+    )
 
 
 def _written(several: Several) -> Path:

@@ -17,7 +17,7 @@ from antbee.classifier import ClassifierConfig
 from antbee.images import Preprocessing, pixels_of
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train
-from antbee.ui.photo import Captioned, photo_of
+from antbee.ui.photo import Captioned, gallery, photo_of, picture_of
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 CHANNELS = 8  # shown of each stage
@@ -85,7 +85,7 @@ def _tensor(photo: Image.Image, pixels: Tensor, preprocessing: Preprocessing, sp
     small, tensor = _small(photo), pixels / 255
     nothing_glows = torch.zeros(1, 1)
     cut = figures.heat_map(small, nothing_glows, preprocessing.crop_box(*small.size), strongest=1.0)
-    pictures = [(cut, speech("inside.tensor.cut")), (_picture(tensor), speech("inside.tensor.shown"))]
+    pictures = [(cut, speech("inside.tensor.cut")), (picture_of(tensor), speech("inside.tensor.shown"))]
     middle = preprocessing.crop // 2
     rows = [
         _form("picture", pixels.permute(1, 2, 0), pixels[:, middle, middle], "d", speech),
@@ -94,11 +94,6 @@ def _tensor(photo: Image.Image, pixels: Tensor, preprocessing: Preprocessing, sp
     columns = [speech(f"inside.{name}") for name in ("form", "shape", "type", "range", "middle")]
     told = speech("inside.tensor.told", resize=preprocessing.resize, crop=preprocessing.crop)
     return Step(told, (Pictures(speech("inside.tensor.title"), pictures),), pandas.DataFrame(rows, columns=columns))
-
-
-def _picture(tensor: Tensor) -> Image.Image:
-    """A tensor (C, H, W) in 0..1 as a picture (H, W, C) in 0..255."""
-    return Image.fromarray((tensor.permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def _form(kind: str, numbers: Tensor, pixel: Tensor, digits: str, speech: Speech) -> tuple[str, ...]:
@@ -270,17 +265,17 @@ def inside_tab(exhibition: Exhibition, choice: Choice, photo: gr.Image, tab: gr.
 def _photo_slot() -> list[gr.blocks.Block]:
     with gr.Tab(label("inside.photo")), gr.Row():
         with gr.Column(scale=2, min_width=280):
-            gallery = _gallery(1, "whole")
+            pictures = _gallery(1, "whole")
         with gr.Column(scale=3, min_width=280):
-            return [_text(), gallery]
+            return [_text(), pictures]
 
 
 def _tensor_slot() -> list[gr.blocks.Block]:
     with gr.Tab(label("inside.tensor")), gr.Row():
         with gr.Column(scale=2, min_width=280):
-            gallery = _gallery(2, "whole")
+            pictures = _gallery(2, "whole")
         with gr.Column(scale=3, min_width=280):
-            return [_text(), gallery, _table()]
+            return [_text(), pictures, _table()]
 
 
 def _normalisation_slot() -> list[gr.blocks.Block]:
@@ -310,16 +305,7 @@ def _text() -> gr.Markdown:
 
 
 def _gallery(columns: int, *classes: str) -> gr.Gallery:
-    return gr.Gallery(
-        columns=columns,
-        height="auto",
-        object_fit="contain",
-        format="png",
-        allow_preview=False,
-        interactive=False,
-        buttons=[],
-        elem_classes=["pictures", *classes],
-    )
+    return gallery(*classes, columns=columns, object_fit="contain", format="png", allow_preview=False)
 
 
 def _table() -> gr.Dataframe:
@@ -329,8 +315,8 @@ def _table() -> gr.Dataframe:
 def _filled(step: Step, speech: Speech) -> Iterator[Any]:
     """What stands in a step's slot, in its order."""
     yield step.told
-    for gallery in step.galleries:
-        yield gr.Gallery(gallery.pictures, label=gallery.title)
+    for shown in step.galleries:
+        yield gr.Gallery(shown.pictures, label=shown.title)
     if step.table is not None:
         yield step.table
     if step.bars is not None:

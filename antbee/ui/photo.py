@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
+from torch import Tensor
 
 from antbee import figures
 from antbee.cards import one_line
@@ -56,6 +57,17 @@ def uploaded(upload: Any) -> Path:
         if path.is_relative_to(Path(get_upload_folder()).resolve()):
             return path
     raise DataError("not an uploaded file")
+
+
+def gallery(*classes: str, **settings: Any) -> gr.Gallery:
+    """Pictures to look at, each in full with its caption below: see .pictures in the page's style."""
+    usual: dict[str, Any] = {"interactive": False, "height": "auto", "buttons": []}
+    return gr.Gallery(elem_classes=["pictures", *classes], **usual | settings)
+
+
+def picture_of(image: Tensor) -> Image.Image:
+    """An image (3, H, W) in 0..1 as a picture (H, W, 3) in 0..255."""
+    return Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy())
 
 
 def heat_map(classifier: Classifier, photo: Image.Image, explanation: Explanation, name: str) -> Image.Image:

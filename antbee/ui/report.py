@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import gradio as gr
@@ -14,17 +14,16 @@ from torch import Tensor
 
 from antbee import evaluation, figures, inspection, training
 from antbee.cards import as_text, one_line
-from antbee.data import Loading, PhotoFolder, Photos, Split
+from antbee.data import Loading, PhotoFolder, Photos
 from antbee.images import DataError, open_photo
 from antbee.inspection import Finding
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
-from antbee.ui.photo import Captioned, heat_map
+from antbee.ui.photo import Captioned, gallery, heat_map
 from antbee.ui.plots import Histories, curve_colours, empty_epoch_plots, epoch_colours, epoch_plots
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
 PERFECT_COLOUR = "#999999"
-SIGNIFICANT = 0.05  # a difference that chance explains less often than that is told as one
 MISTAKES = 12  # shown of each model
 CELL_PHOTOS = 48  # shown of a cell at most
 FAULTS = 24  # shown as pictures at most
@@ -124,6 +123,20 @@ class Answers:
         """The true classes: int64 (N,)."""
         return torch.tensor(self.photos.val.labels)
 
+    @cached_property
+    def worst(self) -> list[tuple[int, Image.Image]]:
+        """The wrong answers, the surest first: positions, and each photo beside what spoke for the answer."""
+        confidence, chosen = self.logits.softmax(1).max(1)
+        wrong = (chosen != self.labels).nonzero()[:, 0]
+        pictures = []
+        for position in wrong[confidence[wrong].argsort(descending=True)].tolist()[:MISTAKES]:
+            classifier = self.shown.classifier
+            explanation = classifier.explain(open_photo(self.photos.val.paths[position]))
+            photo = small(self.photos, position)
+            answer = self.photos.class_names[int(chosen[position])]
+            pictures.append((position, figures.beside(photo, heat_map(classifier, photo, explanation, answer))))
+        return pictures
+
     @property
     def confusion(self) -> list[list[int]]:
         """Photos by true class (rows) and answer (columns)."""
@@ -145,7 +158,7 @@ class AnswerBook:
     """The answers of the models that were asked, so that every visitor after the first finds them."""
 
     def __init__(self) -> None:
-        self._answers: dict[int, Answers] = {}
+        self._answers: list[Answers] = []
         self._asking = threading.Lock()  # two visitors at once would compute the same
 
     def of(self, exhibit: Exhibit, names: Sequence[str] | None, report: Callable[[float], None]) -> list[Answers]:
@@ -154,18 +167,14 @@ class AnswerBook:
         if photos is None:
             return []
         with self._asking:
-            current = {id(shown.classifier): shown for shown in exhibit.models}
-            self._answers = {
-                key: answers
-                for key, answers in self._answers.items()
-                if key in current and answers.shown is current[key] and answers.photos is photos
-            }
-            found = of_classes(exhibit.chosen(names), photos)
-            for number, shown in enumerate(found):
-                if id(shown.classifier) not in self._answers:
-                    done = partial(_part_done, report, number, len(found))
-                    self._answers[id(shown.classifier)] = answers_of(shown, photos, done)
-            return [self._answers[id(shown.classifier)] for shown in found]
+            # Answers of what is no longer shown are forgotten.
+            known = [given for given in self._answers if given.photos is photos and given.shown in exhibit.models]
+            chosen = of_classes(exhibit.chosen(names), photos)
+            for number, shown in enumerate(chosen):
+                if shown not in [given.shown for given in known]:
+                    known.append(answers_of(shown, photos, partial(_part_done, report, number, len(chosen))))
+            self._answers = known
+            return [next(given for given in known if given.shown == shown) for shown in chosen]
 
 
 def _part_done(report: Callable[[float], None], part: int, parts: int, share: float) -> None:
@@ -189,17 +198,16 @@ def modes_apart(answers: Sequence[Answers], speech: Speech = ENGLISH) -> str:
     """Whether two models' results differ by more than chance; nothing where there is one."""
     if len(answers) < 2:
         return ""
-    first, second = (given.logits.argmax(1) == given.labels for given in answers)
-    p = evaluation.mcnemar(first, second)
+    found = evaluation.difference(*(given.logits.argmax(1) == given.labels for given in answers))
     return speech(
         "report.apart",
-        count=len(first),
+        count=found.count,
         first=as_text(answers[0].shown.name),
         second=as_text(answers[1].shown.name),
-        first_alone=int((first & ~second).sum()),
-        second_alone=int((second & ~first).sum()),
-        verdict=speech("report.apart.real" if p < SIGNIFICANT else "report.apart.chance"),
-        p=f"{p:.2g}",
+        first_alone=found.first_alone,
+        second_alone=found.second_alone,
+        verdict=speech("report.apart.real" if found.is_significant else "report.apart.chance"),
+        p=f"{found.p:.2g}",
     )
 
 
@@ -223,19 +231,17 @@ def cell_photos(answers: Answers, truth: int, answer: int) -> list[Captioned]:
 
 def mistakes(answers: Answers, speech: Speech = ENGLISH) -> list[Captioned]:
     """The wrong answers, the surest first: each photo beside what spoke for the answer."""
-    given, names = answers.logits.softmax(1), answers.photos.class_names
-    confidence, chosen = given.max(1)
-    wrong = (chosen != answers.labels).nonzero()[:, 0]
-    pictures = []
-    for position in wrong[confidence[wrong].argsort(descending=True)].tolist()[:MISTAKES]:
-        answer, truth = names[int(chosen[position])], names[int(answers.labels[position])]
-        classifier = answers.shown.classifier
-        explanation = classifier.explain(open_photo(answers.photos.val.paths[position]))
-        photo = small(answers.photos, position)
-        pair = figures.beside(photo, heat_map(classifier, photo, explanation, answer))
-        told = {"truth": one_line(truth), "answer": one_line(answer), "probability": f"{confidence[position]:.0%}"}
-        pictures.append((pair, speech("report.mistake", **told)))
-    return pictures
+    given, names = answers.logits.softmax(1), [one_line(name) for name in answers.photos.class_names]
+    captions = [
+        speech(
+            "report.mistake",
+            truth=names[int(answers.labels[position])],
+            answer=names[int(given[position].argmax())],
+            probability=f"{given[position].max():.0%}",
+        )
+        for position, _ in answers.worst
+    ]
+    return [(picture, caption) for (_, picture), caption in zip(answers.worst, captions, strict=True)]
 
 
 def small(photos: PhotoFolder, position: int) -> Image.Image:
@@ -264,7 +270,7 @@ def find_faults(
     judge: Shown, photos: PhotoFolder, report: Callable[[float], None] = lambda share: None
 ) -> list[Finding]:
     """Looks at every photo as check.py does, with the judge's backbone; `report` is told the share that is done."""
-    both = Split((*photos.train.paths, *photos.val.paths), (*photos.train.labels, *photos.val.labels))
+    both = photos.both
     facts = {}
     for number, (path, name) in enumerate(zip(both.paths, both.names(photos.root), strict=True)):
         facts[name] = inspection.measure(open_photo(path))
@@ -313,9 +319,11 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
         matrices = [
             gr.Dataframe(interactive=False, visible=False, min_width=280, buttons=[]) for _ in range(SIDE_BY_SIDE)
         ]
-    cell = gr.Gallery(visible=False, columns=6, **_PICTURES)
+    cell = gallery("whole", columns=6, object_fit="contain", visible=False)
     with gr.Row():
-        worst = [gr.Gallery(visible=False, columns=3, min_width=280, **_PICTURES) for _ in range(SIDE_BY_SIDE)]
+        worst = [
+            gallery("whole", columns=3, object_fit="contain", min_width=280, visible=False) for _ in range(SIDE_BY_SIDE)
+        ]
     with gr.Accordion(label("report.faults"), open=False):
         _faults(exhibition)
     cards = [_card() for _ in range(SIDE_BY_SIDE)]
@@ -398,15 +406,6 @@ def _histories(models: Sequence[Shown]) -> Histories:
     return {shown.name: shown.history for shown in models}
 
 
-_PICTURES: dict[str, Any] = {
-    "height": "auto",
-    "object_fit": "contain",
-    "interactive": False,
-    "buttons": [],
-    "elem_classes": ["pictures", "whole"],
-}
-
-
 def _padded(component: Any, filled: list[Any]) -> list[Any]:
     return [*filled, *[component(visible=False)] * (SIDE_BY_SIDE - len(filled))]
 
@@ -439,28 +438,25 @@ def _plots() -> list[gr.LinePlot]:
     """Accuracy and loss by epoch, reliability, accuracy by photos."""
     by_epoch = empty_epoch_plots()
     with gr.Row():
-        reliable = gr.LinePlot(
-            x="confidence",
-            y="right",
-            color="curve",
-            color_title=" ",
-            y_lim=[0, 1],
-            tooltip="all",
-            label=label("report.reliability"),
-            min_width=280,
-            visible=False,
-        )
-        photos = gr.LinePlot(
-            x="photos",
-            y="accuracy",
-            color="curve",
-            color_title=" ",
-            y_lim=[0, 1],
-            tooltip="all",
-            label=label("report.photos"),
-            min_width=280,
-        )
-    return [*by_epoch, reliable, photos]
+        return [
+            *by_epoch,
+            _share_plot("reliability", "confidence", "right"),
+            _share_plot("photos", "photos", "accuracy"),
+        ]
+
+
+def _share_plot(name: str, x: str, y: str) -> gr.LinePlot:
+    return gr.LinePlot(
+        x=x,
+        y=y,
+        color="curve",
+        color_title=" ",
+        y_lim=[0, 1],
+        tooltip="all",
+        label=label(f"report.{name}"),
+        min_width=280,
+        visible=False,
+    )
 
 
 def _card() -> tuple[gr.Accordion, gr.Markdown]:
@@ -473,7 +469,7 @@ def _faults(exhibition: Exhibition) -> None:
     look = gr.Button(label("report.faults.look"))
     result = gr.Markdown()
     table = gr.Dataframe(label=label("report.faults"), interactive=False, wrap=True, visible=False)
-    pictures = gr.Gallery(label=label("report.faults"), columns=4, visible=False, **_PICTURES)
+    pictures = gallery("whole", label=label("report.faults"), columns=4, object_fit="contain", visible=False)
 
     def find(request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
         exhibit, speech = exhibition.now, speech_of(request)

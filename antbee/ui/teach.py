@@ -22,7 +22,7 @@ from antbee.teaching import MODEL_FOLDER, MOST_CLASSES, MOST_PHOTOS, LessonClass
 from antbee.ui.choice import Choice
 from antbee.ui.classify import NEIGHBOURS, Classifying, verdict_sentence
 from antbee.ui.exhibition import Exhibit, Exhibition, Shown, how_to_train
-from antbee.ui.photo import files_of, photo_of, shown_probabilities, uploaded
+from antbee.ui.photo import files_of, gallery, photo_of, shown_probabilities, uploaded
 from antbee.ui.visitors import Desk, Desks
 from antbee.ui.words import ENGLISH, Speech, label, speech_of
 
@@ -276,28 +276,24 @@ class Classroom:
             gr.Info(speech("teach.corrected", name=truth, count=count))
             return self.board(desk, speech)
 
-    def learn(self, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
-        """What was learned, and the model to take away."""
+    def learn(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
+        """What was learned, the model to take away, and what it says of the photo that is there to be asked about."""
         with self.at_desk(request) as (desk, base, speech):
             told = speech("teach.learning")
             desk.taught = teaching.teach(base, desk.lesson, progress=lambda share, what: progress(share, told))
             path = desk.place_for(ZIP_NAME)
             teaching.write_zip(desk.taught.classifier, path)
-            return [result_sentence(desk.taught, speech), gr.DownloadButton(value=str(path), interactive=True)]
+            learned = [result_sentence(desk.taught, speech), gr.DownloadButton(value=str(path), interactive=True)]
+            try:
+                return [*learned, *_answers(desk, upload, speech)]
+            except gr.Error as error:  # the photo was swept meanwhile; what was learned is there all the same
+                gr.Warning(error.message)
+                return [*learned, *_answers(desk, None, speech)]
 
     def ask(self, upload: Any, request: gr.Request) -> list[Any]:
         """What the visitor's classifier says of a photo."""
         with self.at_desk(request) as (desk, _, speech):
-            photo = photo_of(upload, speech)
-            if photo is None:
-                return ["", gr.Label(visible=False), gr.Gallery(visible=False)]
-            desk.uploads.add(uploaded(upload))
-            verdict, probabilities, neighbours = answer(desk, photo, speech)
-            return [verdict, gr.Label(probabilities, visible=True), gr.Gallery(neighbours, visible=bool(neighbours))]
-
-    def ask_again(self, upload: Any, request: gr.Request) -> list[Any]:
-        """The same once something new was learned, where a photo is there."""
-        return self.ask(upload, request) if upload else [gr.skip()] * 3
+            return _answers(desk, upload, speech)
 
     def give(
         self, repo_id: str, typed: str, private: bool, request: gr.Request, signed_in: gr.OAuthToken | None
@@ -315,6 +311,16 @@ class Classroom:
     def leave(self, request: gr.Request) -> None:
         """Nothing of the visitor's is left."""
         self.desks.leave(request.session_hash or "")
+
+
+def _answers(desk: Desk, upload: Any, speech: Speech) -> list[Any]:
+    """Verdict, probabilities and nearest photos; nothing without a photo."""
+    photo = photo_of(upload, speech)
+    if photo is None:
+        return ["", gr.Label(visible=False), gr.Gallery(visible=False)]
+    desk.uploads.add(uploaded(upload))
+    verdict, probabilities, neighbours = answer(desk, photo, speech)
+    return [verdict, gr.Label(probabilities, visible=True), gr.Gallery(neighbours, visible=bool(neighbours))]
 
 
 def _session_of(request: gr.Request) -> str:
@@ -386,8 +392,7 @@ def teach_tab(exhibition: Exhibition, choice: Choice, classifying: Classifying, 
     zipped.upload(room.unzip, zipped, board, preprocess=False, **private)
     correction = [classifying.photo, classifying.truth]
     classifying.correct.click(room.correct, correction, board, preprocess=False, **private)
-    learned = train.click(room.learn, None, [result, download], **private)
-    learned.success(room.ask_again, photo, answers, preprocess=False, **private)
+    train.click(room.learn, photo, [result, download, *answers], preprocess=False, **private)
     photo.change(room.ask, photo, answers, preprocess=False, **private)
     page.unload(room.leave)
     for place, slot in enumerate(slots):
@@ -412,17 +417,14 @@ class _Slot:
 def _slot() -> _Slot:
     with gr.Column(visible=False, min_width=280) as column:
         name = gr.Textbox(label=label("teach.class"), max_length=teaching.LONGEST_CLASS_NAME)
-        photos = gr.Gallery(
+        photos = gallery(
             label=label("teach.photos"),
             columns=4,
-            height="auto",
             interactive=True,
             sources=["upload", "webcam", "clipboard"],
             file_types=["image"],
             format="png",
             allow_preview=False,
-            buttons=[],
-            elem_classes="pictures",
         )
         return _Slot(column, name, photos, gr.Button(label("teach.remove"), size="sm"))
 
@@ -465,15 +467,7 @@ def _trying() -> tuple[gr.Image, list[gr.blocks.Block]]:
         with gr.Column(min_width=280):
             verdict = gr.Markdown(elem_classes="verdict")
             probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False, visible=False)
-            nearest = gr.Gallery(
-                label=label("teach.try.neighbours"),
-                columns=NEIGHBOURS,
-                height="auto",
-                interactive=False,
-                visible=False,
-                buttons=[],
-                elem_classes="pictures",
-            )
+            nearest = gallery(label=label("teach.try.neighbours"), columns=NEIGHBOURS, visible=False)
     return photo, [verdict, probabilities, nearest]
 
 
