@@ -244,7 +244,8 @@ def test_a_look_draws_only_what_is_new_and_shows_the_last_lines(page, training, 
     _, accuracy, loss, log, seen, *_, edition = look(-1, 0, BROWSER)
     assert accuracy.visible
     assert loss.visible
-    assert log.splitlines() == list(map(str, range(5, LINES + 5)))
+    assert log.visible
+    assert log.value.splitlines() == list(map(str, range(5, LINES + 5)))
     assert (seen, edition) == (3, exhibition.edition)
     _, *plots, _, _, _, _, _, models, edition = look(seen, edition, BROWSER)
     assert [*plots, models, edition] == [gr.skip()] * 4, "the visitor's choice of models among them"

@@ -311,7 +311,7 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
     table = gr.Dataframe(
         label=label("report.measures"), interactive=False, wrap=True, max_height=1200, buttons=["copy"]
     )
-    apart = gr.Markdown()
+    apart = gr.Markdown(min_height=72)  # pixels: room for the progress of answering
     gr.Markdown(label("report.explained"))
     plots = _plots()
     gr.Markdown(label("report.confusion.hint"))
@@ -336,7 +336,7 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
         told_cards = [(shown.name, shown.card) for shown in models] + [("", "")] * (SIDE_BY_SIDE - len(models))
         return [
             gr.Markdown(how_to_train(speech), visible=not models),
-            gr.Dataframe(measures(models, speech), visible=bool(models)),
+            gr.Dataframe(measures(models, speech), column_widths=_widths(len(models)), visible=bool(models)),
             *epoch_plots(_histories(models)),
             gr.LinePlot(photos, x_title=speech("report.photos.x"), visible=bool(len(photos)), caption=enough),
             *[
@@ -404,6 +404,11 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
 
 def _histories(models: Sequence[Shown]) -> Histories:
     return {shown.name: shown.history for shown in models}
+
+
+def _widths(models: int) -> list[str | int]:
+    """Of a table's columns: a phone has to show the figures beside what they measure."""
+    return ["46%", *[f"{54 // max(models, 1)}%"] * models]
 
 
 def _padded(component: Any, filled: list[Any]) -> list[Any]:

@@ -107,7 +107,9 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
         cancel = gr.Button(label("train.cancel"), variant="stop", interactive=False)
     status = gr.Markdown()
     plots = empty_epoch_plots()
-    log = gr.Textbox(label=label("train.log"), lines=LINES, max_lines=LINES, interactive=False, elem_classes="log")
+    log = gr.Textbox(
+        label=label("train.log"), lines=LINES, max_lines=LINES, interactive=False, visible=False, elem_classes="log"
+    )
     epochs_seen = gr.State(-1)
     timer = gr.Timer(LOOK, active=False)
 
@@ -120,7 +122,7 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
         return [
             told,
             *drawn,
-            "\n".join(state.lines[-LINES:]),
+            gr.Textbox("\n".join(state.lines[-LINES:]), visible=bool(state.lines)),
             len(state.epochs),
             gr.Button(interactive=not state.running),
             gr.Button(interactive=state.status == "running"),
