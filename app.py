@@ -7,13 +7,12 @@ which is how a Space is told, or every model in outputs/.
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from antbee import cards, data, drawn, hub, model, ui
+from antbee import cards, data, drawn, ending, hub, model, ui
 from antbee.background import BackgroundTraining
 from antbee.classifier import ModelFolderError, model_folders
 from antbee.installation import home
@@ -96,8 +95,8 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
-        sys.exit(f"error: {error}")
+    ending.run(
+        main,
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
+        faults=(data.DownloadError, hub.HubError),
+    )

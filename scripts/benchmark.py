@@ -46,7 +46,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet
 
 import antbee
-from antbee import data, images, model, resident, training
+from antbee import data, ending, images, model, resident, training
 from antbee.classifier import MODES, Classifier, ClassifierConfig
 from antbee.installation import home
 
@@ -683,9 +683,8 @@ def conclusions(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (data.DataError, model.WeightsError, model.DeviceError) as error:
-        sys.exit(f"error: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"error: {error.cmd[1]} ended with status {error.returncode}: see its message above")
+    ending.run(
+        main,
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError),
+        faults=(model.WeightsUnreachableError, subprocess.CalledProcessError),
+    )

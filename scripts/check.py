@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script 
 import torch
 from PIL import Image
 
-from antbee import cards, data, hub, images, inspection, model, training
+from antbee import cards, data, ending, images, inspection, model, training
 from antbee.classifier import CONFIG_FILE, Classifier, ModelFolderError
 from antbee.inspection import Finding, PhotoFacts
 from antbee.installation import home
@@ -58,7 +58,7 @@ class Checked:
 
 
 def main() -> None:
-    """Check every path; end with status 1 if one can't be used."""
+    """Check every path; end with status 2 if one can't be used."""
     arguments = parse_arguments()
     if arguments.list is not None and len(arguments.paths) > 1:
         raise data.DataError("--list is of one data folder: check the others apart")
@@ -196,8 +196,4 @@ def write_list(path: Path, results: Sequence[Checked]) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except (data.DataError, model.DeviceError, hub.HubError, OSError) as error:
-        sys.exit(f"error: {error}")
+    ending.run(main, bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError))

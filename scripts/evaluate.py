@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import cards, data, evaluation, hub, model, resampling, training
+from antbee import cards, data, ending, evaluation, hub, model, resampling, training
 from antbee.classifier import Classifier, ModelFolderError
 from antbee.installation import home
 
@@ -100,8 +100,8 @@ def scores_of(score: Mapping[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
-        sys.exit(f"error: {error}")
+    ending.run(
+        main,
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
+        faults=(data.DownloadError, hub.HubError),
+    )

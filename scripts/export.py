@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import antbee
-from antbee import data, evaluation, hub, model, training
+from antbee import data, ending, evaluation, hub, model, training
 from antbee.classifier import Classifier, ClassifierConfig, ModelFolderError
 from antbee.installation import home
 
@@ -344,8 +344,8 @@ def print_table(measurements: Sequence[Measurement]) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except (ExportError, data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
-        sys.exit(f"error: {error}")
+    ending.run(
+        main,
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
+        faults=(ExportError, data.DownloadError, hub.HubError),
+    )

@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from antbee import cards, data, hub, images, model
+from antbee import cards, data, ending, hub, images, model
 from antbee.classifier import Classifier, ModelFolderError, Prediction
 
 BATCH = 32  # photos predicted at once
@@ -139,8 +139,8 @@ def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Pa
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except (data.DataError, model.WeightsError, ModelFolderError, hub.HubError, OSError) as error:
-        sys.exit(f"error: {error}")
+    ending.run(
+        main,
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
+        faults=(hub.HubError,),
+    )

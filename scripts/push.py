@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import cards, hub
+from antbee import cards, ending, hub
 from antbee.classifier import CONFIG_FILE, model_folders
 from antbee.installation import PACKAGE, project, spoken
 
@@ -120,8 +120,4 @@ def show(files: Sequence[tuple[str, int]], way: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except hub.HubError as error:
-        sys.exit(f"error: {error}")
+    ending.run(main, bad_input=(), faults=(hub.HubError,))

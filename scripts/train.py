@@ -35,6 +35,7 @@ import antbee
 from antbee import (
     cards,
     data,
+    ending,
     evaluation,
     figures,
     foreign,
@@ -933,18 +934,9 @@ def box(notices: Sequence[str], width: int = 100) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid Unicode
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("\nstopped: the same command with --resume goes on after the last finished epoch", file=sys.stderr)
-        sys.exit(130)
-    except (
-        data.DataError,
-        model.WeightsError,
-        model.DeviceError,
-        training.TrainingError,
-        tracking.TrackerError,
-        OSError,
-    ) as error:
-        sys.exit(f"error: {error}")
+    ending.run(
+        main,
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError, tracking.TrackerError),
+        faults=(data.DownloadError, model.WeightsUnreachableError, training.TrainingError),
+        stopped="stopped: the same command with --resume goes on after the last finished epoch",
+    )

@@ -1,11 +1,13 @@
 """What several test files share: a small drawn set, the real photos and weights where there are any, and no network."""
 
 import importlib.util
+import io
 import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -114,6 +116,22 @@ def script_module(
 ) -> Callable[[Path], ModuleType]:
     """Loads a script as a module, without running it."""
     return lambda script: load_script(script, monkeypatch)
+
+
+@pytest.fixture
+def error_of() -> Callable[..., tuple[int, str]]:
+    """Runs what ends a program with an error, and gives the exit status and the one line that says why."""
+
+    def end(run: Callable[..., Any], *words: Any) -> tuple[int, str]:
+        said = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        with redirect_stderr(said), pytest.raises(SystemExit) as ended:
+            run(*words)
+        said.flush()
+        (line,) = said.buffer.getvalue().decode().splitlines()
+        assert line.startswith("error: ")
+        return ended.value.code, line
+
+    return end
 
 
 @pytest.fixture(autouse=True)

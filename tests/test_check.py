@@ -323,13 +323,14 @@ def test_what_can_not_be_used_is_said_and_the_rest_is_checked_all_the_same(check
     assert checked[3]["error"] is None
 
 
-def test_run_as_a_script_it_ends_with_one_clear_line_and_the_status_of_a_failure(monkeypatch, tmp_path, capsys):
+def test_run_as_a_script_it_ends_with_one_clear_line_and_the_status_of_bad_input(
+    monkeypatch, tmp_path, capsys, error_of
+):
     (tmp_path / "text.jpg").write_text("no photo")
     monkeypatch.setattr(sys, "argv", ["check.py", str(tmp_path / "text.jpg")])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert ended.value.code.startswith("error: 1 of 1 can't be used: ")  # a text makes the exit status 1
-    assert "not a photo that can be read" in ended.value.code
-    assert len(ended.value.code.splitlines()) == 1
+    status, error = error_of(lambda: runpy.run_path(str(SCRIPT), run_name="__main__"))
+    assert status == 2
+    assert error.startswith("error: 1 of 1 can't be used: ")
+    assert "not a photo that can be read" in error
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'text.jpg'}: picture, can't be used")

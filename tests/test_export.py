@@ -34,14 +34,6 @@ def run(*words):
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def error_of(*words):
-    with pytest.raises(SystemExit) as ended:
-        run(*words)
-    assert isinstance(ended.value.code, str), "a text makes the exit status 1"
-    assert len(ended.value.code.splitlines()) == 1
-    return ended.value.code
-
-
 def untrained(architecture, label_names, images, preprocessing=SMALL):
     """A classifier with random weights; its logits are of sane size, since BatchNorm knows how `images` are spread."""
     network = model.build_network(architecture, len(label_names), model.StartingWeights("random"), seed=0)
@@ -258,9 +250,11 @@ def test_calibration_sees_training_photos_of_every_class_alike(script_module, ph
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_a_missing_package_is_one_line_that_says_what_to_install(package, model_folder, tmp_path, monkeypatch):
+def test_a_missing_package_is_one_line_that_says_what_to_install(
+    package, model_folder, tmp_path, monkeypatch, error_of
+):
     monkeypatch.setitem(sys.modules, package, None)
-    error = error_of(model_folder, "--onnx", tmp_path / "model.onnx")
+    _, error = error_of(run, model_folder, "--onnx", tmp_path / "model.onnx")
     assert f"{package} can't be imported" in error
     assert error.endswith("pip install onnx onnxscript onnxruntime")
     assert list(tmp_path.iterdir()) == []
@@ -285,12 +279,12 @@ def mistaken(exported):
     ("exporter", "expected"), [(failing, "no such operator"), (mistaken, "differ from torch's by 1:")]
 )
 def test_an_older_file_survives_an_export_that_fails_or_answers_otherwise(
-    exporter, expected, model_folder, exported, tmp_path, monkeypatch
+    exporter, expected, model_folder, exported, tmp_path, monkeypatch, error_of
 ):
     file = tmp_path / "model.onnx"
     file.write_text("older")
     monkeypatch.setattr(torch.onnx, "export", exporter(exported))
-    assert expected in error_of(model_folder, "--onnx", file)
+    assert expected in error_of(run, model_folder, "--onnx", file)[1]
     assert file.read_text() == "older"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -302,21 +296,21 @@ def test_logits_that_are_no_numbers_are_an_error(model_folder, classifier, expor
         script.largest_difference(classifier, exported)
 
 
-def test_a_place_that_cant_be_written_is_one_line_before_any_work(model_folder, tmp_path, monkeypatch):
+def test_a_place_that_cant_be_written_is_one_line_before_any_work(model_folder, tmp_path, monkeypatch, error_of):
     monkeypatch.setattr(torch.onnx, "export", None)
     (tmp_path / "file").write_text("no folder")
-    assert "model.onnx can't be written" in error_of(model_folder, "--onnx", tmp_path / "file" / "model.onnx")
-    assert f"{tmp_path} is a folder" in error_of(model_folder, "--onnx", tmp_path)
+    assert "model.onnx can't be written" in error_of(run, model_folder, "--onnx", tmp_path / "file" / "model.onnx")[1]
+    assert f"{tmp_path} is a folder" in error_of(run, model_folder, "--onnx", tmp_path)[1]
 
 
-def test_int8_without_photos_of_the_models_classes_is_one_line_before_any_work(model_folder, tmp_path):
+def test_int8_without_photos_of_the_models_classes_is_one_line_before_any_work(model_folder, tmp_path, error_of):
     files = ["--onnx", tmp_path / "model.onnx", "--int8", tmp_path / "int8.onnx"]
-    assert "name a data folder with --data" in error_of(model_folder, *files)
+    assert "name a data folder with --data" in error_of(run, model_folder, *files)[1]
     for split in ("train", "val"):
         for name in ("cats", "dogs"):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / name / "a.png")
-    assert "cats, dogs, the model ants, bees" in error_of(model_folder, *files, "--data", tmp_path / "pets")
+    assert "cats, dogs, the model ants, bees" in error_of(run, model_folder, *files, "--data", tmp_path / "pets")[1]
     assert [path.name for path in tmp_path.iterdir()] == ["pets"]
 
 
@@ -328,8 +322,8 @@ def test_photos_are_labelled_in_the_order_of_the_models_outputs(script_module, c
         assert split.labels == tuple(1 - label for label in expected.labels)
 
 
-def test_a_model_that_is_not_there_is_one_clear_line(tmp_path):
-    assert "expected a model folder, or a Hub id" in error_of("/nowhere", "--onnx", tmp_path / "model.onnx")
+def test_a_model_that_is_not_there_is_one_clear_line(tmp_path, error_of):
+    assert "expected a model folder, or a Hub id" in error_of(run, "/nowhere", "--onnx", tmp_path / "model.onnx")[1]
 
 
 @pytest.mark.parametrize(

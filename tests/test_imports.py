@@ -27,6 +27,7 @@ ALLOWED = {
     "background": {"installation", "tracking"},
     "__main__": {"installation"},
     "cards": set(),
+    "ending": {"cards"},
     "hub": {"cards", "installation"},
     "images": set(),
     "data": {"drawn", "images"},

@@ -40,14 +40,6 @@ def script(monkeypatch, tmp_path):
     return run
 
 
-def error_of(run, *words):
-    with pytest.raises(SystemExit) as ended:
-        run(*words)
-    assert isinstance(ended.value.code, str), "a text makes the exit status 1"
-    assert len(ended.value.code.splitlines()) == 1
-    return ended.value.code
-
-
 def test_predict_answers_for_folders_and_files_just_as_the_classifier(script, model_folder, drawn_root, tmp_path):
     folder, file = drawn_root / "val" / "ants", next((drawn_root / "val" / "bees").iterdir())
     script("predict.py", model_folder, folder, file, "--csv", "answers.csv")
@@ -68,11 +60,14 @@ def test_predict_prints_a_line_for_each_photo_and_writes_heat_maps(script, model
         assert heat.size == original.size
 
 
-def test_predict_answers_the_good_files_and_names_the_bad_ones(script, model_folder, drawn_root, tmp_path, capsys):
+def test_predict_answers_the_good_files_and_names_the_bad_ones(
+    script, model_folder, drawn_root, tmp_path, capsys, error_of
+):
     good = next((drawn_root / "val" / "bees").iterdir())
     (tmp_path / "bad.jpg").write_text("no photo")
-    error = error_of(script, "predict.py", model_folder, good, tmp_path / "bad.jpg", tmp_path / "none.jpg")
+    status, error = error_of(script, "predict.py", model_folder, good, tmp_path / "bad.jpg", tmp_path / "none.jpg")
     assert str(good) in capsys.readouterr().out
+    assert status == 2
     assert "bad.jpg: not a photo" in error
     assert "none.jpg: can't be opened" in error
 
@@ -130,15 +125,18 @@ def test_evaluate_goes_by_names_where_a_model_has_the_classes_in_another_order(
     assert results[0]["confusion"] == [row[::-1] for row in results[1]["confusion"]][::-1]
 
 
-def test_evaluate_refuses_photos_of_other_classes(script, model_folder, tmp_path):
+def test_evaluate_refuses_photos_of_other_classes(script, model_folder, tmp_path, error_of):
     for split in ("train", "val"):
         for name in ("cats", "dogs"):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / name / "a.png")
-    error = error_of(script, "evaluate.py", model_folder, "--data", tmp_path / "pets")
+    status, error = error_of(script, "evaluate.py", model_folder, "--data", tmp_path / "pets")
+    assert status == 2
     assert "cats, dogs, the model ants, bees" in error
 
 
-def test_a_model_that_is_not_there_is_one_clear_line(script, drawn_root):
+def test_a_model_that_is_not_there_is_one_clear_line(script, error_of, drawn_root):
     for name, words in (("predict.py", [drawn_root]), ("evaluate.py", ["--data", drawn_root])):
-        assert "expected a model folder, or a Hub id" in error_of(script, name, "/nowhere", *words)
+        status, error = error_of(script, name, "/nowhere", *words)
+        assert status == 2
+        assert "expected a model folder, or a Hub id" in error

@@ -554,13 +554,12 @@ def test_what_can_not_be_used_is_told_in_one_line_with_what_was_expected(train, 
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_what_can_not_be_used_ends_with_one_line_and_status_1(monkeypatch):
+def test_what_can_not_be_used_ends_with_one_line_and_status_2(monkeypatch, error_of):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data", "/nowhere", "--weights", "random"])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit, match=r"^error: /nowhere is not there") as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert isinstance(ended.value.code, str), "a text is written to standard error and makes the exit status 1"
-    assert len(ended.value.code.splitlines()) == 1
+    status, error = error_of(lambda: runpy.run_path(str(SCRIPT), run_name="__main__"))
+    assert status == 2
+    assert "/nowhere is not there" in error
 
 
 @pytest.mark.parametrize(

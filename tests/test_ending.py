@@ -1,0 +1,79 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antbee import ending
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class UnusableError(ValueError):
+    pass
+
+
+class BrokenError(UnusableError):
+    pass
+
+
+def run(main):
+    ending.run(main, bad_input=(UnusableError,), faults=(BrokenError,))
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnusableError("it can't be used"), 2),
+        (BrokenError("it broke"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (MemoryError(), 1),
+    ],
+)
+def test_what_came_in_ends_with_status_2_and_what_failed_with_status_1(error, status, error_of):
+    ended, line = error_of(run, raising(error))
+    assert ended == status
+    assert len(line) > len("error: ")
+
+
+def test_the_line_holds_no_line_break_no_terminal_code_and_no_turned_letters(error_of):
+    _, line = error_of(run, raising(UnusableError("a\x1b[31m red\n\u202eline.jpg \udcff")))
+    assert line == r"error: a\x1b[31m red \u202eline.jpg \udcff"
+
+
+def test_a_mistake_of_the_programs_own_is_shown_in_full():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+def in_a_process(main, **options):
+    code = f"import os, signal, sys; from antbee import ending; ending.run(lambda: {main}, bad_input=())"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are other signals on Windows")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_its_own_status_and_without_a_traceback(number):
+    ended = in_a_process(f"os.kill(os.getpid(), {int(number)})")
+    assert ended.returncode == 128 + number
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of():
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "import sys; from antbee import ending; ending.run(lambda: print('x' * 10**6), bad_input=())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
