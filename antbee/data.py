@@ -17,9 +17,10 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,16 +28,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from antbee.drawn import write_drawn_set
-from antbee.images import Augmentation, DataError, Place, Preprocessing, open_photo, pixels_of
+from antbee.files import ENOUGH, FileError, content_of, kind_of
+from antbee.images import LARGEST_FILE, Augmentation, DataError, Place, Preprocessing, open_photo, pixels_of
 
 HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 # Of the list "SHA-256, two spaces, path", one line a file, sorted by path: 398 files (see `folder_digest`).
 HYMENOPTERA_DIGEST = "b0e3506710bc375be5996e1c9b29818c80cdfc19bcc324e560091da6690149ec"
+MOST_DAMAGED = 0.1  # of the photos of a class, the share that may be damaged before somebody has to look
 HIDDEN = (".", "__")  # how the names of folders begin that tools leave behind: .ipynb_checkpoints, __MACOSX
 LAYOUT = "expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, with two classes or more"
 
@@ -94,6 +96,8 @@ class PhotoFolder:
     split: str  # how the validation photos were chosen
     digest: str  # SHA-256 over every file of the class folders, see `folder_digest`
     excluded: tuple[str, ...] = ()  # photos that are not learned from, see `without`
+    damaged: tuple[str, ...] = ()  # of those skipped, the photos that can't be decoded or read
+    shared: int = 0  # validation photos that are, byte for byte, also among those to learn from
 
     def without(self, excluded: Sequence[str]) -> "PhotoFolder":
         """The same without some photos to learn from, named as `Split.names` does.
@@ -126,18 +130,6 @@ class PhotoFolder:
         return [position for position, name in enumerate(self.val.names(self.root)) if name not in excluded]
 
 
-class _ClassFolders(ImageFolder):
-    """ImageFolder, for which hidden folders are no classes."""
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        names = _class_folder_names(directory)
-        return names, {name: index for index, name in enumerate(names)}
-
-
-def _class_folder_names(directory: str | Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith(HIDDEN))
-
-
 def read_folder(
     root: Path, *, seed: int = 0, val_share: float = 0.2, seen: Callable[[Path, Image.Image], None] | None = None
 ) -> PhotoFolder:
@@ -149,16 +141,16 @@ def read_folder(
     """
     root = Path(root)
     if not root.is_dir():
-        hint = "unpack it first; " if root.suffix == ".zip" else ""
+        hint = "unpack it first; " if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root) else ""
         raise DataError(f"{root} is {'not a folder' if root.exists() else 'not there'}: {hint}{LAYOUT}")
     train_root, val_root = root / "train", root / "val"
     if val_root.is_dir() and not train_root.is_dir():
         raise DataError(f"{root} has val/ but no train/: {LAYOUT}")
     roots = [train_root if train_root.is_dir() else root] + ([val_root] if val_root.is_dir() else [])
-    class_names = _one_class_list(roots)
-    digests: dict[Path, str] = {}
-    skipped: list[Skipped] = []
-    splits = [_read_split(root, split_root, class_names, digests, skipped, seen) for split_root in roots]
+    folders = {split_root: _class_folders(split_root, root) for split_root in roots}
+    class_names = _one_class_list(folders)
+    reading = _Reading(root, seen)
+    splits = [_read_split(split_root, found, reading) for split_root, found in folders.items()]
     if len(splits) == 1:
         splits = list(divide(splits[0], class_names, seed, val_share))
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
@@ -170,10 +162,18 @@ def read_folder(
         class_names=class_names,
         train=splits[0],
         val=splits[1],
-        skipped=tuple(skipped),
+        skipped=tuple(reading.skipped),
         split=how,
-        digest=_digest_of({path.relative_to(root).as_posix(): digest for path, digest in digests.items()}),
+        digest=_digest_of({path.relative_to(root).as_posix(): digest for path, digest in reading.digests.items()}),
+        damaged=tuple(reading.damaged),
+        shared=_shared(splits[0], splits[1], reading.digests),
     )
+
+
+def _shared(train: Split, val: Split, digests: Mapping[Path, str]) -> int:
+    """How many validation photos are, byte for byte, also among those to learn from."""
+    learned = {digests[path] for path in train.paths}
+    return sum(digests[path] in learned for path in val.paths)
 
 
 def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> PhotoFolder:
@@ -194,85 +194,197 @@ def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> 
     return replace(photos, class_names=tuple(class_names), train=train, val=val)
 
 
-def _one_class_list(roots: Sequence[Path]) -> tuple[str, ...]:
-    """The class names, from the training split; every other split must have just the same."""
-    found = [_class_folder_names(split_root) for split_root in roots]
-    class_names = found[0]
-    if len(class_names) < 2:
-        raise DataError(f"{roots[0]} has {len(class_names)} class folder(s): {LAYOUT}")
-    for split_root, names in zip(roots[1:], found[1:], strict=True):
-        if missing := sorted(set(class_names) - set(names)):
+def refuse_damaged(photos: PhotoFolder) -> None:
+    """Raises DataError where over a tenth of a class's photos is damaged, which is seldom what anybody wants.
+
+    Whoever learns from the rest all the same learns from less than was meant, and perhaps from other classes.
+    """
+    used = Counter(path.parent for path in photos.both.paths)
+    damaged = Counter((photos.root / file).parent for file in photos.damaged)
+    for folder, count in damaged.items():
+        if count > MOST_DAMAGED * (used[folder] + count):
+            first = next(file for file in photos.damaged if (photos.root / file).parent == folder)
+            reason = next(skipped.reason for skipped in photos.skipped if skipped.file == first)
             raise DataError(
-                f"{split_root / missing[0]} is not there, but {roots[0] / missing[0]} is: every class needs both"
+                f"{folder}: {count} of {used[folder] + count} photos can't be used, over a tenth, such as "
+                f"{Path(first).name} ({reason}): replace or remove them, or go on without them by --allow-bad"
             )
-        if unknown := sorted(set(names) - set(class_names)):
-            raise DataError(
-                f"{split_root / unknown[0]} is a class that {roots[0]} doesn't have: every class needs both"
-            )
-    return tuple(class_names)
 
 
-def _read_split(
-    root: Path,
-    split_root: Path,
-    class_names: Sequence[str],
-    digests: dict[Path, str],
-    skipped: list[Skipped],
-    seen: Callable[[Path, Image.Image], None] | None,
-) -> Split:
-    """ImageFolder's photos of one split that really open; adds to `digests` and `skipped` what it saw."""
-    samples = {Path(path): label for path, label in _ClassFolders(split_root, allow_empty=True).samples}
-    entries = [path for name in class_names for path in (split_root / name).rglob("*")]
-    # A link to a folder may lead in a circle, so nothing is read through it.
-    files = sorted(path for path in entries if path.is_symlink() or not path.is_dir())
+# ---------------------------------------------------------------------------------------------------------------------
+# What lies in the class folders
+
+
+def _class_folders(split_root: Path, root: Path) -> dict[str, Path]:
+    """The class folders of a split by name. Raises DataError for one that can't be read, or that leads in a circle.
+
+    A class folder may be a link to a folder elsewhere, which somebody made on purpose: its photos are read there.
+    """
+    found = {}
+    with _scanned(split_root) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not entry.is_dir() or entry.name.startswith(HIDDEN):
+                continue
+            folder = Path(entry.path)
+            target, home = folder.resolve(), root.resolve()
+            if entry.is_symlink() and (home.is_relative_to(target) or target.is_relative_to(home)):
+                raise DataError(
+                    f"{folder} is a link into the data folder itself, so photos would count twice: remove it"
+                )
+            with _scanned(folder):
+                found[entry.name] = folder
+    return found
+
+
+@contextmanager
+def _scanned(folder: Path) -> Iterator[Iterator["os.DirEntry[str]"]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield entries
+    except OSError as error:
+        raise DataError(f"{folder} can't be read ({error.strerror}): run chmod u+rx on it") from error
+
+
+def _one_class_list(folders: Mapping[Path, Mapping[str, Path]]) -> tuple[str, ...]:
+    """The class names, from the training split, which comes first; every other split must have just the same."""
+    (train_root, train), *others = folders.items()
+    if len(train) < 2:
+        raise DataError(f"{train_root} has {len(train)} class folder(s): {LAYOUT}")
+    for split_root, found in others:
+        if missing := sorted(train.keys() - found.keys()):
+            raise DataError(
+                f"{split_root / missing[0]} is not there, but {train_root / missing[0]} is: both splits need it, add it"
+            )
+        if unknown := sorted(found.keys() - train.keys()):
+            raise DataError(f"{split_root / unknown[0]} is a class that {train_root} doesn't have: add it there")
+    return tuple(train)
+
+
+@dataclass
+class _Reading:
+    """What was found out about the files of a data folder so far."""
+
+    root: Path
+    seen: Callable[[Path, Image.Image], None] | None
+    digests: dict[Path, str] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def skip(self, path: Path, reason: str) -> None:
+        self.skipped.append(Skipped(path.relative_to(self.root).as_posix(), reason))
+
+
+def _read_split(split_root: Path, class_folders: Mapping[str, Path], reading: _Reading) -> Split:
+    """The photos of one split that really open; adds to `reading` what else was found."""
     usable: list[tuple[Path, int]] = []
+    for path in _strays(split_root):
+        reading.skip(path, _hidden(path.relative_to(split_root)) or "not in a class folder: move it into one")
+    labels = {path: index for index, folder in enumerate(class_folders.values()) for path in _entries(folder, reading)}
+    paths = sorted(labels)
+    homes = [reading.root.resolve(), *(folder.resolve() for folder in class_folders.values())]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        checked = tqdm(
-            pool.map(partial(_check_file, seen=seen), files), split_root.name, len(files), leave=False, disable=None
-        )
-        for path, (digest, damage) in zip(files, checked, strict=True):
-            if digest is None:
-                reason = damage
-            else:
-                if not path.name.startswith("."):  # a desktop that leaves .DS_Store makes no other data set
-                    digests[path] = digest
-                reason = _outside_of_image_folder(path.relative_to(split_root), path in samples) or damage
-            if reason:
-                skipped.append(Skipped(path.relative_to(root).as_posix(), reason))
-            else:
-                usable.append((path, samples[path]))
-    for index, name in enumerate(class_names):
+        check = partial(_check_file, split_root=split_root, homes=homes, seen=reading.seen)
+        checked = tqdm(pool.map(check, paths), split_root.name, len(paths), leave=False, disable=None)
+        for path, (digest, reason, is_damaged) in zip(paths, checked, strict=True):
+            if digest is not None and not path.name.startswith("."):  # a .DS_Store makes no other data set
+                reading.digests[path] = digest
+            if reason is None:
+                usable.append((path, labels[path]))
+                continue
+            reading.skip(path, reason)
+            if is_damaged:
+                reading.damaged.append(path.relative_to(reading.root).as_posix())
+    for index, folder in enumerate(class_folders.values()):
         if index not in {label for _, label in usable}:
-            raise DataError(
-                f"{split_root / name} has no photo that can be used: add photos, or remove the class folder"
-            )
+            raise DataError(_without_photos(folder, reading))
     return Split(paths=tuple(path for path, _ in usable), labels=tuple(label for _, label in usable))
 
 
-def _outside_of_image_folder(path: Path, is_sample: bool) -> str | None:
-    """Why the name of a file (below the split's folder) keeps it out, or None where it doesn't."""
-    if any(part.startswith(HIDDEN) for part in path.parent.parts):
-        return "in a hidden folder"
-    if not is_sample:
-        return f"{path.suffix or 'no'} file extension, not one of {' '.join(IMG_EXTENSIONS)}"
-    return None
+def _without_photos(folder: Path, reading: _Reading) -> str:
+    """Why a class is of no use."""
+    inside = f"{folder.relative_to(reading.root).as_posix()}/"
+    skipped = [skipped for skipped in reading.skipped if skipped.file.startswith(inside)]
+    such = f" ({Path(skipped[0].file).name}: {skipped[0].reason})" if skipped else ""
+    return f"{folder} has no photo that can be used{such}: add photos, or remove the class folder"
 
 
-def _check_file(path: Path, seen: Callable[[Path, Image.Image], None] | None) -> tuple[str | None, str | None]:
-    """The file's SHA-256 where it can be read, and why it can't be decoded, or None where it can."""
-    if not path.is_file():
-        return None, "not a file (a link to a folder or to nothing, or a device)"
+def _entries(folder: Path, reading: _Reading) -> list[Path]:
+    """All that lies in a class folder, at whatever depth, but for folders; links to folders may lead in a circle."""
+    found = []
     try:
-        content = path.read_bytes()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        return None, f"can't be opened ({error.strerror})"
+        reading.skip(folder, f"can't be read ({error.strerror}): run chmod u+rx on it")
+        return []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            found += _entries(Path(entry.path), reading)
+        else:
+            found.append(Path(entry.path))
+    return found
+
+
+def _strays(split_root: Path) -> list[Path]:
+    """Pictures that lie beside the class folders, or in hidden ones, where somebody may miss them."""
+    hidden = [path for path in split_root.iterdir() if path.name.startswith(HIDDEN) and path.is_dir()]
+    beside = [
+        *split_root.iterdir(),
+        *(path for folder in hidden if not folder.is_symlink() for path in folder.iterdir()),
+    ]
+    return sorted(path for path in beside if _is_named_as_photo(path) and path.is_file())
+
+
+def _is_named_as_photo(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in IMG_EXTENSIONS
+
+
+def _check_file(
+    path: Path, *, split_root: Path, homes: Sequence[Path], seen: Callable[[Path, Image.Image], None] | None
+) -> tuple[str | None, str | None, bool]:
+    """The SHA-256 of a file that can be read, why it can't be used, or None where it can, and whether it is damaged."""
+    if (place := _resolved(path)) is None or not any(place.is_relative_to(home) for home in homes):
+        return None, "a link that leads out of the data folder, to nothing or in a circle: copy the file itself", False
+    if place.is_dir():
+        return None, "a link to a folder, which may lead in a circle: copy the folder itself", False
+    try:
+        content = content_of(path, largest=LARGEST_FILE)
+    except FileError as error:
+        return None, str(error), _is_named_as_photo(path) and place.is_file()
+    digest = hashlib.sha256(content).hexdigest()
+    if reason := _kept_out(path.relative_to(split_root), content[:ENOUGH]):
+        return digest, reason, False
     try:
         photo = open_photo(io.BytesIO(content))
     except DataError as error:
-        return hashlib.sha256(content).hexdigest(), str(error)
+        return digest, str(error), True
     if seen is not None:
         seen(path, photo)
-    return hashlib.sha256(content).hexdigest(), None
+    return digest, None, False
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where a file lies really; None where its links lead to nothing or in a circle."""
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
+        return None
+
+
+def _hidden(path: Path) -> str | None:
+    """Why the litter of desktops and tools is kept out; `path` is below the split's folder."""
+    if any(part.startswith(HIDDEN) for part in path.parent.parts):
+        return "in a hidden folder: move it out to use it"
+    return "a hidden file: rename it to use it" if path.name.startswith(".") else None
+
+
+def _kept_out(path: Path, start: bytes) -> str | None:
+    """Why the name of a file, below the split's folder, keeps it out, as it does for ImageFolder; None: it doesn't."""
+    if (hidden := _hidden(path)) or _is_named_as_photo(path):
+        return hidden
+    what = kind_of(start) or "of a kind unknown here"
+    extensions = " ".join(IMG_EXTENSIONS)
+    remedy = "rename it" if what in ("JPEG", "PNG", "WebP") else "export it as JPEG to use it"
+    return f"{path.suffix or 'no'} file extension, not one of {extensions}, and {what} inside: {remedy}"
 
 
 def divide(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:

@@ -13,8 +13,6 @@ import warnings
 from collections.abc import Callable
 from types import FrameType
 
-from PIL import Image
-
 from antbee.cards import one_line
 
 FAULT, BAD_INPUT = 1, 2
@@ -32,8 +30,8 @@ def run(main: Callable[[], None], *, bad_input: Errors, faults: Errors = (), sto
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names need not be Unicode
     signal.signal(signal.SIGTERM, _end_at_signal)
-    # Pillow would warn of large photos on its way; `images` has limits of its own, and says so by name.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    # Pillow would warn of large and of damaged photos on its way; `images` says so itself, with the file's name.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         main()
         sys.stdout.flush()

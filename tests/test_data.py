@@ -38,6 +38,7 @@ from antbee.data import (
     keep_checked,
     read_exclusions,
     read_folder,
+    refuse_damaged,
     seeded_generator,
 )
 from antbee.drawn import draw
@@ -176,7 +177,8 @@ def test_hidden_folders_are_no_classes_and_hold_no_photos(tmp_path: Path, hidden
     folder = read_folder(root)
     assert folder.class_names == ("ants", "bees")
     assert len(folder.train) == 5
-    assert skipped(folder) == {f"train/ants/{hidden}/000.jpg": "in a hidden folder"}
+    hidden_photos = [f"train/ants/{hidden}/000.jpg", f"train/{hidden}/000.jpg", f"train/{hidden}/001.jpg"]
+    assert skipped(folder) == dict.fromkeys(hidden_photos, "in a hidden folder: move it out to use it")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -228,12 +230,14 @@ def test_each_side_of_the_split_has_a_photo_of_each_class(tmp_path: Path, val_sh
         ("imageNotFound.gif", encoded(Image.new("RGB", (8, 8)), "GIF"), ".gif file extension"),
         ("notes.txt", b"notes", ".txt file extension"),
         ("photo", photo_bytes(), "no file extension"),
-        (".DS_Store", b"\0", "no file extension"),
-        ("cut.jpg", encoded(draw("ants", 0, 64))[:-400], "damaged photo"),
-        ("cut.png", encoded(draw("ants", 0, 64), "PNG")[:-400], "damaged photo"),
+        ("phone.heic", b"\0\0\0\x18ftypheic\0\0", ".heic file extension, not one of .jpg .jpeg .png .ppm"),
+        (".DS_Store", b"\0", "a hidden file"),
+        ("._photo.jpg", b"\0\5\x16\7", "a hidden file"),
+        ("cut.jpg", encoded(draw("ants", 0, 64))[:-400], "a damaged photo"),
+        ("cut.png", encoded(draw("ants", 0, 64), "PNG")[:-400], "a damaged photo"),
         ("page.jpg", b"<html>404</html>", "not a photo that can be read"),
         ("empty.jpeg", b"", "not a photo that can be read"),
-        ("renamed.jpg", encoded(Image.new("RGB", (8, 8)), "GIF"), "not a photo that can be read"),
+        ("phone.jpg", b"\0\0\0\x18ftypheic\0\0", "not a photo that can be read (it is HEIC"),
     ],
 )
 def test_a_file_that_can_not_be_used_is_listed_with_its_reason_and_does_no_harm(
@@ -250,7 +254,14 @@ def test_a_file_that_can_not_be_used_is_listed_with_its_reason_and_does_no_harm(
 def test_a_photo_with_another_photo_formats_extension_is_used(tmp_path: Path) -> None:
     root = small_set(tmp_path)
     (root / "train/bees/really_png.JPG").write_bytes(encoded(Image.new("RGB", (8, 8)), "PNG"))
-    assert len(read_folder(root).train) == 6
+    (root / "train/bees/really_gif.jpg").write_bytes(encoded(Image.new("RGB", (8, 8)), "GIF"))
+    assert len(read_folder(root).train) == 7
+
+
+def test_a_photo_beside_the_class_folders_is_listed(tmp_path: Path) -> None:
+    root = small_set(tmp_path)
+    (root / "train" / "stray.jpg").write_bytes(photo_bytes())
+    assert skipped(read_folder(root)) == {"train/stray.jpg": "not in a class folder: move it into one"}
 
 
 def test_links_to_folders_or_to_nothing_and_devices_are_listed_and_never_waited_for(tmp_path: Path) -> None:
@@ -258,11 +269,49 @@ def test_links_to_folders_or_to_nothing_and_devices_are_listed_and_never_waited_
     bees = root / "train" / "bees"
     (bees / "nothing.jpg").symlink_to(root / "gone.jpg")
     (bees / "round").symlink_to(bees, target_is_directory=True)
+    (bees / "self.jpg").symlink_to("self.jpg")
+    (bees / "endless.jpg").symlink_to("/dev/zero")
+    (bees / "outside.jpg").symlink_to(write_set(tmp_path / "other", {"": 1}) / "000.jpg")
+    (bees / "inside.jpg").symlink_to(root / "val/bees/000.jpg")
     os.mkfifo(bees / "pipe.jpg")
     folder = read_folder(root)
-    assert sorted(skipped(folder)) == [f"train/bees/{name}" for name in ("nothing.jpg", "pipe.jpg", "round")]
-    assert all(reason.startswith("not a file") for reason in skipped(folder).values())
-    assert len(folder.train) == 5
+    refused = ("endless.jpg", "nothing.jpg", "outside.jpg", "pipe.jpg", "round", "self.jpg")
+    assert sorted(skipped(folder)) == [f"train/bees/{name}" for name in refused]
+    assert all("copy" in reason or "give a file" in reason for reason in skipped(folder).values())
+    assert len(folder.train) == 6
+    assert folder.shared == 3, "the link, and photos that small_set writes alike"
+
+
+@pytest.mark.parametrize("target", [".", "..", "ants"])
+def test_a_class_folder_that_is_a_link_into_the_data_folder_is_refused(tmp_path: Path, target: str) -> None:
+    root = small_set(tmp_path)
+    (root / "train" / "loop").symlink_to(target, target_is_directory=True)
+    with pytest.raises(DataError, match=r"train/loop is a link into the data folder itself.*remove it"):
+        read_folder(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="somebody else's folder takes root to make")
+def test_a_class_folder_without_the_right_to_read_it_is_named_with_what_to_do(tmp_path: Path) -> None:
+    root = small_set(tmp_path)
+    (root / "train/bees").chmod(0)
+    for folder in (*tmp_path.parents[:2], tmp_path):
+        folder.chmod(folder.stat().st_mode | 0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(DataError, match=r"train/bees can't be read \(Permission denied\): run chmod u\+rx on it"):
+            read_folder(root)
+    finally:
+        os.seteuid(0)
+
+
+def test_over_a_tenth_of_damaged_photos_in_a_class_is_refused_by_name_and_a_tenth_is_not(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"train/ants": 9, "train/bees": 3, "val/ants": 1, "val/bees": 1})
+    (root / "train/ants/cut.jpg").write_bytes(photo_bytes()[:-100])
+    (root / "train/ants/notes.txt").write_bytes(b"no photo by its name")
+    refuse_damaged(read_folder(root))
+    (root / "train/ants/html.jpg").write_bytes(b"<html>")
+    with pytest.raises(DataError, match=r"train/ants: 2 of 11 photos can't be used.*cut\.jpg \(a damaged.*--allow-bad"):
+        refuse_damaged(read_folder(root))
 
 
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
