@@ -7,6 +7,7 @@ The folder is a complete Hub repository that torchvision, timm and transformers 
 import contextlib
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,23 +15,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors.torch
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from antbee import hub, model
+from antbee.data import MOST_CLASSES
+from antbee.files import FileError, content_of
 from antbee.images import INTERPOLATIONS, Preprocessing, pixels_of
 from antbee.installation import spoken
 from antbee.neighbours import BankError, FeatureBank
+from antbee.tensors import Tensors, TensorsError, read_tensors, write_tensors
 
 WEIGHTS_FILE = "model.safetensors"
 BANK_FILE = "neighbours.safetensors"
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
 MODES = ("frozen", "finetune")  # in the order in which they are trained
+UNREAD_WEIGHTS = ("pytorch_model.bin", "model.bin", "model.pth", "model.pt", "pytorch_model.pth")  # pickles
+AGAIN = "train the model again, or download it again (`hf download USER/NAME --force-download`)"
+LARGEST_CONFIG = 2**24  # bytes, of a thousand classes; see `_refuse_padding`
+LARGEST_HISTORY = 2**22  # bytes: ten thousand epochs
 PREVIOUS = ".previous"  # what the name of a model ends in that a new one took the place of
 
 
@@ -53,6 +59,7 @@ class ClassifierConfig:
     weights: Mapping[str, Any] = field(default_factory=dict)  # name and digest of the starting weights
     metrics: Mapping[str, Any] = field(default_factory=dict)  # how good it is and what it took, see _metrics_shape
     run: str | None = None  # training.fingerprint of all that decided its training
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files of tensors beside it, by name
 
     def to_json(self) -> dict[str, Any]:
         """The content of `config.json`: timm's and transformers' keys, and antbee's under its own."""
@@ -100,7 +107,7 @@ class ClassifierConfig:
 # What config.json may say. It may come from anybody: every value is checked before it decides anything.
 
 FORMAT = 1  # of what stands under "antbee"; another number means that it has to be read in another way
-_OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run")
+_OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run", "files")
 # Pixels a side: nobody's ResNet is made for more, and the memory that a thin photo takes grows with the square.
 _LARGEST_CROP, _LARGEST_RESIZE = 1024, 1280
 _LARGEST_NUMBER = 1e9  # of losses, seconds, epochs, counts: beyond it a plot or a plain float may fail
@@ -145,6 +152,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and _is_number(value, 0)
 
 
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def _are_counts(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_is_count, value.values()))
 
@@ -158,8 +169,11 @@ def _label_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     names = _checked(place, key, lambda value: isinstance(value, list | dict), "a list of names")
     if isinstance(names, dict):  # by the head's outputs: {"0": "ants", "1": "bees"}
         names = [names.get(str(index)) for index in range(len(names))]
-    if len(names) < 2 or not all(map(_is_text, names)) or len(set(names)) < len(names):
-        raise ModelFolderError(f"{key} is {_shown(place[key])}, expected two names or more, each another one")
+    if not 2 <= len(names) <= MOST_CLASSES or not all(map(_is_text, names)) or len(set(names)) < len(names):
+        raise ModelFolderError(
+            f"{key} is {_shown(place[key])} with {len(names)} entries, expected two names or more, "
+            f"at most {MOST_CLASSES}, each another one"
+        )
     return tuple(names)
 
 
@@ -222,7 +236,8 @@ def _own_values(own: Any, label_names: Sequence[str]) -> dict[str, Any]:
     _check_given(values, ("version", "run"), _is_text, "text")
     _check_given(values, ["mode"], lambda value: value in MODES, " or ".join(MODES))
     _check_given(values, ["seed"], lambda value: isinstance(value, int) and _is_number(value, 0, 2**32), "a seed")
-    _check_given(values, ("recipe", "data", "weights", "metrics"), _is_object, "an object")
+    _check_given(values, ("recipe", "data", "weights", "metrics", "files"), _is_object, "an object")
+    _check_given(values.get("files", {}), (WEIGHTS_FILE, BANK_FILE), _is_digest, "a SHA-256 in 64 hexadecimal digits")
     _check_recipe(values.get("recipe", {}))
     _check_data(values.get("data", {}))
     _check_given(values.get("weights", {}), ("name", "digest", "base_model"), _is_text, "text")
@@ -566,13 +581,11 @@ class Classifier:
     def save_pretrained(self, folder: Path) -> None:
         """Writes weights, config and features into `folder`, which is made if it isn't there."""
         folder.mkdir(parents=True, exist_ok=True)
-        # channels_last weights would be refused: the format knows no memory layout but the plain one.
-        state = {name: tensor.contiguous().cpu() for name, tensor in self.network.state_dict().items()}
-        # Through bytes, since save_file makes a file that only its owner can read, whatever the umask says.
-        (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(state, {"format": "pt"}))
-        (folder / CONFIG_FILE).write_text(json.dumps(self.config.to_json(), indent=2) + "\n", "utf-8")
+        files = {WEIGHTS_FILE: write_tensors(folder / WEIGHTS_FILE, self.network.state_dict())}
         if self.bank is not None:
-            self.bank.save(folder / BANK_FILE)
+            files[BANK_FILE] = self.bank.save(folder / BANK_FILE)
+        config = replace(self.config, files=files)
+        (folder / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", "utf-8")
 
     @classmethod
     def from_pretrained(
@@ -591,8 +604,16 @@ class Classifier:
         """
         folder = find_folder(source, revision=revision, token=token, local_files_only=local_files_only)
         config = read_config(folder)
-        state = _read_weights(folder / WEIGHTS_FILE)
-        network = model.network_with(config.architecture, len(config.label_names), state, f"the weights in {folder}")
+        weights = _read_weights(folder)
+        # First what is wrong by name, which says more than that the bytes are others.
+        network = model.network_with(
+            config.architecture, len(config.label_names), weights.tensors, f"the weights in {folder / WEIGHTS_FILE}"
+        )
+        if (expected := config.files.get(WEIGHTS_FILE, weights.digest)) != weights.digest:
+            raise ModelFolderError(
+                f"{folder / WEIGHTS_FILE} is damaged (checksum {weights.digest[:12]}, {CONFIG_FILE} says "
+                f"{expected[:12]}): {AGAIN}"
+            )
         return cls(network.to(model.choose_device(device)), config, _read_bank(folder, config))
 
 
@@ -617,11 +638,11 @@ def find_folder(
 def _read_bank(folder: Path, config: ClassifierConfig) -> FeatureBank | None:
     """The features in a model folder; None where it has none, as models that others trained."""
     path = folder / BANK_FILE
-    if not path.exists():
+    if not path.exists() and BANK_FILE not in config.files:
         return None
     width, class_count = model.feature_count(config.architecture), len(config.label_names)
     try:
-        return FeatureBank.load(path, feature_count=width, class_count=class_count)
+        return FeatureBank.load(path, feature_count=width, class_count=class_count, digest=config.files.get(BANK_FILE))
     except BankError as error:
         raise ModelFolderError(f"{error}: delete it to go without, or train or download the model again") from error
 
@@ -636,9 +657,9 @@ def model_folders(folder: Path) -> list[Path]:
 def read_config(folder: Path) -> ClassifierConfig:
     """The config of a model folder. Raises ModelFolderError where there is none, or none that can be read."""
     path = folder / CONFIG_FILE
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{spoken('train')}` wrote")
-    content = _read_json(path)
+    content = _read_json(path, LARGEST_CONFIG)
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object")
     try:
@@ -646,7 +667,19 @@ def read_config(folder: Path) -> ClassifierConfig:
     except ModelFolderError as error:
         raise ModelFolderError(f"{path} can't be used: {error}") from error
     model.check_architecture(config.architecture)
+    _refuse_padding(path, len(config.label_names))
     return config
+
+
+def _refuse_padding(path: Path, class_count: int) -> None:
+    """Raises ModelFolderError for a config that is larger than so many classes explain: their names and counts, and
+    their confusion matrix.
+    """
+    largest = 2**18 + 512 * class_count + 16 * class_count**2
+    if (size := path.stat().st_size) > largest:
+        raise ModelFolderError(
+            f"{path} has {size:,} bytes, expected at most {largest:,} for {class_count} classes: {AGAIN}"
+        )
 
 
 def read_history(folder: Path) -> tuple[dict[str, float], ...]:
@@ -655,7 +688,7 @@ def read_history(folder: Path) -> tuple[dict[str, float], ...]:
     Raises ModelFolderError where they can't be read.
     """
     path = folder / HISTORY_FILE
-    records = _read_json(path) if path.exists() else []
+    records = _read_json(path, LARGEST_HISTORY) if path.exists() else []
     if not isinstance(records, list) or not all(_is_epoch(record) for record in records):
         raise ModelFolderError(f"{path} holds something else than epochs: delete it, or train the model again")
     return tuple(records)
@@ -666,20 +699,26 @@ def _is_epoch(record: object) -> bool:
     return all(map(_is_number, numbers))
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, largest: int) -> Any:
     try:
-        return json.loads(path.read_text("utf-8-sig"))
+        return json.loads(content_of(path, largest=largest).decode("utf-8-sig"))
+    except FileError as error:
+        raise ModelFolderError(f"{path} can't be used ({error}): {AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is no JSON ({error}): train or download the model again") from error
+        raise ModelFolderError(f"{path} is no JSON ({error}): {AGAIN}") from error
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(folder: Path) -> Tensors:
+    path = folder / WEIGHTS_FILE
     try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"{path} is not there: train or download the model again") from error
-    except SafetensorError as error:
-        raise ModelFolderError(f"{path} is damaged ({error}): train or download the model again") from error
+        return read_tensors(path)
+    except TensorsError as error:
+        if not path.exists() and (others := [name for name in UNREAD_WEIGHTS if (folder / name).exists()]):
+            raise ModelFolderError(
+                f"{folder} has {others[0]} and no {WEIGHTS_FILE}: pickles are never opened, save it as safetensors"
+            ) from error
+        what = f"is damaged ({error})" if path.exists() else "is not there"
+        raise ModelFolderError(f"{path} {what}: {AGAIN}") from error
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 HYMENOPTERA_DIGEST = "b0e3506710bc375be5996e1c9b29818c80cdfc19bcc324e560091da6690149ec"
 MOST_DAMAGED = 0.1  # of the photos of a class, the share that may be damaged before somebody has to look
 HIDDEN = (".", "__")  # how the names of folders begin that tools leave behind: .ipynb_checkpoints, __MACOSX
+MOST_CLASSES = 1000
 LAYOUT = "expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, with two classes or more"
 
 
@@ -250,6 +251,8 @@ def _one_class_list(folders: Mapping[Path, Mapping[str, Path]]) -> tuple[str, ..
     (train_root, train), *others = folders.items()
     if len(train) < 2:
         raise DataError(f"{train_root} has {len(train)} class folder(s): {LAYOUT}")
+    if len(train) > MOST_CLASSES:
+        raise DataError(f"{train_root} has {len(train)} class folders, expected at most {MOST_CLASSES}: leave some out")
     for split_root, found in others:
         if missing := sorted(train.keys() - found.keys()):
             raise DataError(

@@ -5,8 +5,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 # How kinds of files begin: what stands where in them. None of these is ever opened; a person should hear what it is.
 BEGINNINGS = (
@@ -51,7 +51,7 @@ class FileError(ValueError):
 
 
 @contextmanager
-def opened(path: Path, *, largest: int) -> Iterator[BinaryIO]:
+def opened(path: Path, *, largest: int) -> Iterator[BufferedReader]:
     """The file, open to be read, if it is a regular file of at most `largest` bytes.
 
     A pipe or a device would wait for ever, or never end. Links are followed. Raises FileError for anything else.

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.models import ResNet, WeightsEnum, get_model, get_model_weights
+
+from antbee.files import FileError, opened
+from antbee.tensors import LARGEST, TensorsError, read_tensors
 
 # The torchvision networks whose head is called `fc` and whose backbone ends in one pooled feature map.
 ARCHITECTURES = (
@@ -40,11 +41,12 @@ ARCHITECTURES = (
     "wide_resnet101_2",
 )
 HEAD = "fc."  # what the names of the head's tensors start with
-
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be kept in
 
 Precision = Literal["float32", "bfloat16"]  # of the factors of convolutions; weights and losses stay float32
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+WEIGHTS_EXPECTED = "expected .safetensors or a torchvision .pth, give such a file"
 NO_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 
@@ -128,9 +130,27 @@ def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> 
     if misfits:
         more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
         raise WeightsError(
-            f"{source} don't fit this network: {'; '.join(misfits[:3])}{more}. Is it another architecture?"
+            f"{source} don't fit this network: {'; '.join(misfits[:3])}{more}. Is it another architecture? "
+            "Name the right one, or train or download it again"
         )
+    for name in own:
+        if (wrong := _wrong_numbers(name, state[name])) is not None:
+            raise WeightsError(f"{source} are damaged: {name} {wrong}; train or download them again")
     network.load_state_dict(state)
+
+
+def _wrong_numbers(name: str, tensor: Tensor) -> str | None:
+    """What is wrong with the numbers of a tensor of this name: torch itself takes any, and answers with NaN later."""
+    if name.endswith("num_batches_tracked"):  # which nothing reads
+        return None if tensor.dtype == torch.int64 else f"is of {tensor.dtype}, expected torch.int64"
+    if tensor.dtype not in FLOATS:
+        return f"is of {tensor.dtype}, expected torch.float32"
+    numbers = tensor.float()
+    if not torch.isfinite(numbers).all():
+        return "has numbers that are NaN or infinite"
+    if name.endswith("running_var") and bool((numbers < 0).any()):
+        return "has negative numbers, and variances have none"
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -337,9 +357,9 @@ def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
     if choice == "imagenet":
         return _imagenet_weights(architecture)
     path = Path(choice)
-    if not path.is_file():
+    if not path.exists():
         raise WeightsError(f"no weights file {path}: expected imagenet, random, or a .safetensors or .pth file")
-    return StartingWeights(path.name, _read_tensors(path), _sha256(path))
+    return StartingWeights(path.name, *_read_weights(path))
 
 
 def _imagenet_weights(architecture: str) -> StartingWeights:
@@ -351,10 +371,9 @@ def _imagenet_weights(architecture: str) -> StartingWeights:
     if not path.is_file():
         _download(enum.url, path, expected)
     # torch checks it only while it downloads, and never that of a file already in its cache.
-    digest = _sha256(path)
-    if not digest.startswith(expected):
+    if not (digest := _digest(path)).startswith(expected):
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}, expected {expected}): delete it and try again")
-    return StartingWeights("imagenet", _read_tensors(path), digest, base_model=f"timm/{architecture}.tv_in1k")
+    return StartingWeights("imagenet", *_read_weights(path), base_model=f"timm/{architecture}.tv_in1k")
 
 
 def _download(url: str, path: Path, expected: str) -> None:
@@ -367,22 +386,29 @@ def _download(url: str, path: Path, expected: str) -> None:
         raise WeightsUnreachableError(f"the download of {url} was cut off or changed ({error}): try again") from error
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file by name, and its SHA-256. Raises WeightsError for a file that holds something else."""
+    if path.suffix == ".safetensors":
+        try:
+            read = read_tensors(path)
+        except TensorsError as error:
+            raise WeightsError(f"{path} can't be read as weights ({error}): {WEIGHTS_EXPECTED}") from error
+        return read.tensors, read.digest
+    digest = _digest(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     # What torch's reader meets in a file that is none of its own, found by feeding it such files.
-    except (SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, *NO_WEIGHTS) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(
-            f"{path} can't be read as weights ({reason}): expected .safetensors or a torchvision .pth"
-        ) from error
+    except (pickle.UnpicklingError, struct.error, OSError, RuntimeError, EOFError, *NO_WEIGHTS) as error:
+        reason = "more than tensors, or none" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+        raise WeightsError(f"{path} can't be read as weights ({reason}): {WEIGHTS_EXPECTED}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds something else than named tensors: expected a torchvision state_dict")
-    return dict(state)
+    return dict(state), digest
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path) -> str:
+    try:
+        with opened(path, largest=LARGEST) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileError as error:
+        raise WeightsError(f"{path} can't be read as weights ({error}): {WEIGHTS_EXPECTED}") from error

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from antbee.tensors import TensorsError, read_tensors, write_tensors
 
 FALSE_ALARM_RATE = 0.05  # of photos like those learned from, the share that may be called "neither"
 NEAREST = 10  # neighbours that decide; fewer where the bank holds fewer
@@ -63,32 +63,32 @@ class FeatureBank:
         """How far features (B, C) lie from all that was learned from: float64 (B,), see `kth_distance`."""
         return self.nearest(features).distances[:, -1]
 
-    def save(self, path: Path) -> None:
-        """Writes the bank as safetensors; file names stand in the metadata, and no picture anywhere."""
+    def save(self, path: Path) -> str:
+        """Writes the bank as safetensors; names stand in the metadata, and no picture anywhere. Gives its SHA-256."""
         tensors = {
-            "features": self.features.contiguous().cpu(),
-            "labels": self.labels.cpu(),
+            "features": self.features,
+            "labels": self.labels,
             "threshold": torch.tensor(self.threshold, dtype=torch.float64),
         }
-        # Through bytes, since save_file makes a file that only its owner can read, whatever the umask says.
-        path.write_bytes(safetensors.torch.save(tensors, {"format": "pt", "names": json.dumps(self.names)}))
+        return write_tensors(path, tensors, {"names": json.dumps(self.names)})
 
     @classmethod
-    def load(cls, path: Path, *, feature_count: int, class_count: int) -> "FeatureBank":
-        """The bank in a file, which may come from anybody. Raises BankError where it is none of this network's."""
+    def load(cls, path: Path, *, feature_count: int, class_count: int, digest: str | None = None) -> "FeatureBank":
+        """The bank in a file, which may come from anybody. Raises BankError where it is none of this network's.
+
+        With a `digest`, the file has to have that SHA-256.
+        """
         try:
-            with safe_open(path, framework="pt") as file:
-                names = json.loads((file.metadata() or {}).get("names", "null"))
-                keys = sorted(file.keys())
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in keys}
-                _check_shapes(path, names, shapes, feature_count)  # before a huge tensor is read
-                tensors = {name: file.get_tensor(name) for name in keys}
-        except BankError:
-            raise
-        except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            read = read_tensors(path)
+            names = json.loads(read.metadata.get("names", "null"))
+        except (TensorsError, ValueError, RecursionError) as error:
             raise BankError(f"{path} can't be read ({' '.join(str(error).split()):.200})") from error
-        _check_values(path, tensors, class_count)
-        return cls(tensors["features"], tensors["labels"], tuple(names), float(tensors["threshold"]))
+        if digest not in (None, read.digest):
+            raise BankError(f"{path} is not the file that config.json tells of: another checksum, {read.digest[:12]}")
+        shapes = {name: tuple(tensor.shape) for name, tensor in read.tensors.items()}
+        _check_shapes(path, names, shapes, feature_count)
+        _check_values(path, read.tensors, class_count)
+        return cls(read.tensors["features"], read.tensors["labels"], tuple(names), float(read.tensors["threshold"]))
 
 
 def _check_shapes(path: Path, names: object, shapes: dict[str, tuple[int, ...]], feature_count: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -109,7 +110,8 @@ def complaint(call, *arguments, kind=ModelFolderError):
 
 def test_what_is_saved_is_what_is_loaded(folder):
     loaded = Classifier.from_pretrained(folder, device="cpu")
-    assert loaded.config == CONFIG
+    assert replace(loaded.config, files={}) == CONFIG
+    assert loaded.config.files.keys() == {"model.safetensors"}
     assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
 
 
@@ -136,13 +138,13 @@ def test_any_number_of_classes_and_any_known_architecture_come_back(tmp_path):
     names = tuple(f"class {number}" for number in range(7))
     config = ClassifierConfig("resnet34", names)
     new_classifier(config).save_pretrained(tmp_path)
-    assert Classifier.from_pretrained(tmp_path, device="cpu").config == config
+    assert replace(Classifier.from_pretrained(tmp_path, device="cpu").config, files={}) == config
 
 
 def test_class_names_that_are_no_valid_unicode_come_back(tmp_path):
     config = ClassifierConfig("resnet18", ("ants", os.fsdecode(b"b\xff")))
     new_classifier(config).save_pretrained(tmp_path)
-    assert Classifier.from_pretrained(tmp_path, device="cpu").config == config
+    assert replace(Classifier.from_pretrained(tmp_path, device="cpu").config, files={}) == config
 
 
 # ---- made by others --------------------------------------------------------------------------------------------------
@@ -483,6 +485,86 @@ def test_a_missing_tensor_is_never_filled_with_random_numbers(folder, tmp_path):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     text = complaint(Classifier.from_pretrained, tmp_path, kind=model.WeightsError)
     assert "layer4.1.bn2.running_var is missing" in text
+
+
+def changed_weights(folder, target, change):
+    """The model folder with other tensors, and a config that takes them for its own."""
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, target / "model.safetensors")
+    content = json.loads((folder / "config.json").read_text())
+    content["antbee"]["files"] = {}
+    (target / "config.json").write_text(json.dumps(content))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        ("layer1.0.conv1.weight", torch.full((64, 64, 3, 3), torch.nan), "NaN or infinite"),
+        ("fc.bias", torch.tensor([0.0, torch.inf]), "NaN or infinite"),
+        ("bn1.running_var", -torch.ones(64), "negative numbers"),
+        ("fc.weight", torch.ones(2, 512, dtype=torch.int32), "is of torch.int32, expected torch.float32"),
+    ],
+)
+def test_numbers_that_torch_would_take_and_answer_with_nan_are_refused_by_name(folder, tmp_path, name, tensor, words):
+    changed_weights(folder, tmp_path, lambda state: state.update({name: tensor}))
+    text = complaint(Classifier.from_pretrained, tmp_path, kind=model.WeightsError)
+    assert f"{name} " in text
+    assert words in text
+
+
+def test_weights_in_half_precision_are_taken(folder, tmp_path):
+    def halve(state):
+        state.update({name: tensor.half() for name, tensor in state.items() if tensor.is_floating_point()})
+
+    network = Classifier.from_pretrained(changed_weights(folder, tmp_path, halve), device="cpu").network
+    assert network.fc.weight.dtype == torch.float32
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "model" / "model.safetensors").write_bytes(content)
+    assert "damaged (checksum" in complaint(Classifier.from_pretrained, tmp_path / "model")
+
+
+def test_a_pickle_is_named_and_not_opened(folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02cos\nsystem\n")
+    assert "has pytorch_model.bin and no model.safetensors" in complaint(Classifier.from_pretrained, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_or_a_device_in_a_files_place_is_never_waited_for(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    os.mkfifo(tmp_path / "model" / name)
+    assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    (tmp_path / "model" / name).symlink_to("/dev/zero")
+    assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000, "is no JSON"),
+        ("{}".encode("utf-16"), "is no JSON"),
+        (b'{"a": 1,}', "line 1 column"),
+        (b"", "is no JSON"),
+    ],
+)
+def test_a_config_that_is_no_json_is_refused_with_its_place(folder, tmp_path, content, words):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_bytes(content)
+    assert words in complaint(Classifier.from_pretrained, tmp_path / "model")
+
+
+def test_a_config_larger_than_its_classes_explain_is_refused(editable_config):
+    folder = editable_config(lambda content: content.update(padding="x" * 300_000))
+    assert "expected at most" in complaint(Classifier.from_pretrained, folder)
 
 
 # ---- written beside and renamed --------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ ENTRIES = [ROOT / "app.py", *sorted((ROOT / "scripts").glob("*.py"))]
 # What each room may import of the others.
 ALLOWED = {
     "drawn": set(),
-    "model": set(),
+    "tensors": {"files"},
+    "model": {"files", "tensors"},
     "evaluation": set(),
     "figures": set(),
     "installation": set(),
@@ -34,11 +35,11 @@ ALLOWED = {
     "data": {"drawn", "files", "images"},
     "resident": {"data", "images"},
     "foreign": set(),
-    "neighbours": set(),
+    "neighbours": {"tensors"},
     "training": {"data", "images", "resident", "model", "evaluation"},
     "inspection": {"data", "training", "evaluation", "neighbours", "resampling"},
     "resampling": {"data", "training", "model", "evaluation", "neighbours"},
-    "classifier": {"images", "model", "hub", "installation", "neighbours"},
+    "classifier": {"data", "files", "images", "model", "tensors", "hub", "installation", "neighbours"},
     "teaching": {
         "cards",
         "classifier",
@@ -84,7 +85,7 @@ FENCES = {
     "pandas": {"ui"},
     "huggingface_hub": {"cards", "hub"},
     "matplotlib": {"figures"},
-    "safetensors": {"classifier", "model", "neighbours"},
+    "safetensors": {"tensors"},
     "trackio": {"tracking"},
 }
 

@@ -261,7 +261,7 @@ def test_a_cut_download_of_imagenet_weights_never_counts_as_complete(weight_cach
 def test_imagenet_weights_in_the_cache_need_no_network(weight_cache, monkeypatch):
     # The real file is not to be had here: its hash is taken from a stand-in instead.
     torch.save(state_of(), weight_cache / "resnet18-f37072fd.pth")
-    monkeypatch.setattr(model, "_sha256", lambda path: "f37072fd" + "0" * 56)
+    monkeypatch.setattr(model, "_digest", lambda path: "f37072fd" + "0" * 56)
     weights = load_starting_weights("imagenet", "resnet18")
     assert weights.name == "imagenet"
     assert weights.base_model == "timm/resnet18.tv_in1k"
