@@ -196,14 +196,14 @@ def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> 
 
 
 def refuse_damaged(photos: PhotoFolder) -> None:
-    """Raises DataError where over a tenth of a class's photos is damaged, which is seldom what anybody wants.
+    """Raises DataError where over a tenth of a class's photos, and more than one, is damaged.
 
-    Whoever learns from the rest all the same learns from less than was meant, and perhaps from other classes.
+    Whoever learns from the rest all the same learns from less than was meant, and perhaps something else.
     """
     used = Counter(path.parent for path in photos.both.paths)
     damaged = Counter((photos.root / file).parent for file in photos.damaged)
     for folder, count in damaged.items():
-        if count > MOST_DAMAGED * (used[folder] + count):
+        if count > max(1, MOST_DAMAGED * (used[folder] + count)):
             first = next(file for file in photos.damaged if (photos.root / file).parent == folder)
             reason = next(skipped.reason for skipped in photos.skipped if skipped.file == first)
             raise DataError(

@@ -1,4 +1,5 @@
-"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheets DIR] [--list FILE] [--json]
+"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheets DIR] [--list FILE]
+    [--allow-bad] [--json]
 
 Looks for what may be wrong, and changes nothing. PATH is a data folder, a model folder or a picture. Of a data folder
 it tells files that can't be used, placeholders, photos that are there twice or in both splits, suspicious labels, tiny,
@@ -16,9 +17,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script 
 
 import torch
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee import cards, data, ending, images, inspection, model, training
-from antbee.classifier import CONFIG_FILE, Classifier, ModelFolderError
+from antbee.classifier import (
+    CONFIG_FILE,
+    UNREAD_WEIGHTS,
+    WEIGHTS_FILE,
+    Classifier,
+    ModelFolderError,
+    read_history,
+)
 from antbee.inspection import Finding, PhotoFacts
 from antbee.installation import home
 
@@ -39,6 +48,7 @@ def parse_arguments() -> argparse.Namespace:
         help="where contact sheets go, without --json (default: outputs/)",
     )
     parser.add_argument("--list", type=Path, metavar="FILE", help="write what may be excluded, for train.py --exclude")
+    parser.add_argument("--allow-bad", action="store_true", help="let over a tenth of a class's files be damaged")
     parser.add_argument("--json", action="store_true", help="print an object a line for each PATH instead of tables")
     return parser.parse_args()
 
@@ -70,13 +80,13 @@ def main() -> None:
     if arguments.list is not None:
         write_list(arguments.list, results)
     if unusable := [checked for checked in results if not checked.ok]:
-        named = "; ".join(f"{checked.path}: {checked.error}" for checked in unusable)
+        named = "; ".join(str(checked.error) for checked in unusable)
         raise data.DataError(f"{len(unusable)} of {len(results)} can't be used: {named}")
 
 
 def check(path: Path, arguments: argparse.Namespace) -> Checked:
     """Whatever the path is, what may be wrong with it."""
-    kind = "picture" if path.is_file() else "model" if (path / CONFIG_FILE).exists() else "data"
+    kind = kind_of(path)
     try:
         if kind == "picture":
             return check_picture(path)
@@ -85,18 +95,32 @@ def check(path: Path, arguments: argparse.Namespace) -> Checked:
         return Checked(str(path), kind, ok=False, error=str(error))
 
 
+def kind_of(path: Path) -> str:
+    """What a path is taken for: by what is in a folder, else by its name where it is none."""
+    if path.is_dir():
+        is_model = any((path / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE, *UNREAD_WEIGHTS))
+        return "model" if is_model else "data"
+    if path.name in (CONFIG_FILE, WEIGHTS_FILE):
+        return "model"
+    return "picture" if path.exists() or path.suffix.lower() in IMG_EXTENSIONS else "data"
+
+
 def check_picture(path: Path) -> Checked:
     """Whether a picture can be read, and what it is like."""
-    facts = inspection.measure(images.open_photo(path))
-    return Checked(str(path), "picture", ok=True, used=1, findings=inspection.photo_findings(path.name, facts))
+    try:
+        facts = inspection.measure(images.open_photo(path))
+    except data.DataError as error:
+        raise data.DataError(f"{path}: {error}") from error
+    findings = inspection.photo_findings(path.name, facts)
+    return Checked(str(path), "picture", ok=True, used=1, findings=findings)
 
 
 def check_model(path: Path) -> Checked:
     """Whether a model folder is whole: its weights fit and are numbers, its features are those of its network."""
+    if not path.is_dir():
+        raise ModelFolderError(f"{path} is a part of a model: name its folder, {path.parent}")
     classifier = Classifier.from_pretrained(path, device="cpu")
-    for name, tensor in classifier.network.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise ModelFolderError(f"{path} has weights that are no numbers, in {name}: train or download it again")
+    read_history(path)
     used = None if classifier.bank is None else len(classifier.bank.names)
     return Checked(str(path), "model", ok=True, classes=list(classifier.config.label_names), used=used)
 
@@ -116,7 +140,14 @@ def check_data(root: Path, arguments: argparse.Namespace) -> Checked:
     findings = inspection.folder_findings(photos, by_name, features)
     if findings and not arguments.json:
         write_sheet(arguments.sheets / f"check-{photos.name}.png", photos, findings)
-    return Checked(str(root), "data", True, list(photos.class_names), len(photos.both), photos.skipped, findings)
+    error = None
+    try:
+        if not arguments.allow_bad:
+            data.refuse_damaged(photos)
+    except data.DataError as damage:
+        error = str(damage)
+    classes = list(photos.class_names)
+    return Checked(str(root), "data", error is None, classes, len(photos.both), photos.skipped, findings, error)
 
 
 def features_of(
@@ -144,9 +175,9 @@ def features_of(
 
 def said(checked: Checked) -> str:
     """A path's findings as a table."""
-    if not checked.ok:
-        return f"{checked.path}: {checked.kind}, can't be used: {checked.error}"
-    told = f"{checked.path}: {checked.kind}"
+    told = f"{cards.one_line(checked.path)}: {checked.kind}"
+    if checked.error is not None:
+        told += f", can't be used: {cards.one_line(checked.error, longest=1000)}"
     if checked.classes is not None:
         told += f", {', '.join(map(cards.one_line, checked.classes))}"
     if checked.used is not None:
@@ -159,7 +190,7 @@ def said(checked: Checked) -> str:
     lines = [
         f"  {kind:12}{cards.one_line(file):{min(width, 60)}}  {cards.one_line(reason)}" for kind, file, reason in rows
     ]
-    return "\n".join([told, *lines] if lines else [f"{told}: nothing found"])
+    return "\n".join([told, *lines] if lines or not checked.ok else [f"{told}: nothing found"])
 
 
 def write_sheet(path: Path, photos: data.PhotoFolder, findings: Sequence[Finding]) -> None:

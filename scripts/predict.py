@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Predict every photo; say which files are none, and end with status 1 if there were any."""
+    """Predict every photo; say which files are none, and end with status 2 if there were any."""
     arguments = parse_arguments()
     classifier = Classifier.from_pretrained(arguments.model)
     paths = [photo for path in arguments.paths for photo in photos_in(path)]
@@ -53,7 +53,8 @@ def main() -> None:
             explain(classifier, path, arguments.explain)
     if arguments.csv is None:
         for path, prediction in answers:
-            print(f"{prediction.probabilities[prediction.label]:6.1%}  {answer(prediction)}  {path}")
+            probability = prediction.probabilities[prediction.label]
+            print(f"{probability:6.1%}  {answer(prediction)}  {cards.one_line(str(path), longest=4096)}")
     else:
         write_csv(arguments.csv, classifier.config.label_names, answers)
         print(f"{len(answers)} answers written to {arguments.csv}")
@@ -67,7 +68,7 @@ def photos_in(path: Path) -> list[Path]:
     """The file itself, or every photo below a folder."""
     if not path.is_dir():
         return [path]
-    photos = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and file.is_file())
+    photos = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and not file.is_dir())
     if not photos:
         raise data.DataError(f"{path} has no photo: expected files that end in {' '.join(IMG_EXTENSIONS)}")
     return photos

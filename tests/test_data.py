@@ -307,6 +307,7 @@ def test_a_class_folder_without_the_right_to_read_it_is_named_with_what_to_do(tm
 def test_over_a_tenth_of_damaged_photos_in_a_class_is_refused_by_name_and_a_tenth_is_not(tmp_path: Path) -> None:
     root = write_set(tmp_path, {"train/ants": 9, "train/bees": 3, "val/ants": 1, "val/bees": 1})
     (root / "train/ants/cut.jpg").write_bytes(photo_bytes()[:-100])
+    (root / "val/ants/cut.jpg").write_bytes(photo_bytes()[:-100])  # a single one is no class
     (root / "train/ants/notes.txt").write_bytes(b"no photo by its name")
     refuse_damaged(read_folder(root))
     (root / "train/ants/html.jpg").write_bytes(b"<html>")

@@ -625,7 +625,7 @@ def test_one_photo_of_a_class_gives_a_classifier_without_figures(base, tmp_path)
     prediction = taught.classifier.predict([photo("bees", 0)])[0]
     assert not prediction.is_neither
     loaded = Classifier.from_pretrained(unpacked(taught.classifier, tmp_path), device="cpu")
-    assert loaded.config == taught.classifier.config
+    assert replace(loaded.config, files={}) == taught.classifier.config
     card = cards.model_card(loaded.config.to_json())
     assert "too few photos to keep any back" in card
     assert "## Results" not in card
@@ -738,7 +738,7 @@ def test_antbee_timm_and_transformers_give_the_taught_classifiers_answers(taught
     expected = taught.classifier.logits(pictures)
     loaded = Classifier.from_pretrained(model_folder, device="cpu")
     torch.testing.assert_close(loaded.logits(pictures), expected, rtol=0, atol=1e-5)
-    assert loaded.config == taught.classifier.config
+    assert replace(loaded.config, files={}) == taught.classifier.config
     assert loaded.predict(pictures)[0].distance == pytest.approx(taught.classifier.predict(pictures)[0].distance)
     assert loaded.explain(pictures[0]).neighbours[0].name == taught.classifier.explain(pictures[0]).neighbours[0].name
 
