@@ -1,5 +1,4 @@
-"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheets DIR] [--list FILE]
-    [--allow-bad] [--json]
+"""python scripts/check.py PATH ... [--weights imagenet|random|FILE] [--sheets DIR] [--list FILE] [--allow-bad] [--json]
 
 Looks for what may be wrong, and changes nothing. PATH is a data folder, a model folder or a picture. Of a data folder
 it tells files that can't be used, placeholders, photos that are there twice or in both splits, suspicious labels, tiny,

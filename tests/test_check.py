@@ -139,7 +139,7 @@ def test_json_is_an_object_a_line_for_each_path_with_the_same_keys_and_nothing_e
     (skipped,) = folder["skipped"]
     assert skipped.keys() == {"file", "reason"}
     assert skipped["file"] == "val/ants/cut.jpg"
-    assert skipped["reason"].startswith("damaged photo")
+    assert skipped["reason"].startswith("a damaged photo")
     assert planted_in(folder["findings"]) == PLANTED
     assert all(finding.keys() == {"kind", "file", "reason", "score", "other"} for finding in folder["findings"])
     (leak,) = [finding for finding in folder["findings"] if "hash" in finding["reason"] and finding["kind"] == "leak"]
