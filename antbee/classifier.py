@@ -666,7 +666,10 @@ def read_config(folder: Path) -> ClassifierConfig:
         config = ClassifierConfig.from_json(content)
     except ModelFolderError as error:
         raise ModelFolderError(f"{path} can't be used: {error}") from error
-    model.check_architecture(config.architecture)
+    try:
+        model.check_architecture(config.architecture)
+    except model.WeightsError as error:
+        raise model.WeightsError(f"{path} can't be used: {error}") from error
     _refuse_padding(path, len(config.label_names))
     return config
 
