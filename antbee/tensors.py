@@ -46,7 +46,7 @@ def read_tensors(path: Path) -> Tensors:
     # KeyError: a type of numbers that torch has not. The rest is what torch says to shapes and places that can't be.
     except (SafetensorError, LookupError, ValueError, RuntimeError, OverflowError) as error:
         raise TensorsError(_reason(error)) from error
-    return Tensors(tensors, header.get("__metadata__", {}), hashlib.sha256(content).hexdigest())
+    return Tensors(tensors, header.get("__metadata__") or {}, hashlib.sha256(content).hexdigest())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:

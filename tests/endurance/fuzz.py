@@ -368,7 +368,7 @@ def main() -> None:
         ]
         total, started = Results(Counter()), time.monotonic()
         # A process that a decoder kills breaks this pool, and says so; multiprocessing's own would wait for ever.
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=8) as pool:
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
             for results in pool.map(batch, jobs):
                 total.came += results.came
                 total.slowest = max(total.slowest, results.slowest)

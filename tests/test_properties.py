@@ -1,0 +1,114 @@
+"""What holds for every config, name, size and kind of pixels, and not only for those that somebody thought of."""
+
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from PIL import Image
+
+from antbee import cards, files, images
+from antbee.classifier import ClassifierConfig, ModelFolderError
+from antbee.images import Augmentation, DataError, Preprocessing, open_photo
+from antbee.tensors import TensorsError, read_tensors
+
+# The same examples in every run: what is found by chance is found by tests/endurance/fuzz.py.
+alike = settings(derandomize=True, deadline=None, max_examples=60, database=None)
+TEXT = st.text(max_size=60)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+CONFIG = ClassifierConfig("resnet18", ("ants", "bees"), mode="frozen", seed=1).to_json()
+KEYS = [
+    *CONFIG,
+    *(("pretrained_cfg", key) for key in CONFIG["pretrained_cfg"]),
+    *(("antbee", key) for key in CONFIG["antbee"]),
+]
+
+
+@alike
+@given(st.lists(st.tuples(st.sampled_from(KEYS), JSON), min_size=1, max_size=3))
+def test_any_config_is_read_and_told_of_or_refused_in_a_line(changes: list[tuple[Any, Any]]) -> None:
+    content = json.loads(json.dumps(CONFIG))
+    for key, value in changes:
+        holder, name = (content, key) if isinstance(key, str) else (content[key[0]], key[1])
+        if isinstance(holder, dict):
+            holder[name] = value
+    try:
+        config = ClassifierConfig.from_json(content)
+    except ModelFolderError as error:
+        assert str(error)  # noqa: PT017 - it may as well be read
+        return
+    assert cards.model_card(config.to_json())
+
+
+@alike
+@given(st.lists(TEXT.filter(str.strip), min_size=2, max_size=4, unique=True))
+def test_any_class_names_come_back_as_they_were(names: list[str]) -> None:
+    config = ClassifierConfig("resnet18", tuple(names))
+    assert ClassifierConfig.from_json(json.loads(json.dumps(config.to_json()))).label_names == tuple(names)
+
+
+@alike
+@given(st.text(alphabet=st.sampled_from("<>&[]()!*_`#|{}/:.ab1wh\n\t\u202e\x1b\"'=-~^$@"), max_size=40))
+def test_any_name_is_text_in_markdown_and_in_html(name: str) -> None:
+    rendered = MarkdownIt("commonmark").enable("table").render(f"a {cards.as_text(name)} z")
+    inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
+    assert "<" not in inner, "no tag came of it"
+
+
+@alike
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(0, 2**32))
+def test_a_random_crop_lies_in_the_photo(width: int, height: int, seed: int) -> None:
+    left, top, right, bottom = Augmentation(0.08).place(width, height, random.Random(seed)).box
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+
+
+@alike
+@given(
+    st.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F", "LAB", "HSV"]),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "ICO", "PDF"]),
+)
+def test_any_pixels_in_any_format_come_as_rgb_or_are_refused(mode: str, width: int, height: int, kind: str) -> None:
+    written = io.BytesIO()
+    try:
+        Image.new(mode, (width, height)).save(written, kind)
+    except (OSError, ValueError, KeyError):  # Pillow does not write these
+        return
+    try:
+        photo = open_photo(io.BytesIO(written.getvalue()))
+    except DataError as error:
+        assert kind in ("ICO", "PDF") or mode in ("F", "LAB") or "thin" in str(error)  # noqa: PT017
+        return
+    assert (photo.mode, photo.size) == ("RGB", (width, height))
+    assert Preprocessing(crop=32).cropped(photo).size == (32, 32)
+
+
+@alike
+@given(st.binary(max_size=600))
+def test_any_bytes_are_refused_as_a_photo_and_as_tensors(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = Path(tmp_path_factory.getbasetemp()) / "any"
+    path.write_bytes(content)
+    files.kind_of(content)
+    with pytest.raises(images.DataError):
+        open_photo(path)
+    with pytest.raises(TensorsError):
+        read_tensors(path)
+
+
+def test_metadata_of_null_is_none(tmp_path: Path) -> None:
+    header = b'{"__metadata__": null}'
+    (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert read_tensors(tmp_path / "a").metadata == {}
