@@ -242,6 +242,12 @@ def count_parameters(module: nn.Module, *, trainable: bool) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
+def count_all_parameters(architecture: str, class_count: int) -> int:
+    """Weights of a network that need not be built for it."""
+    with torch.device("meta"):
+        return count_parameters(empty_network(architecture, class_count), trainable=False)
+
+
 def new_head(width: int, class_count: int, *, seed: int) -> nn.Linear:
     """A head that knows nothing yet, on `width` features, drawn by `seed`."""
     with torch.random.fork_rng(devices=[]):

@@ -10,15 +10,21 @@ import json
 import math
 import os
 import pickle
+import shutil
+import signal
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from types import FrameType
+from typing import Any, Literal, NoReturn, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -35,8 +41,21 @@ from antbee.resident import ResidentPhotos
 EVALUATION_BATCH = {"cpu": 16, "cuda": 256}
 
 
+SAVE_EVERY = 60.0  # seconds between checkpoints in the middle of an epoch
+CHECKPOINTS = ".checkpoints"  # the folder beside the models in which runs in progress are kept
+LOOK_EVERY = 10  # steps between two looks at the loss, on devices that each look would keep waiting
+
+
 class TrainingError(RuntimeError):
     """Training can't start or go on; the message says why and what to do."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no number any more: the weights ran away, or a photo holds what no photo should."""
+
+    def __init__(self, message: str, positions: Sequence[int]) -> None:
+        super().__init__(message)
+        self.positions = tuple(positions)  # of the examples in the batch that it was seen at
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -294,8 +313,71 @@ def joined(device: torch.device) -> Iterator[Process]:
     try:
         rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
         yield Process(device, rank, local_rank, count, int(os.environ["LOCAL_WORLD_SIZE"]))
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+            raise TrainingError(
+                "another process of this run was lost: start it again with --resume, or give torchrun --max-restarts"
+            ) from error
+        raise
     finally:
         torch.distributed.destroy_process_group()
+
+
+def is_restarted() -> bool:
+    """Whether torchrun has started these processes anew, after it lost one of them (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Asked to stop
+
+
+class Stopping:
+    """Whether somebody asked this process to stop, by Ctrl-C (SIGINT) or by SIGTERM.
+
+    A signal raises what Python raises at it, KeyboardInterrupt or SystemExit, but never in the middle of a `whole`
+    block. A second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._is_whole = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        if self._number is not None:
+            os._exit(128 + number)
+        self._number = number
+        if not self._is_whole:
+            self._stop(number)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """A block that a signal does not break: it is raised at the block's end."""
+        self._is_whole = True
+        try:
+            yield
+        finally:
+            self._is_whole = False
+        if self._number is not None:
+            self._stop(self._number)
+
+    def _stop(self, number: int) -> NoReturn:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+
+@contextlib.contextmanager
+def stopping_at_signals() -> Iterator[Stopping]:
+    """What notes this process's signals during the block."""
+    stopping = Stopping()
+    before = {number: signal.signal(number, stopping.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -400,8 +482,25 @@ def compute_rows(
         for share, (inputs, _) in zip(
             mine, shown(examples.batches(mine, epoch), what, len(mine), process), strict=True
         ):
-            rows[share.to(process.device)] = function(inputs.to(process.device)).float()
+            rows[share.to(process.device)] = _in_parts(function, inputs, process.device).float()
     return process.total(rows)
+
+
+def _in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device) -> Tensor:
+    """`function` of a batch, in halves of it where the whole does not fit into the device's memory."""
+    try:
+        return function(inputs.to(device))
+    except (RuntimeError, MemoryError) as error:
+        if len(inputs) < 2 or not _is_out_of_memory(error):
+            raise
+    # Out here, where the exception keeps nothing of the whole in memory any more.
+    return torch.cat([_in_parts(function, half, device) for half in inputs.tensor_split(2)])
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # On CPUs torch knows no exception of its own for it, but says so.
+    said = ("can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 Item = TypeVar("Item")
@@ -419,36 +518,119 @@ def shown(items: Iterable[Item], what: str, total: int, process: Process) -> Ite
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run in progress is kept, and what it must be a run of to be taken up again."""
+    """Where a run in progress is kept, and what it must be a run of to be taken up again.
+
+    The one before the last is kept too, in case that the last can't be read.
+    """
 
     path: Path
     fingerprint: str
 
+    @property
+    def previous(self) -> Path:
+        """The one before the last."""
+        return self.path.with_suffix(f".previous{self.path.suffix}")
+
     def save(self, content: Mapping[str, Any]) -> None:
-        """Writes beside and renames: an interruption leaves the older checkpoint whole."""
+        """Writes beside and renames: at any moment one checkpoint is whole. Raises TrainingError if it can't."""
         beside = self.path.with_suffix(".writing")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"fingerprint": self.fingerprint, **content}, beside)
-        beside.replace(self.path)
+        made_by = {"fingerprint": self.fingerprint, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                self.path.replace(self.previous)
+            torch.save({**made_by, **content}, beside)
+            beside.replace(self.path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a disk that is full
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self.path} can't be written ({_reason(error)}): free some space, then go on from the checkpoint "
+                "before it with --resume"
+            ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """What the last finished epoch left, or None; raises TrainingError where it is of another run."""
-        if not self.path.is_file():
+        """What was saved last, or before the last where that can't be read; None where nothing was.
+
+        Warns where the one before it is taken, and where the run ends with other bytes than it would have. Raises
+        TrainingError where it is of another run, or where none can be read.
+        """
+        there = [path for path in (self.path, self.previous) if path.is_file()]
+        contents = [content for content in map(_read_checkpoint, there) if content is not None]
+        if not there:
             return None
-        try:
-            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, *model.NO_WEIGHTS) as error:
-            raise TrainingError(f"{self.path} is damaged: delete it, or train without --resume") from error
+        if not contents:
+            raise TrainingError(f"{there[0]} is damaged: delete it, or train without --resume")
+        content = contents[0]
         if content.get("fingerprint") != self.fingerprint:
             raise TrainingError(
                 f"{self.path} is of a run with other photos, weights, recipe or seed: "
                 "repeat that run's flags, or train without --resume"
             )
+        if len(contents) < len(there):
+            warnings.warn(f"{self.path} is damaged: going on from the checkpoint before it", stacklevel=2)
+        for what, now in (("threads", torch.get_num_threads()), ("torch", str(torch.__version__))):
+            if content.get(what) != now:
+                then = content.get(what)
+                warnings.warn(
+                    f"the run began with {what} {then}, and goes on with {now}: its weights may end differently",
+                    stacklevel=2,
+                )
         return content
 
     def remove(self) -> None:
         """Forgets the run: it is finished, or starts anew."""
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self.previous, self.path.with_suffix(".writing")):
+            path.unlink(missing_ok=True)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds; None where it can't be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *model.NO_WEIGHTS):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be written, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:100]
+
+
+@contextlib.contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """This run alone writes into a folder during the block; the lock is gone when the process is, however it ends.
+
+    Raises TrainingError where another run has it, or where nobody can write into it.
+    """
+    lock = FileLock(output / CHECKPOINTS / "lock", timeout=0)
+    try:
+        (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise TrainingError(
+            f"another run is writing into {output}: wait until it ends, or choose another folder with --output"
+        ) from error
+    except OSError as error:
+        raise TrainingError(
+            f"{output} can't be written to ({_reason(error)}): choose another folder with --output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_space(output: Path, needed: int) -> None:
+    """Raises TrainingError where a folder's disk has less free than so many bytes."""
+    if (free := shutil.disk_usage(output).free) < needed:
+        raise TrainingError(
+            f"{output} has {free / 1e6:,.0f} MB free, and the models and what a run keeps to go on from need "
+            f"{needed / 1e6:,.0f} MB: free some space, or choose another folder with --output"
+        )
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
@@ -506,39 +688,103 @@ def fit(
     seed: int = 0,
     process: Process = Process(),
     checkpoint: Checkpoint | None = None,
+    stopping: Stopping | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Fitted:
     """Trains the weights of `module` that require gradients, and leaves it with those of the epoch to keep.
 
-    Calls `report` after every epoch. With a `checkpoint`, a run that was interrupted goes on after its last finished
-    epoch and ends as if it had never been. Raises TrainingError where the loss is no number any more.
+    Calls `report` after every epoch. With a `checkpoint`, a run that was interrupted goes on after its last saved step
+    and ends as if it had never been: it is saved after every epoch, every SAVE_EVERY seconds, and when it is stopped.
+    Raises TrainingError where a checkpoint can't be written, and DivergedError where the loss is no number any more.
     """
-    learning = _Learning(module, train, schedule, batch_norm, precision, compiled, class_weights, seed, process)
-    history, best = History(), _Best({}, torch.empty(0))
-    saved = process.from_first(checkpoint.load() if checkpoint is not None and process.is_first else None)
-    if saved is not None:
-        module.load_state_dict(saved["module"])
-        learning.optimiser.load_state_dict(saved["optimiser"])
-        history, best = History.from_records(saved["history"]), _Best(**saved["best"])
+    stopping = stopping or Stopping()
+    learning = _Learning(
+        module, train, schedule, batch_norm, precision, compiled, class_weights, seed, process, stopping
+    )
+    run = _Fitting(module, learning, checkpoint)
+    run.take_up()
 
-    for number in range(len(history.epochs) + 1, schedule.epochs + 1):
-        rate, learned = learning.epoch(number)
-        looked, val_logits = _look(module, val, number, process)
-        history = History((*history.epochs, Epoch(number, rate, learned, looked)))
-        if keep == "last" or history.best.number == number:
-            best = _Best(copied_state(module), val_logits)
-        if checkpoint is not None and process.is_first:
-            state = {
-                "module": module.state_dict(),
-                "optimiser": learning.optimiser.state_dict(),
-                "best": vars(best),
-                "history": history.to_records(),
+    try:
+        while run.progress.epoch <= schedule.epochs:
+            learned = learning.epoch(run.progress, run.save_in_time)
+            looked, val_logits = _look(module, val, run.progress.epoch, process)
+            if not math.isfinite(looked.loss):
+                raise learning.diverged(looked.loss, run.progress, ())
+            with stopping.whole():
+                run.end_epoch(learned, looked, val_logits, keep)
+                run.save()
+            report(run.history.last)
+    except (KeyboardInterrupt, SystemExit):
+        # Several processes stop at different steps: there the last epoch's end is what they go on from.
+        if process.count == 1:
+            run.save()
+        raise
+
+    history = run.history
+    module.load_state_dict(run.best.state)
+    return Fitted(history, history.last if keep == "last" else history.best, run.best.val_logits)
+
+
+@dataclass
+class _Progress:
+    """How far a training came: the epoch under way, its finished steps, and what was seen on the way."""
+
+    epoch: int = 1
+    steps: int = 0
+    totals: Tensor = field(default_factory=lambda: torch.zeros(3))  # float32: loss, right answers, examples
+    seconds: float = 0.0
+
+
+class _Fitting:
+    """A run of `fit` in progress: all of it that a checkpoint has to hold."""
+
+    def __init__(self, module: nn.Module, learning: "_Learning", checkpoint: Checkpoint | None) -> None:
+        self.module = module
+        self.learning = learning
+        self.checkpoint = checkpoint if learning.process.is_first else None
+        self.progress = _Progress()
+        self.history = History()
+        self.best = _Best({}, torch.empty(0))
+        self._saved = time.monotonic()
+
+    def take_up(self) -> None:
+        """Goes on where a checkpoint says that the run was."""
+        saved = self.learning.process.from_first(self.checkpoint.load() if self.checkpoint is not None else None)
+        if saved is None:
+            return
+        self.module.load_state_dict(saved["module"])
+        self.learning.optimiser.load_state_dict(saved["optimiser"])
+        self.history, self.best = History.from_records(saved["history"]), _Best(**saved["best"])
+        self.progress = _Progress(**saved["progress"])
+
+    def end_epoch(self, learned: Phase, looked: Phase, val_logits: Tensor, keep: Literal["best", "last"]) -> None:
+        """The epoch under way is over: the next one begins."""
+        number = self.progress.epoch
+        rate = max(self.learning.rates(number))
+        self.history = History((*self.history.epochs, Epoch(number, rate, learned, looked)))
+        if keep == "last" or self.history.best.number == number:
+            self.best = _Best(copied_state(self.module), val_logits)
+        self.progress = _Progress(number + 1)
+
+    def save_in_time(self) -> None:
+        """Saves in the middle of a long epoch."""
+        if self.learning.process.count == 1 and time.monotonic() - self._saved > SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Saves where the run is now, in the first of several processes; never weights that ran away."""
+        self._saved = time.monotonic()
+        if self.checkpoint is None or not all(torch.isfinite(weights).all() for weights in self.module.parameters()):
+            return
+        self.checkpoint.save(
+            {
+                "module": self.module.state_dict(),
+                "optimiser": self.learning.optimiser.state_dict(),
+                "best": vars(self.best),
+                "history": self.history.to_records(),
+                "progress": vars(self.progress),
             }
-            checkpoint.save(state)
-        report(history.last)
-
-    module.load_state_dict(best.state)
-    return Fitted(history, history.last if keep == "last" else history.best, best.val_logits)
+        )
 
 
 def learn(
@@ -554,9 +800,11 @@ def learn(
     until: int | None = None,
 ) -> None:
     """The same training without looking, to the epoch `until` or to the last; leaves `module` in evaluation mode."""
-    learning = _Learning(module, train, schedule, batch_norm, precision, False, class_weights, seed, process)
+    learning = _Learning(
+        module, train, schedule, batch_norm, precision, False, class_weights, seed, process, Stopping()
+    )
     for number in range(1, (until or schedule.epochs) + 1):
-        learning.epoch(number)
+        learning.epoch(_Progress(number))
     module.eval()
     process.share_buffers(module)
 
@@ -591,6 +839,7 @@ class _Learning:
         class_weights: Tensor | None,
         seed: int,
         process: Process,
+        stopping: Stopping,
     ) -> None:
         smallest = len(train) // math.ceil(len(train) / schedule.batch_size)  # see `shuffled_batches`
         if smallest < process.count:
@@ -614,37 +863,56 @@ class _Learning:
         self.class_weights = None if class_weights is None else class_weights.to(process.device)
         self.seed = seed
         self.process = process
+        self.stopping = stopping
 
-    def epoch(self, number: int) -> tuple[float, Phase]:
-        """One epoch of gradient steps: its highest learning rate, and what was seen on the way."""
-        started = time.perf_counter()
+    def rates(self, number: int) -> list[float]:
+        """The learning rate of every step of an epoch."""
+        steps = math.ceil(len(self.train) / self.schedule.batch_size)
+        return [learning_rate(self.schedule, (number - 1) * steps + step, steps) for step in range(steps)]
+
+    def epoch(self, progress: _Progress, after_step: Callable[[], None] = lambda: None) -> Phase:
+        """The steps of the epoch under way that are left, each of which moves `progress` on; what was seen of all."""
+        number, started = progress.epoch, time.perf_counter() - progress.seconds
         set_learning(self.learner, self.batch_norm)
-        schedule, process = self.schedule, self.process
-        batches = shuffled_batches(len(self.train), schedule.batch_size, self.seed, number)
-        rates = [learning_rate(schedule, (number - 1) * len(batches) + i, len(batches)) for i in range(len(batches))]
-        examples = self.train.batches([process.share(batch) for batch in batches], number)
-        totals = torch.zeros(3, device=process.device)  # loss, right answers, examples: summed there, read once
-        steps = zip(
-            batches, rates, shown(examples, f"epoch {number} of {schedule.epochs}", len(batches), process), strict=True
-        )
+        process = self.process
+        batches = shuffled_batches(len(self.train), self.schedule.batch_size, self.seed, number)
+        left = range(progress.steps, len(batches))
+        rates = self.rates(number)
+        examples = self.train.batches([process.share(batches[step]) for step in left], number)
+        progress.totals = progress.totals.to(process.device)  # summed there, read once
+        on_cpu = process.device.type == "cpu"
         with threads(1 if self.is_head else torch.get_num_threads()):
-            for batch, rate, (inputs, labels) in steps:
-                totals += self._step(inputs, labels, rate, len(batch))
-        loss_sum, correct_sum, count = process.total(totals).tolist()
-        if not math.isfinite(loss_sum):
-            raise TrainingError(
-                f"the loss is {loss_sum} in epoch {number}: the weights ran away, try --lr {max(rates) / 10:g}"
-            )
-        return max(rates), Phase(loss_sum / count, correct_sum / count, time.perf_counter() - started)
+            what = f"epoch {number} of {self.schedule.epochs}"
+            for step, (inputs, labels) in zip(left, shown(examples, what, len(left), process), strict=True):
+                with self.stopping.whole():
+                    loss, seen = self._forward(inputs, labels)
+                    if (on_cpu or step % LOOK_EVERY == 0 or step == left[-1]) and not math.isfinite(
+                        value := loss.item()
+                    ):
+                        raise self.diverged(value, progress, process.share(batches[step]).tolist())
+                    self._backward(loss, rates[step], len(batches[step]))
+                    progress.totals += seen
+                    progress.steps, progress.seconds = step + 1, time.perf_counter() - started
+                after_step()
+        loss_sum, correct_sum, count = process.total(progress.totals.clone()).tolist()
+        return Phase(loss_sum / count, correct_sum / count, time.perf_counter() - started)
 
-    def _step(self, inputs: Tensor, labels: Tensor, rate: float, batch_size: int) -> Tensor:
-        """One gradient step on this process's share of a batch: its loss, right answers and examples, summed."""
+    def diverged(self, loss: float, progress: _Progress, positions: Sequence[int]) -> DivergedError:
+        """What to say where the loss is no number any more, with the examples that it was seen at."""
+        rates = self.rates(progress.epoch)
+        rate = rates[min(progress.steps, len(rates) - 1)]
+        return DivergedError(
+            f"the loss is {loss} in epoch {progress.epoch}, step {progress.steps + 1}, at the learning rate {rate:g}: "
+            f"the weights ran away, try --lr {max(rates) / 10:g}",
+            positions,
+        )
+
+    def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """This process's share of a batch: the loss to learn from, and loss, right answers and examples, summed."""
         device = self.process.device
         on_cuda = device.type == "cuda"  # elsewhere a copy that nobody waits for may be read too early
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         labels = labels.to(device, non_blocking=on_cuda)
-        with self.multiplying:
+        with self._fitting_into_memory(len(labels)), self.multiplying:
             logits = self.learner(inputs.to(device, non_blocking=on_cuda)).float()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         weighted = (
@@ -652,12 +920,30 @@ class _Learning:
             if self.class_weights is None
             else functional.cross_entropy(logits, labels, self.class_weights, reduction="sum")
         )
-        self.optimiser.zero_grad()
-        # The mean over the whole batch, whatever share of it this process has: gradients are averaged over processes.
-        (weighted * self.process.count / batch_size).backward()
-        self.optimiser.step()
         correct = (logits.detach().argmax(1) == labels).sum(dtype=loss.dtype)
-        return torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
+        return weighted, torch.stack([loss.detach(), correct, torch.full_like(correct, len(labels))])
+
+    def _backward(self, loss: Tensor, rate: float, batch_size: int) -> None:
+        """One gradient step."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        with self._fitting_into_memory(batch_size):
+            # The mean over the whole batch, whatever share of it this process has: gradients are averaged over them.
+            (loss * self.process.count / batch_size).backward()
+        self.optimiser.step()
+
+    @contextlib.contextmanager
+    def _fitting_into_memory(self, count: int) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"a batch of {count} doesn't fit into the memory of {self.process.device}: "
+                f"try --batch-size {max(1, count // 2)}"
+            ) from error
 
 
 def balancing_weights(labels: Tensor) -> Tensor:
@@ -706,6 +992,7 @@ class Run:
     process: Process = Process()
     keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept, by the validation photos or by none
     compiled: bool = False  # torch.compile for whole networks: minutes at first, faster steps then on some GPUs
+    stopping: Stopping = field(default_factory=Stopping)  # what notes that somebody wants it to stop
     report: Callable[[Epoch], None] = lambda epoch: None
 
 
@@ -753,6 +1040,7 @@ def _fit_mode(
         compiled=run.compiled and isinstance(module, ResNet),
         keep=run.keep,
         checkpoint=checkpoint,
+        stopping=run.stopping,
         report=run.report,
         **_terms(module, train.labels, run.recipe, run.seed, run.process),
     )

@@ -14,10 +14,11 @@ import argparse
 import json
 import math
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -71,6 +72,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train ResNet by transfer learning, frozen and fine-tuned.")
     what = parser.add_argument_group("what is trained")
     what.add_argument("--data", metavar="DIR|drawn", help="folder with train/ and val/, or with class folders")
+    what.add_argument("--allow-bad", action="store_true", help="learn also where over a tenth of a class is damaged")
     what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not learned from")
     what.add_argument("--weights", metavar="imagenet|random|FILE", help="starting weights (.safetensors or .pth)")
     what.add_argument("--arch", default="resnet18", choices=model.ARCHITECTURES, metavar="NAME", help="resnet18, ...")
@@ -110,7 +112,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         choices=tracking.TRACKERS,
         help="also tell the epochs to a tracker (pip install it), or to epochs.jsonl in --output (jsonl)",
     )
-    where.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+    where.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     return parser.parse_args(words)
 
 
@@ -151,6 +153,7 @@ class Job:
 
     arguments: argparse.Namespace
     process: training.Process
+    stopping: training.Stopping
     photos: data.PhotoFolder
     learned: data.Split  # the photos that are learned from
     chosen_on: data.Split  # the photos that the epoch to keep is chosen on
@@ -168,16 +171,18 @@ class Job:
 def main() -> None:
     """Train the modes asked for, one after the other, and compare them."""
     arguments = parse_arguments()
-    with training.joined(model.choose_device(arguments.device)) as process:
+    arguments.resume |= training.is_restarted()
+    with training.stopping_at_signals() as stopping, training.joined(model.choose_device(arguments.device)) as process:
         if arguments.track is not None and process.is_first:
             tracking.check_tracker(arguments.track)
-        job = prepare(arguments, process)
-        describe(job)
-        outcomes = train_modes(job)
-        conclude(job, outcomes)
+        with training.only_run(arguments.output) if process.is_first else nullcontext():
+            job = prepare(arguments, process, stopping)
+            describe(job)
+            outcomes = train_modes(job)
+            conclude(job, outcomes)
 
 
-def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
+def prepare(arguments: argparse.Namespace, process: training.Process, stopping: training.Stopping) -> Job:
     """The photos, the starting weights and the recipe."""
     no_photos = no_weights = None
     if process.is_first:  # it alone finds out whether there is a network, so that all go on with the same
@@ -194,13 +199,15 @@ def prepare(arguments: argparse.Namespace, process: training.Process) -> Job:
     recipe = replace(recipe, precision=precision)
     memory = data.PictureMemory()
     photos = data.read_folder(root, seed=arguments.seed, seen=partial(remember, memory, recipe, root / "val"))
+    if not arguments.allow_bad:
+        data.refuse_damaged(photos)
     if arguments.exclude is not None:
         photos = photos.without(data.read_exclusions(arguments.exclude))
     learned, chosen_on = photos.train, photos.val
     if arguments.select == "holdout":
         learned, chosen_on = data.divide(photos.train, photos.class_names, arguments.seed, HOLDOUT)
     notices = tuple(notice for notice in (no_photos, no_weights) if notice)
-    return Job(arguments, process, photos, learned, chosen_on, memory, weights, recipe, notices)
+    return Job(arguments, process, stopping, photos, learned, chosen_on, memory, weights, recipe, notices)
 
 
 def remember(memory: data.PictureMemory, recipe: training.Recipe, val: Path, path: Path, photo: Image.Image) -> None:
@@ -287,6 +294,9 @@ def train_modes(job: Job) -> list[Outcome]:
     # Fine-tuning that starts from a trained head needs the frozen mode first, asked for or not.
     modes = [mode for mode in MODES if mode in wanted or (mode == "frozen" and job.recipe.head_first)]
     checkpoints = {mode: checkpoint(job, mode) for mode in modes}
+    if job.process.is_first:
+        sweep(job.arguments.output)
+        training.check_space(job.arguments.output, space_needed(job, modes))
     if job.process.is_first and not job.arguments.resume:
         forget(job, checkpoints.values())
         if job.arguments.track == "jsonl":
@@ -357,7 +367,19 @@ def train_mode(
             log(epoch.to_record())
 
         run = run_of(job, mode, job.arguments.seed, report)
-        return network, fit_mode(network, foundation, mode, run, checkpoint)
+        try:
+            return network, fit_mode(network, foundation, mode, run, checkpoint)
+        except training.DivergedError as error:
+            raise training.TrainingError(f"{error}. {seen_at(job, error.positions)}") from error
+
+
+def seen_at(job: Job, positions: Sequence[int]) -> str:
+    """Where a loss was seen that is no number, and what is left."""
+    names = job.learned.names(job.photos.root)
+    batch = ", ".join(names[position] for position in positions[:3])
+    more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
+    seen = f"It was seen at {batch}{more}. " if positions else ""
+    return f"{seen}The last finished epoch and older models are kept"
 
 
 def fit_mode(
@@ -409,6 +431,7 @@ def run_of(job: Job, mode: str, seed: int, report: Callable[[training.Epoch], No
         process=job.process,
         keep="last" if job.arguments.select == "last" else "best",
         compiled=job.arguments.compile,
+        stopping=job.stopping,
         report=report,
     )
 
@@ -660,7 +683,23 @@ def checkpoint(job: Job, mode: str) -> training.Checkpoint:
     fingerprint = training.fingerprint(decides)
     if fingerprint != job.process.from_first(fingerprint):
         raise training.TrainingError("the photos or the weights here are not those of the first process: copy them")
-    return training.Checkpoint(job.arguments.output / ".checkpoints" / f"{mode}.pt", fingerprint)
+    return training.Checkpoint(job.arguments.output / training.CHECKPOINTS / f"{mode}.pt", fingerprint)
+
+
+def sweep(output: Path) -> None:
+    """Deletes what runs that were killed left half written."""
+    for stray in (*output.glob(".*.writing"), *output.glob("*/.*.writing"), *output.glob(f"{training.CHECKPOINTS}/*.writing")):
+        if stray.is_dir():
+            shutil.rmtree(stray)
+        else:
+            stray.unlink()
+
+
+def space_needed(job: Job, modes: Sequence[str]) -> int:
+    """Bytes on the disk: a model of each mode, and two checkpoints with weights, momentum and the best weights each."""
+    size = 4 * model.count_all_parameters(job.arguments.arch, len(job.photos.class_names))
+    learns_all = "finetune" in modes or not job.recipe.cached_features
+    return size * (len(modes) + (6 if learns_all else 0))
 
 
 def forget(job: Job, checkpoints: Iterable[training.Checkpoint]) -> None:
@@ -715,7 +754,7 @@ def config_of(job: Job, mode: str, checkpoint: training.Checkpoint) -> Classifie
 def write_model(job: Job, folder: Path, outcome: Outcome, history: training.History) -> None:
     """A complete Hub repository in place of `folder`, beside which an older model is kept."""
     config = outcome.config
-    replaces = folder.exists()
+    replaces, forgets = folder.exists(), previous(folder).exists()
     with replacing(folder) as beside:
         outcome.classifier.save_pretrained(beside)
         (beside / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
@@ -723,7 +762,11 @@ def write_model(job: Job, folder: Path, outcome: Outcome, history: training.Hist
         (beside / "figures").mkdir()
         for name, figure in figures_of(job, outcome, history).items():
             figure.save(beside / "figures" / f"{name}.png")
-    job.say(f"written to {folder}" + (f"; the older model is now {previous(folder)}" if replaces else ""))
+    told = f"written to {folder}"
+    if replaces:
+        told += f"; the older model is now {previous(folder)}"
+        told += ", in place of the one before it" if forgets else ""
+    job.say(told)
 
 
 def figures_of(job: Job, outcome: Outcome, history: training.History) -> dict[str, Image.Image]:
@@ -834,11 +877,16 @@ def describe(job: Job) -> None:
     with_names = [f"{len(split)} {name}" for name, split in (("train", photos.train), ("val", photos.val))]
     what = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
     job.say(box(job.notices))
-    job.say(f"photos    {photos.root}: {' + '.join(with_names)} ({photos.split})")
+    job.say(f"photos    {printable(photos.root)}: {' + '.join(with_names)} ({photos.split})")
     for name, count in photos.train.counts(photos.class_names).items():
-        job.say(f"          {name}: {count} train, {photos.val.counts(photos.class_names)[name]} val")
+        job.say(f"          {printable(name)}: {count} train, {photos.val.counts(photos.class_names)[name]} val")
     for skipped in photos.skipped:
-        job.say(f"skipped   {skipped.file}: {skipped.reason}")
+        job.say(f"skipped   {printable(skipped.file)}: {printable(skipped.reason)}")
+    if photos.shared:
+        job.say(
+            f"warning   {photos.shared} of the {len(photos.val)} validation photos are, byte for byte, among those to "
+            f"learn from, so scores will look too good: `{spoken('check')} {printable(photos.root)}` names them"
+        )
     if photos.excluded:
         job.say(f"excluded  {len(photos.excluded)} files, by {job.arguments.exclude}")
     if job.chosen_on is not photos.val:
@@ -846,14 +894,19 @@ def describe(job: Job) -> None:
     if not job.recipe.balanced and (found := inspection.unbalanced(job.learned.counts(photos.class_names))):
         largest, smallest = found
         job.say(
-            f"warning   {largest} has over {inspection.UNBALANCED} times the photos of {smallest}, which will be found "
-            "less often: --balance weighs them the same"
+            f"warning   {printable(largest)} has over {inspection.UNBALANCED} times the photos of "
+            f"{printable(smallest)}, which will be found less often: --balance weighs them the same"
         )
     job.say(
         f"network   {job.arguments.arch}, weights: {job.weights.name}; a new head for {len(photos.class_names)} classes"
     )
     job.say(f"device    {device}" + (f", {what[device.type](device)}" if device.type in what else ""))
     job.say(f"recipe    {job.recipe.name}, {job.recipe.precision}, seed {job.arguments.seed}")
+
+
+def printable(name: object) -> str:
+    """A name from somebody's folder, as a line of a terminal can show it."""
+    return cards.one_line(str(name), longest=4096)
 
 
 def epoch_line(epoch: training.Epoch) -> str:
@@ -938,5 +991,5 @@ if __name__ == "__main__":
         main,
         bad_input=(data.DataError, model.WeightsError, model.DeviceError, tracking.TrackerError),
         faults=(data.DownloadError, model.WeightsUnreachableError, training.TrainingError),
-        stopped="stopped: the same command with --resume goes on after the last finished epoch",
+        stopped="stopped: the same command with --resume goes on where it stopped",
     )

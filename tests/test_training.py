@@ -1,7 +1,10 @@
 """The loop and the two modes: frozen is frozen, runs repeat, interrupted runs end as if they had never been."""
 
 import math
+import os
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,12 +19,14 @@ from antbee.training import (
     FAST,
     TUTORIAL,
     Checkpoint,
+    DivergedError,
     Epoch,
     Features,
     History,
     Phase,
     Run,
     Schedule,
+    Stopping,
     TrainingError,
     balancing_weights,
     fit,
@@ -234,8 +239,55 @@ def test_every_batch_is_one_step_on_the_mean_loss():
 def test_a_loss_that_runs_away_stops_the_run_with_a_remedy():
     points = Points(16)
     points.inputs = points.inputs * float("inf")
-    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1.*try --lr 0\.01"):
+    with pytest.raises(
+        TrainingError, match=r"loss is nan in epoch 1, step 1, at the learning rate 0\.1.*try --lr 0\.01"
+    ):
         fit(new_head(), points, Points(8), Schedule(1, 8, 0.1, decay="step"))
+
+
+def test_a_loss_that_is_no_number_moves_no_weight_and_names_its_examples():
+    points, head, expected = Points(16), new_head(), new_head()
+    batches = training.shuffled_batches(16, 8, 0, 1)
+    fit(expected, Points(16), Points(8), Schedule(1, 8, 0.0, decay="step"))
+    points.inputs[batches[1][0]] = torch.nan
+    with pytest.raises(DivergedError, match="step 2") as raised:
+        fit(head, points, Points(8), Schedule(1, 8, 0.0, decay="step"))
+    assert set(raised.value.positions) == set(batches[1].tolist())
+    assert same_tensors(copied(head), copied(expected))
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def too_much(most):
+    """A function of a batch that no more than so many examples fit into the memory for."""
+
+    def function(inputs):
+        if len(inputs) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inputs
+
+    return function
+
+
+def test_a_batch_that_does_not_fit_into_the_memory_is_measured_in_parts():
+    points = Points(23)
+    rows = training.compute_rows(too_much(3), points, 4, training.Process())
+    assert torch.equal(rows, points.inputs)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.compute_rows(too_much(0), points, 4, training.Process())
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_batch_that_can_not_be_learned_from_at_once_is_answered_with_a_smaller_one(error):
+    class Large(nn.Linear):
+        def forward(self, inputs):
+            raise error
+
+    with pytest.raises(TrainingError, match=r"a batch of 8 doesn't fit into the memory of cpu: try --batch-size 4"):
+        fit(Large(4, 2), Points(16), Points(8), Schedule(1, 8, 0.1))
 
 
 def test_equal_seeds_repeat_a_run_bit_for_bit_and_other_seeds_do_not(photos):
@@ -585,9 +637,140 @@ def test_a_save_that_breaks_off_leaves_the_older_checkpoint_whole(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", break_off)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TrainingError, match=r"a\.pt can't be written \(No space left on device\): free some space"):
         checkpoint.save({"history": [1, 2]})
     assert checkpoint.load()["history"] == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.previous.pt"]
+
+
+def test_where_the_last_checkpoint_is_damaged_the_one_before_it_is_taken_and_it_is_said(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.pt", "run")
+    for number in (1, 2):
+        checkpoint.save({"history": [number]})
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-50])
+    with pytest.warns(UserWarning, match=r"a\.pt is damaged: going on from the checkpoint before it"):
+        assert checkpoint.load()["history"] == [1]
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_goes_on_with_other_threads_is_told_that_its_bytes_may_differ(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "a.pt", "run")
+    with training.threads(1):
+        checkpoint.save({})
+    with training.threads(2), pytest.warns(UserWarning, match="began with threads 1, and goes on with 2"):
+        checkpoint.load()
+
+
+# ---- stopped ---------------------------------------------------------------------------------------------------------
+
+
+class Signalled(Points):
+    """Points at whose third batch of an epoch a signal comes, once."""
+
+    def __init__(self, count, stopping, number):
+        super().__init__(count)
+        self.stopping, self.number = stopping, number
+
+    def batches(self, positions, epoch=0):
+        for place, batch in enumerate(positions):
+            if place == 2 and epoch == 2 and self.number:
+                number, self.number = self.number, None
+                self.stopping.note(number, None)
+            yield self.inputs[batch], self.labels[batch]
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_next_step(tmp_path, number, raised):
+    schedule, val = Schedule(4, 8, 0.1, momentum=0.9), Points(8, seed=1)
+    whole = new_head()
+    expected = fit(whole, Points(40), val, schedule)
+    checkpoint, stopping = Checkpoint(tmp_path / "a.pt", "run"), Stopping()
+    with pytest.raises(raised):
+        fit(new_head(), Signalled(40, stopping, number), val, schedule, checkpoint=checkpoint, stopping=stopping)
+    assert (checkpoint.load()["progress"]["epoch"], checkpoint.load()["progress"]["steps"]) == (2, 2)
+    resumed = new_head()
+    fitted = fit(resumed, Points(40), val, schedule, checkpoint=checkpoint)
+    assert same_tensors(copied(whole), copied(resumed))
+    for one, other in zip(fitted.history.epochs, expected.history.epochs, strict=True):
+        assert (one.train.loss, one.train.accuracy, one.val.loss) == (
+            other.train.loss,
+            other.train.accuracy,
+            other.val.loss,
+        )
+
+
+def test_fine_tuning_broken_off_between_two_steps_ends_byte_equal(photos, tmp_path, monkeypatch):
+    run, whole = run_of(photos, replace(FAST, finetune=replace(FAST.finetune, batch_size=3, epochs=2))), new_network()
+    training.train_finetune(whole, run)
+    checkpoint, steps = Checkpoint(tmp_path / "a.pt", "run"), []
+
+    def save(content):
+        Checkpoint.save(checkpoint, content)
+        steps.append(content["progress"]["steps"])
+        if len(steps) == 3:
+            raise InterruptedRunError
+
+    monkeypatch.setattr(training, "SAVE_EVERY", -1.0)  # after every step
+    breaking = SimpleNamespace(save=save, load=lambda: None)
+    with pytest.raises(InterruptedRunError):
+        training.train_finetune(new_network(), run, breaking)
+    assert steps == [1, 2, 3]
+    resumed = new_network()
+    training.train_finetune(resumed, run, checkpoint)
+    assert same_tensors(copied(whole), copied(resumed))
+
+
+def test_a_signal_waits_for_the_end_of_what_must_be_whole_and_a_second_one_does_not(monkeypatch):
+    stopping, ended = Stopping(), []
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def block():
+        with stopping.whole():
+            stopping.note(signal.SIGINT, None)
+            ended.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    with pytest.raises(SystemExit):  # what stands in for the end of the process comes back
+        stopping.note(signal.SIGTERM, None)
+    assert ended == ["whole", 143]
+
+
+def test_signals_are_handed_back_after_the_run():
+    before = signal.getsignal(signal.SIGINT)
+    with training.stopping_at_signals():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+# ---- where it writes -------------------------------------------------------------------------------------------------
+
+
+def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
+    with training.only_run(tmp_path / "outputs"):
+        with training.only_run(tmp_path / "others"):
+            pass
+        second = training.only_run(tmp_path / "outputs")
+        with pytest.raises(TrainingError, match=r"another run is writing into .*outputs: wait.*--output"):
+            second.__enter__()
+    with training.only_run(tmp_path / "outputs"):
+        pass
+
+
+def test_a_folder_that_can_not_be_written_to_is_named_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    run = training.only_run(tmp_path / "file" / "outputs")
+    with pytest.raises(TrainingError, match=r"file/outputs can't be written to .*choose another folder with --output"):
+        run.__enter__()
+
+
+def test_too_little_space_is_said_before_any_work(tmp_path):
+    training.check_space(tmp_path, 1000)
+    with pytest.raises(TrainingError, match=r"MB free.*free some space, or choose another folder with --output"):
+        training.check_space(tmp_path, 2**60)
 
 
 def test_fingerprints_tell_runs_apart_and_not_the_order_of_their_facts():
@@ -604,6 +787,22 @@ def test_processes_share_a_batch_without_loss_or_overlap():
     shares = [training.Process(rank=rank, count=3).share(batch) for rank in range(3)]
     assert sorted(torch.cat(shares).tolist()) == batch.tolist()
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_lost_process_is_told_as_such_and_other_mistakes_as_what_they_are(monkeypatch):
+    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("init_process_group", "destroy_process_group", "get_rank", "get_world_size"):
+        monkeypatch.setattr(torch.distributed, name, lambda *arguments: 1)
+
+    def break_at(error):
+        with training.joined(torch.device("cpu")):
+            raise error
+
+    with pytest.raises(TrainingError, match="another process of this run was lost: start it again with --resume"):
+        break_at(RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        break_at(RuntimeError("a mistake"))
 
 
 def test_a_process_alone_joins_nobody(monkeypatch):
