@@ -32,6 +32,7 @@ def run(main: Callable[[], None], *, bad_input: Errors, faults: Errors = (), sto
     signal.signal(signal.SIGTERM, _end_at_signal)
     # Pillow would warn of large and of damaged photos on its way; `images` says so itself, with the file's name.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.formatwarning = _one_sentence
     try:
         main()
         sys.stdout.flush()
@@ -49,6 +50,11 @@ def run(main: Callable[[], None], *, bad_input: Errors, faults: Errors = (), sto
         _end(FAULT, error)
     except bad_input as error:
         _end(BAD_INPUT, error)
+
+
+def _one_sentence(message: Warning | str, *where: object, **more: object) -> str:
+    # As Python would print it, with a line of source code, it would look like a mistake of this program's.
+    return f"warning: {one_line(str(message), longest=LONGEST)}\n"
 
 
 def _end_at_signal(number: int, frame: FrameType | None) -> None:

@@ -15,6 +15,8 @@ Bytes arrive in three ways, as on the Hub:
         ...
         print(hub.requests)  # [(method, path and query, status), ...]
 
+A FaultyLine(hub) stands in between, and lets something happen to one request, or to all from one on.
+
 It proves our calls, not the Hub's own rules (quotas, names, scanners).
 """
 
@@ -22,13 +24,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import re
 import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -565,3 +570,219 @@ def xet_hashes(chunks: Path) -> dict[str, str]:
 def hexadecimal(data: bytes) -> str:
     """A hash as xet writes it: four little-endian 64-bit words."""
     return "".join(f"{word:016x}" for word in struct.unpack("<4Q", data))
+
+
+# ---- a line with faults ----------------------------------------------------------------------------------------------
+
+# What the Hub, or somebody in between, may answer instead: status, headers, body.
+ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
+    "401": (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, b"{}"),
+    "403 gated": (403, {"X-Error-Code": "GatedRepo"}, b"{}"),
+    "404 repository": (404, {"X-Error-Code": "RepoNotFound"}, b"{}"),
+    "404 revision": (404, {"X-Error-Code": "RevisionNotFound"}, b"{}"),
+    "409": (409, {"X-Error-Message": "busy"}, b"{}"),
+    "429": (429, {"Retry-After": "3600"}, b"{}"),
+    "500": (500, {}, b"oh"),
+    "html": (200, {"Content-Type": "text/html"}, b"<html><body>Log in to the hotel's network</body></html>"),
+    "other json": (200, {"Content-Type": "application/json"}, b"[1]"),
+}
+# What may happen to the answer on its way, with the request done all the same.
+ACCIDENTS = ("reset in the body", "cut short", "length too large", "length too small", "wrong bytes", "slow")
+# What may happen before anything is done; the last two with the connection left open.
+LOSSES = ("refused", "reset", "redirect loop", "silent", "stuck in the body")
+FAULTS = (*ANSWERS, *ACCIDENTS, *LOSSES)
+
+
+class FaultyLine:
+    """What lies between a client and a LoopbackHub: a port whose requests can go wrong, each on its own connection."""
+
+    def __init__(self, hub: LoopbackHub) -> None:
+        """A line to a running Hub, which speaks of itself by the line's address from then on."""
+        self.host = hub.url.removeprefix("http://")
+        self.counting = threading.Lock()
+        self.listener: socket.socket | None = None
+        self.port = 0
+        self.mend()
+        self._listen()
+        hub.url = self.url = f"http://127.0.0.1:{self.port}"
+
+    def mend(self) -> None:
+        """Everything goes through from now on; requests are counted from 0."""
+        self.fault, self.at, self.lasting = "", 0, False
+        self.requests: list[str] = []
+        self.met, self.mended = threading.Event(), threading.Event()
+
+    def break_at(self, number: int, fault: str, *, lasting: bool = False) -> None:
+        """Lets request `number`, counted from 0, and with `lasting` all after it, meet one of FAULTS."""
+        self.mend()
+        self.fault, self.at, self.lasting = fault, number, lasting
+        if fault == "refused" and number == 0:
+            self._refuse()
+
+    def close(self) -> None:
+        """Frees the port."""
+        self.mended.set()
+        self._hang_up()
+
+    def heal(self) -> None:
+        """Ends a fault, also for those who wait in it."""
+        self.mended.set()
+        self.mend()
+        if self.listener is None:
+            self._listen()
+
+    def _listen(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, address = listener.accept()
+            except OSError:
+                listener.close()
+                return
+            threading.Thread(target=_Request, args=(connection, address, self), daemon=True).start()
+
+    def _hang_up(self) -> None:
+        if self.listener is not None:
+            self.listener.shutdown(socket.SHUT_RDWR)  # close() alone would not wake the thread that waits in accept()
+            self.listener = None
+
+    def _refuse(self) -> None:
+        self.met.set()
+        self._hang_up()
+        if not self.lasting:
+            threading.Timer(0.3, self.heal).start()
+
+    def next_fault(self, request: str) -> str:
+        """Counts a request; what happens to it, an empty text for nothing."""
+        with self.counting:
+            number = len(self.requests)
+            self.requests.append(request)
+            if self.fault == "refused":
+                if number == self.at - 1:
+                    self._refuse()
+                return ""
+            return self.fault if number == self.at or (self.lasting and number > self.at) else ""
+
+
+class _Request(BaseHTTPRequestHandler):
+    """One request on its way."""
+
+    server: FaultyLine
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        self.connection_lost = False
+        super().setup()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("do_"):
+            return self.pass_on
+        raise AttributeError(name)
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            super().handle()
+
+    def finish(self) -> None:
+        with suppress(OSError):
+            super().finish()
+        self.connection.close()
+
+    def pass_on(self) -> None:
+        """Sends the request to the Hub and its answer back, or lets happen what has to happen."""
+        line = self.server
+        mended = line.mended
+        fault = line.next_fault(f"{self.command} {self.path}")
+        if fault:
+            line.met.set()
+        if fault == "silent":
+            mended.wait()
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = self.chunks()
+        if fault == "reset":
+            self.reset()
+        elif fault == "redirect loop":
+            self.answer(302, {"Location": f"{line.url}{self.path}"}, b"")
+        elif fault in ANSWERS:
+            self.answer(*ANSWERS[fault])
+        else:
+            answer = self.from_hub(body)
+            self.spoil(fault, *answer, mended)
+
+    def chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def from_hub(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self.server.host)
+        kept = {
+            name: value for name, value in self.headers.items() if name.lower() not in ("host", "transfer-encoding")
+        }
+        connection.request(self.command, self.path, body or None, kept | {"Connection": "close"})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, dict(answer.getheaders()), data
+
+    def spoil(self, fault: str, status: int, headers: dict[str, str], body: bytes, mended: threading.Event) -> None:
+        length = int(headers.pop("content-length", len(body)))
+        half = body[: len(body) // 2]
+        if fault in ("", "slow"):
+            self.head(status, headers, length)
+            self.send(body, slowly=fault == "slow", mended=mended)
+        elif fault == "wrong bytes":
+            for name in ("etag", "x-linked-etag") if self.command == "HEAD" else ():
+                if name in headers:
+                    headers[name] = headers[name].translate(str.maketrans("0123456789", "1234567890"))
+            self.head(status, headers, length)
+            self.send(bytes(byte ^ 1 for byte in body))
+        elif fault in ("length too large", "length too small"):
+            self.head(status, headers, max(0, length + (10 if fault.endswith("large") else -10)))
+            self.send(body)
+        else:  # what breaks off in the middle
+            self.head(status, headers, length)
+            self.send(half)
+            if fault == "reset in the body":
+                self.reset()
+            elif fault == "stuck in the body":
+                mended.wait()
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.head(status, headers, len(body))
+        self.send(body)
+
+    def head(self, status: int, headers: dict[str, str], length: int) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def send(self, body: bytes, *, slowly: bool = False, mended: threading.Event | None = None) -> None:
+        if self.command == "HEAD":
+            return
+        if not slowly:
+            self.wfile.write(body)
+            return
+        for place in range(len(body)):
+            self.wfile.write(body[place : place + 1])
+            if mended is not None and mended.wait(1):
+                return
+
+    def reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True

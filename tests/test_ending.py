@@ -77,3 +77,8 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of():
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_a_warning_is_one_printable_line_without_a_place_in_the_source():
+    ended = in_a_process("__import__('warnings').warn('half\\n of it \\x1b[31m')")
+    assert (ended.returncode, ended.stderr) == (0, "warning: half of it \\x1b[31m\n")

@@ -1,6 +1,7 @@
 """Push and pull, with the real Hub client against a Hub on this computer."""
 
 import json
+import logging
 import os
 import re
 import runpy
@@ -16,8 +17,10 @@ import httpx2
 import huggingface_hub
 import pytest
 import torch
+from filelock import FileLock
 from huggingface_hub import constants
-from loopback_hub import LoopbackHub
+from huggingface_hub.utils import _http
+from loopback_hub import FAULTS, FaultyLine, LoopbackHub
 from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import get_model
@@ -57,6 +60,7 @@ def own_client(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(home / "harnesses.json"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         point_client_at(monkeypatch, f"http://127.0.0.1:{closed.getsockname()[1]}")
     yield
@@ -323,6 +327,25 @@ def test_a_push_that_breaks_off_anywhere_leaves_the_old_model_or_the_new_and_the
 CHANGED = ("model.safetensors", "config.json")
 
 
+@pytest.mark.parametrize(("revision", "create_pr"), [(None, False), ("better", False), (None, True)])
+def test_what_an_earlier_model_left_on_the_hub_goes_in_the_commit_of_the_next_and_nothing_else_does(
+    server, model_folder, revision, create_pr
+):
+    hub.push(model_folder, "tester/bugs")
+    repository = server.repositories["model", "tester/bugs"]
+    server.add_file(repository, "figures/mine.png", b"theirs")
+    for name in ("neighbours.safetensors", "history.json", "figures/curves.png"):
+        (model_folder / name).unlink()
+    options = {"revision": revision, "create_pr": create_pr}
+    address = hub.push(model_folder, "tester/bugs", **options)
+    newest = repository.commit_at("refs/pr/1" if create_pr else revision or "main")
+    assert newest.files.keys() == content(model_folder).keys() | {"figures/mine.png"}
+    assert len(repository.commits) == 4
+    if not create_pr:
+        assert hub.push(model_folder, "tester/bugs", **options) == address
+        assert len(repository.commits) == 4
+
+
 def unchanged(files, old):
     return {path for path, stored in files.items() if stored == old[path]}
 
@@ -344,6 +367,127 @@ def test_a_push_stopped_by_ctrl_c_leaves_the_old_model_whole(server, model_folde
     assert repository.head.files == old
     hub.push(model_folder, "tester/bugs")
     assert unchanged(repository.head.files, old) == old.keys() - set(CHANGED)
+
+
+# ---- on a bad line ---------------------------------------------------------------------------------------------------
+# Every fault at every request, as long as it takes in life: tests/endurance/hub_faults.py
+
+
+@pytest.fixture
+def line(server, monkeypatch):
+    """A line to the Hub, for a client that is soon out of patience."""
+    line, threshold = FaultyLine(server), server.lfs_threshold
+    server.url, server.lfs_threshold = line.url, 1000
+    point_client_at(monkeypatch, line.url)
+    monkeypatch.setattr(hub, "SECONDS_OF_PATIENCE", 0.2)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client's pauses between its tries
+    yield line
+    line.close()
+    server.url, server.lfs_threshold = f"http://{line.host}", threshold
+
+
+def small_model(folder, number):
+    """A model folder that is sent in no time, its large file large for this Hub."""
+    folder.mkdir()
+    save_file({"fc.bias": torch.full((1000,), float(number))}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"number": number}))
+    (folder / "README.md").write_text(cards.model_card(CONFIG))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.*downloaded earlier is used")
+@pytest.mark.parametrize(("fault", "lasting"), [(fault, index % 2 == 0) for index, fault in enumerate(FAULTS)])
+def test_whatever_happens_to_a_pull_it_gives_a_whole_model_or_one_sentence_and_the_next_one_heals_it(
+    line, tmp_path, fault, lasting
+):
+    models = [small_model(tmp_path / f"model {number}", number) for number in (1, 2)]
+    old, new = ({name: content(model)[name] for name in CHANGED} for model in models)
+    hub.push(models[0], "tester/bugs")
+    hub.pull("tester/bugs")
+    hub.push(models[1], "tester/bugs")
+    line.break_at(FAULTS.index(fault) % 6, fault, lasting=lasting)  # there are six requests
+    start, text = time.monotonic(), ""
+    try:
+        assert content(hub.pull("tester/bugs")) in (old, new)
+    except hub.HubError as error:
+        text = str(error)
+    assert len(text.splitlines()) <= 1
+    assert TOKEN not in text
+    assert time.monotonic() - start < 3
+    assert line.met.is_set()
+    line.heal()
+    assert content(hub.pull("tester/bugs", local_files_only=True)) in (old, new)
+    assert content(hub.pull("tester/bugs")) == new
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_happens_to_a_push_the_hub_shows_the_old_model_or_the_new_and_the_next_one_completes_it(
+    line, server, tmp_path, fault
+):
+    models = [small_model(tmp_path / f"model {number}", number) for number in (1, 2)]
+    hub.push(models[0], "tester/bugs")
+    repository = server.repositories["model", "tester/bugs"]
+    old = dict(repository.head.files)
+    line.break_at(FAULTS.index(fault) % 7, fault, lasting=True)  # there are seven requests
+    start, text = time.monotonic(), ""
+    try:
+        hub.push(models[1], "tester/bugs")
+    except hub.HubError as error:
+        text = str(error)
+    assert time.monotonic() - start < 3
+    assert line.met.is_set()
+    assert TOKEN not in text
+    assert repository.head.files == old or not set(CHANGED) & unchanged(repository.head.files, old)
+    assert text or repository.head.files != old
+    line.heal()
+    hub.push(models[1], "tester/bugs")
+    assert unchanged(repository.head.files, old) == {"README.md"}
+
+
+def test_a_download_that_breaks_off_again_and_again_is_given_up(line, tmp_path):
+    hub.push(small_model(tmp_path / "model", 1), "tester/bugs")
+    line.break_at(5, "cut short", lasting=True)
+    assert f"it broke off {hub.MOST_BREAKS + 1} times" in complaint(hub.pull, "tester/bugs")
+
+
+@pytest.mark.parametrize("fault", ["403 gated", "404 repository"])
+def test_a_repository_that_was_there_all_the_same_gets_no_mixture_of_two_models(line, server, tmp_path, fault):
+    model = small_model(tmp_path / "model", 1)
+    (model / "history.json").write_text("[]")
+    hub.push(model, "tester/bugs")
+    (model / "history.json").unlink()
+    line.break_at(0, fault)
+    hub.push(model, "tester/bugs")
+    assert server.repositories["model", "tester/bugs"].head.files.keys() == content(model).keys()
+    line.break_at(0, fault)
+    assert "is public" in complaint(hub.push, model, "tester/bugs", private=True)
+
+
+def test_the_finest_log_shows_no_token(line, tmp_path, monkeypatch, caplog, capfd):
+    monkeypatch.setattr(constants, "HF_DEBUG", True)
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "huggingface_hub")
+    model = small_model(tmp_path / "model", 1)
+    hub.push(model, "tester/bugs")
+    hub.pull("tester/bugs")
+    complaint(hub.push, model, "other/bugs")
+    printed = "".join(capfd.readouterr())
+    assert "curl" in caplog.text
+    assert TOKEN not in caplog.text + printed
+
+
+def test_another_programs_client_is_left_its_own_ways(line, tmp_path):
+    made = []
+
+    def make():
+        made.append(httpx2.Client(headers={"X-Own": "1"}))
+        return made[-1]
+
+    huggingface_hub.set_client_factory(make)
+    hub.push(small_model(tmp_path / "model", 1), "tester/bugs")
+    assert made
+    assert huggingface_hub.get_session() is made[-1]
 
 
 # ---- the Space -------------------------------------------------------------------------------------------------------
@@ -582,12 +726,12 @@ def test_an_incomplete_model_folder_is_named_with_what_it_lacks(model_folder, tm
 @pytest.mark.parametrize(
     ("repo_id", "options", "remedies"),
     [
-        ("tester/none", {}, ["'tester/none'", "check the name", "hf auth login"]),
+        ("tester/none", {}, ["'tester/none'", "check the name", "log in"]),
         ("tester/hidden", {"token": "hf_test_wrong"}, ["status 401", "hf auth login"]),
         ("tester/bugs", {"revision": "v9"}, ["no revision 'v9'", "leave the revision out"]),
         ("tester/bugs", {"local_files_only": True}, ["No complete copy of 'tester/bugs'", "check the network"]),
         ("../bugs", {}, ["'../bugs'", "your-name/model-name"]),
-        ("tester/gated", {}, ["ask for access", "tester/gated", "hf auth login"]),
+        ("tester/gated", {}, ["ask for access", "tester/gated", "log in"]),
         ("tester/empty", {}, ["no model", "model.safetensors", "push the model again"]),
     ],
 )
@@ -596,7 +740,8 @@ def test_a_refused_pull_says_what_to_do(server, repo_id, options, remedies):
     server.add_repository("tester/hidden", private=True)
     server.add_file(server.add_repository("tester/empty"), "README.md", b"# Nothing here\n")
     gated = server.add_repository("tester/gated")
-    server.add_file(gated, "config.json", b"{}")
+    for name in ("config.json", "model.safetensors"):
+        server.add_file(gated, name, b"{}")
     gated.gated = True
     text = complaint(hub.pull, repo_id, **options)
     assert [remedy for remedy in remedies if remedy not in text] == []
@@ -661,6 +806,60 @@ def test_a_cut_download_is_refused_and_healed_by_the_next_one(server, model_fold
     assert "No complete copy" in complaint(hub.pull, "tester/bugs", local_files_only=True)
     blob.write_bytes(whole)
     assert (hub.pull("tester/bugs") / "model.safetensors").read_bytes() == whole
+
+
+def test_a_damaged_file_in_the_cache_is_never_used_and_downloaded_again(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    folder = hub.pull("tester/bugs")
+    whole = content(folder)
+    for name, data in whole.items():  # a large file and small ones: the Hub's digests are of two kinds
+        (folder / name).resolve().write_bytes(data[:-1] + b"!")
+        assert name in complaint(hub.pull, "tester/bugs", local_files_only=True)
+        assert content(hub.pull("tester/bugs")) == whole
+
+
+def test_a_download_is_repeated_when_asked_for_and_never_replaced_by_the_copy_that_is_doubted(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    hub.pull("tester/bugs")
+    server.requests.clear()
+    hub.pull("tester/bugs")
+    assert not [path for _, path, _ in server.requests if "/resolve/" in path]
+    hub.pull("tester/bugs", force_download=True)
+    fetched = [
+        path.rpartition("/")[2] for method, path, _ in server.requests if method == "GET" and "/resolve/" in path
+    ]
+    assert sorted(fetched) == sorted(hub.PULLED_FILES)
+    server.fault = 503
+    assert "try again later" in complaint(hub.pull, "tester/bugs", force_download=True)
+    assert "without the network" in complaint(hub.pull, "tester/bugs", force_download=True, local_files_only=True)
+
+
+def test_pieces_of_downloads_that_were_killed_are_swept_but_not_those_of_one_under_way(server, model_folder):
+    hub.push(model_folder, "tester/bugs")
+    repository = hub.pull("tester/bugs").parents[1]
+    pieces = [repository / "blobs" / f"{digest}.abcdef01.incomplete" for digest in ("0" * 40, "1" * 64)]
+    for piece in pieces:
+        piece.touch()
+    with FileLock(repository.parent / ".locks" / repository.name / f"{'1' * 64}.lock"):
+        hub.pull("tester/bugs")
+        assert [piece.exists() for piece in pieces] == [False, True]
+    hub.pull("tester/bugs")
+    assert not pieces[1].exists()
+
+
+@pytest.mark.parametrize("call", [lambda folder: hub.push(folder, "tester/bugs"), lambda folder: hub.pull("tester/a")])
+def test_a_token_of_the_environment_that_fails_is_named_where_it_comes_from(server, model_folder, monkeypatch, call):
+    for token in ("hf_test_wrong", "hf_test and more"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        text = complaint(call, model_folder)
+        assert "set the environment variable HF_TOKEN, where yours is from" in text
+        assert "hf auth login" not in text
+        monkeypatch.delenv("HF_TOKEN")
+        login = Path(constants.HF_TOKEN_PATH)
+        login.parent.mkdir(parents=True, exist_ok=True)
+        login.write_text(token)
+        assert "run `hf auth login`" in complaint(call, model_folder)
+        login.unlink()
 
 
 # ---- the script ------------------------------------------------------------------------------------------------------
