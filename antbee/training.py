@@ -309,18 +309,19 @@ def joined(device: torch.device) -> Iterator[Process]:
     if device.type == "cuda":
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
         yield Process(device, rank, local_rank, count, int(os.environ["LOCAL_WORLD_SIZE"]))
     except RuntimeError as error:
-        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():
             raise TrainingError(
                 "another process of this run was lost: start it again with --resume, or give torchrun --max-restarts"
             ) from error
         raise
     finally:
-        torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def is_restarted() -> bool:

@@ -99,7 +99,7 @@ def test_both_modes_append_to_one_file_that_a_run_started_anew_empties_and_a_res
             recipe=training.FAST,
             process=SimpleNamespace(is_first=True),
             weights=SimpleNamespace(name="random"),
-            photos=SimpleNamespace(name="drawn"),
+            photos=SimpleNamespace(name="drawn", class_names=("ants", "bees")),
         )
         script.train_modes(job)
         epochs = tracking.read_epochs(tmp_path)
