@@ -688,7 +688,11 @@ def checkpoint(job: Job, mode: str) -> training.Checkpoint:
 
 def sweep(output: Path) -> None:
     """Deletes what runs that were killed left half written."""
-    for stray in (*output.glob(".*.writing"), *output.glob("*/.*.writing"), *output.glob(f"{training.CHECKPOINTS}/*.writing")):
+    for stray in (
+        *output.glob(".*.writing"),
+        *output.glob("*/.*.writing"),
+        *output.glob(f"{training.CHECKPOINTS}/*.writing"),
+    ):
         if stray.is_dir():
             shutil.rmtree(stray)
         else:

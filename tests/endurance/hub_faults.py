@@ -35,9 +35,9 @@ os.environ["HF_TOKEN"] = TOKEN
 os.environ["HF_HUB_DISABLE_XET"] = "1"  # hf_xet's own connections go to a folder here: see loopback_hub.py
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
-from loopback_hub import FAULTS, FaultyLine, LoopbackHub  # noqa: E402
+from loopback_hub import FAULTS, FaultyLine, LoopbackHub
 
-from antbee import hub  # noqa: E402
+from antbee import hub
 
 OPERATIONS = ("pull into an empty cache", "pull of a new model", "push")
 KILLED = "client killed"
