@@ -670,18 +670,21 @@ def read_config(folder: Path) -> ClassifierConfig:
         model.check_architecture(config.architecture)
     except model.WeightsError as error:
         raise model.WeightsError(f"{path} can't be used: {error}") from error
-    _refuse_padding(path, len(config.label_names))
+    _refuse_padding(path, config)
     return config
 
 
-def _refuse_padding(path: Path, class_count: int) -> None:
-    """Raises ModelFolderError for a config that is larger than so many classes explain: their names and counts, and
-    their confusion matrix.
+def _refuse_padding(path: Path, config: ClassifierConfig) -> None:
+    """Raises ModelFolderError for a config that is larger than what it tells explains.
+
+    That is the names and counts of its classes, their confusion matrix, and the files that were not learned from.
     """
-    largest = 2**18 + 512 * class_count + 16 * class_count**2
+    classes = len(config.label_names)
+    listed = len(config.data.get("skipped") or ()) + len(config.data.get("excluded") or ())
+    largest = 2**18 + 512 * (classes + listed) + 16 * classes**2
     if (size := path.stat().st_size) > largest:
         raise ModelFolderError(
-            f"{path} has {size:,} bytes, expected at most {largest:,} for {class_count} classes: {AGAIN}"
+            f"{path} has {size:,} bytes, expected at most {largest:,} for {classes} classes and {listed} files: {AGAIN}"
         )
 
 
