@@ -294,6 +294,7 @@ def main() -> None:
         data = Path(folder) / "pictures"
         write_drawn_set(data, train={"ants": 6, "bees": 6}, val={"ants": 2, "bees": 2}, longest_side=64)
         server = Server(Path(folder))
+        server.run(["--help"])  # the first one waits for the imports
         whole = server.run(words_of(data, Path(folder) / "whole"))
         if whole.status:
             raise RuntimeError(whole.said)
