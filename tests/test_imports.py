@@ -73,7 +73,7 @@ ALLOWED = {
 PAGE = (
     {"words"},
     {"exhibition", "visitors"},
-    {"choice", "photo", "plots"},
+    {"choice", "gate", "photo", "plots"},
     {"batches", "classify", "inside", "report", "teach", "train"},
     {"page"},
     {"__init__"},
