@@ -353,6 +353,41 @@ def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, 
     assert metrics["seeds"]["kept"]["values"][1] == metrics_of(tmp_path / "one")["kept"]["accuracy"]
 
 
+@pytest.fixture
+def described(script, monkeypatch, capsys):
+    """What a run says that it starts from."""
+
+    def describe(*words):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
+        arguments = script.parse_arguments(words)
+        script.describe(script.prepare(arguments, training.Process(), training.Stopping()))
+        return capsys.readouterr().out
+
+    return describe
+
+
+def test_photos_on_both_sides_of_the_split_earn_a_warning_and_odd_names_stay_in_their_lines(
+    described, tiny_root, tmp_path
+):
+    root = shutil.copytree(tiny_root, tmp_path / "pictures")
+    learned = next((root / "train" / "ants").iterdir())
+    shutil.copy(learned, root / "val" / "ants" / "again.jpg")
+    (root / "train" / "ants" / "a\n\x1b[31mb.txt").write_text("no photo")
+    said = described(*flags(root, tmp_path, "--weights", "random"))
+    assert "1 of the 5 validation photos are, byte for byte, among those to learn from" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("skipped")]
+    assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: .txt file extension")
+
+
+def test_a_class_with_many_damaged_photos_is_learned_from_only_where_that_is_asked_for(described, tiny_root, tmp_path):
+    root = shutil.copytree(tiny_root, tmp_path / "pictures")
+    for name in ("one.jpg", "two.jpg"):
+        (root / "train" / "bees" / name).write_bytes(b"no photo")
+    with pytest.raises(data.DataError, match=r"train/bees: 2 of 5 photos can't be used.*--allow-bad"):
+        described(*flags(root, tmp_path, "--weights", "random"))
+    assert "bees: 3 train" in described(*flags(root, tmp_path, "--weights", "random", "--allow-bad"))
+
+
 def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_without_them(
     train, tiny_root, tmp_path, capsys
 ):
