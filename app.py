@@ -1,8 +1,9 @@
-"""python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--share] [--train]
+"""python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--root-path PATH] [--share] [--train]
 
 Serves the page that shows what the models answer, what they were trained on and how good they are. MODEL is a model
 folder or a Hub id such as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown,
-which is how a Space is told, or every model in outputs/.
+which is how a Space is told, or every model in outputs/. With a password in the environment variable ANTBEE_PASSWORD,
+visitors sign in as antbee.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from antbee.background import BackgroundTraining
 from antbee.classifier import ModelFolderError, model_folders
 from antbee.installation import home
 
+PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # and no flag, which everybody on the computer could read
 DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
 
 
@@ -26,14 +28,31 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="model folder or Hub id (default: all in outputs/)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="photos for examples and batches (default: in data/)")
     parser.add_argument("--host", metavar="H", help="address to serve on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, metavar="P", help="port to serve on (default: 7860)")
+    parser.add_argument("--port", type=_port, metavar="P", help="port to serve on (default: 7860)")
+    parser.add_argument(
+        "--root-path", type=_root_path, metavar="PATH", help="where a proxy shows the page, such as /antbee"
+    )
     parser.add_argument("--share", action="store_true", help="also serve on a public address for a week")
     parser.add_argument(
         "--train",
         action=argparse.BooleanOptionalAction,
         help="let the page train on this computer (default: where none but its owner can open the page)",
     )
+    if os.environ.get(PASSWORD_VARIABLE) == "":
+        parser.error(f"{PASSWORD_VARIABLE} is empty: put a password into it, or unset it for a page without one")
     return parser.parse_args()
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text} is no port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _root_path(text: str) -> str:
+    if not text.startswith(("/", "http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text} is no path: give one such as /antbee, or a whole address")
+    return text.rstrip("/")
 
 
 def main() -> None:
@@ -42,6 +61,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
         # Where Gradio keeps what visitors send and what they are shown: it goes when the page does.
         os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(workshop) / "uploads"))
+        # It counts what it was asked for, and at every error it goes through all of that.
+        os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
         exhibition = ui.Exhibition(
             lambda: choose_models(arguments.models),
             lambda models: choose_photos(arguments.data, models, Path(workshop)),
@@ -50,17 +71,30 @@ def main() -> None:
             print(f"model     {shown.name}: {', '.join(map(cards.one_line, shown.config.label_names))}")
         with closing(BackgroundTraining()) as training:
             page = ui.build_page(exhibition, training if may_train(arguments) else None)
-            for address in ui.launch(page, host=arguments.host, port=arguments.port, share=arguments.share):
+            addresses = ui.launch(
+                page,
+                host=arguments.host,
+                port=arguments.port,
+                share=arguments.share,
+                root_path=arguments.root_path,
+                password=os.environ.get(PASSWORD_VARIABLE),
+                for_this_computer=may_train(arguments) and is_for_this_computer(arguments),
+            )
+            for address in addresses:
                 print(f"page      {address}", flush=True)
             page.block_thread()
 
 
 def may_train(arguments: argparse.Namespace) -> bool:
     """Whether visitors may train on this computer: where it was asked for, else where none but its owner can come."""
-    if arguments.train is not None:
-        return bool(arguments.train)
+    return is_for_this_computer(arguments) if arguments.train is None else bool(arguments.train)
+
+
+def is_for_this_computer(arguments: argparse.Namespace) -> bool:
+    """Whether nobody can open the page but who sits at this computer, by all that the page is told."""
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    return host in ("127.0.0.1", "localhost", "::1") and not arguments.share and "SPACE_ID" not in os.environ
+    others = arguments.share or arguments.root_path or "SPACE_ID" in os.environ or "GRADIO_ROOT_PATH" in os.environ
+    return host in ("127.0.0.1", "localhost", "::1") and not others
 
 
 def choose_models(named: Sequence[str]) -> Sequence[str | Path]:

@@ -1,6 +1,7 @@
-"""What the page's tests show: models that learned nothing, quick ones, and the page around them."""
+"""What the page's tests show: models that learned nothing, quick ones, the page around them, and who calls it."""
 
 import json
+import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import httpx
 import torch
 
 from antbee import Classifier, model, ui
@@ -17,6 +19,8 @@ from antbee.images import Preprocessing
 from antbee.neighbours import FeatureBank, build_bank
 
 SMALL = Preprocessing(crop=96)  # pixels: quick, and as good as any where nothing was learned
+JSON = {"Content-Type": "application/json"}
+META = {"meta": {"_type": "gradio.FileData"}}  # by which Gradio knows a file
 HISTORY = [
     {"epoch": epoch, "learning_rate": 0.1}
     | {f"{split}_{name}": epoch / 10 for split in ("train", "val") for name in ("loss", "accuracy", "seconds")}
@@ -42,6 +46,7 @@ def write_model(
     label_names: Sequence[str] = ("ants", "bees"),
     photos: PhotoFolder | None = None,
     threshold: float = 1.9,
+    preprocessing: Preprocessing = SMALL,
     **config: Any,
 ) -> Path:
     """An untrained model in a folder, which knows the photos given and answers half of them with either class."""
@@ -53,7 +58,7 @@ def write_model(
         "metrics": METRICS,
     }
     classifier = Classifier(
-        network, ClassifierConfig("resnet18", tuple(label_names), SMALL, mode=mode, **told | config)
+        network, ClassifierConfig("resnet18", tuple(label_names), preprocessing, mode=mode, **told | config)
     )
     bank = None if photos is None else _acquainted(classifier, photos, threshold)
     Classifier(network, classifier.config, bank).save_pretrained(folder)
@@ -78,9 +83,9 @@ def exhibition_of(models: Sequence[ui.Shown], photos: PhotoFolder | None) -> ui.
 
 
 @contextmanager
-def serving(page: gr.Blocks) -> Iterator[str]:
+def serving(page: gr.Blocks, **settings: Any) -> Iterator[str]:
     """The address of a page, on a free loopback port while the block lasts."""
-    (address,) = ui.launch(page, host="127.0.0.1", port=free_port(), share=False)
+    (address,) = ui.launch(page, host="127.0.0.1", port=free_port(), share=False, **settings)
     yield address
     page.close(verbose=False)
 
@@ -89,3 +94,67 @@ def free_port() -> int:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return taken.getsockname()[1]
+
+
+class Caller:
+    """A visitor without a browser, who can ask for whatever a browser can."""
+
+    def __init__(self, url: str, language: str = "en", password: str | None = None) -> None:
+        self.url = url
+        self.session = secrets.token_hex(8)
+        self.http = httpx.Client(base_url=url, headers={"Accept-Language": language}, timeout=30, verify=False)
+        if password is not None:
+            self.http.post("login", data={"username": "antbee", "password": password}).raise_for_status()
+        self.config = self.http.get("config").json()
+
+    def parts(self, kind: str, key: str = "") -> list[int]:
+        """The ids of the parts of a kind that bear a text of this key, in the page's order."""
+        return [
+            part["id"]
+            for part in self.config["components"]
+            if part["type"] == kind and f'"{key}"' in f'"" {part["props"].get("label")} {part["props"].get("value")}'
+        ]
+
+    def handlers(self, event: str, part: int | None = None) -> list[dict[str, Any]]:
+        """What happens upon an event of a part, or of the whole page."""
+        return [
+            handler
+            for handler in self.config["dependencies"]
+            if any(target[1] == event and part in (None, target[0]) for target in handler["targets"])
+        ]
+
+    def call(self, handler: dict[str, Any], data: list[Any], event_data: Any = None) -> dict[str, Any]:
+        """What a handler answers to values of its inputs: {"data": [...]} or {"error": ...}."""
+        self.join(handler, data, event_data).raise_for_status()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next answer to what this visitor asked."""
+        with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as messages:
+            for line in messages.iter_lines():
+                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if message.get("msg") == "process_completed":
+                    return message["output"]
+        raise AssertionError("no answer came")
+
+    def join(self, handler: dict[str, Any], data: list[Any], event_data: Any = None) -> httpx.Response:
+        """Asks a handler, without waiting for its answer."""
+        body = {"data": data, "event_data": event_data, "fn_index": handler["id"], "session_hash": self.session}
+        text = json.dumps(body)  # which has a way to write half a letter; httpx has none
+        return self.http.post("gradio_api/queue/join", content=text, headers=JSON)
+
+    @property
+    def predict(self) -> dict[str, Any]:
+        """The handler that is the page's API."""
+        (found,) = [handler for handler in self.config["dependencies"] if handler["api_name"] == "predict"]
+        return found
+
+    def initial(self, handler: dict[str, Any]) -> list[Any]:
+        """The values that a handler's inputs have when the page is opened."""
+        props = {part["id"]: part["props"] for part in self.config["components"]}
+        return [props[part].get("value") for part in handler["inputs"]]
+
+    def upload(self, *paths: Path) -> list[dict[str, Any]]:
+        """What a browser sends of files that it has uploaded."""
+        files = [("files", (path.name, path.read_bytes())) for path in paths]
+        return [{"path": path, **META} for path in self.http.post("gradio_api/upload", files=files).json()]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -131,6 +132,12 @@ def test_the_page_may_not_train_where_its_surroundings_open_it_to_others(may_tra
     assert may_train("--train")
 
 
+@pytest.mark.parametrize("words", [["--root-path", "/antbee"], ["--root-path", "https://me.example/antbee"]])
+def test_the_page_may_not_train_behind_a_proxy_unless_its_owner_says_so(may_train, words):
+    assert not may_train(*words)
+    assert may_train(*words, "--train")
+
+
 def test_a_host_that_is_named_counts_more_than_the_one_of_the_surroundings(may_train, monkeypatch):
     monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
     assert may_train("--host", "127.0.0.1")
@@ -144,13 +151,13 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
     tmp_path, monkeypatch, words
 ):
     waiting = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
-    built = []
+    built, launched = [], []
     monkeypatch.setattr(sys, "argv", ["app.py", *words])
     monkeypatch.setattr(app, "choose_models", lambda named: [])
     monkeypatch.setattr(app, "choose_photos", lambda *values: None)
     monkeypatch.setattr(app, "BackgroundTraining", lambda: BackgroundTraining(lambda request: waiting))
     monkeypatch.setattr(app.ui, "build_page", lambda exhibition, training: built.append(training) or Page(training))
-    monkeypatch.setattr(app.ui, "launch", lambda page, **options: [])
+    monkeypatch.setattr(app.ui, "launch", lambda page, **options: launched.append(options) or [])
 
     class Page:
         """One that is open until its training runs, and then gets a Ctrl-C."""
@@ -165,7 +172,9 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
                     assert self.training.state().running
 
     app.main()
-    (training,) = built
+    (training,), (options,) = built, launched
+    assert options["for_this_computer"] == (words == ["--train"])
+    assert options["password"] is None
     assert (training is not None) == (words == ["--train"])
     if training is not None:
         assert training.state().status == "cancelled"
@@ -212,3 +221,22 @@ def test_a_taken_port_is_one_clear_line_and_status_1(tmp_path, drawn_root, monke
         status, error = error_of(lambda: runpy.run_path(str(ROOT / "app.py"), run_name="__main__"))
     assert status == 1
     assert str(port) in error
+    assert "--port" in error
+
+
+@pytest.mark.parametrize("words", [["--port", "0"], ["--port", "70000"], ["--port", "http"], ["--root-path", "antbee"]])
+def test_a_port_or_a_path_that_can_not_be_is_refused_with_what_can(monkeypatch, capsys, words):
+    monkeypatch.setattr(sys, "argv", ["app.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        app.parse_arguments()
+    assert ended.value.code == 2
+    assert re.search(rf"{words[1]} is no (port: give|path: give)", capsys.readouterr().err)
+
+
+def test_an_empty_password_is_no_open_door(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("ANTBEE_PASSWORD", "")
+    with pytest.raises(SystemExit) as ended:
+        app.parse_arguments()
+    assert ended.value.code == 2
+    assert "ANTBEE_PASSWORD is empty" in capsys.readouterr().err

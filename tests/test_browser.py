@@ -6,11 +6,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from exhibits import exhibition_of, serving
+from exhibits import exhibition_of, serving, write_model
 
 from antbee import Classifier, ui
 from antbee.background import BackgroundTraining
-from antbee.data import open_photo
+from antbee.data import open_photo, read_folder
 from antbee.drawn import draw
 from antbee.ui.batches import DRAWS
 
@@ -52,7 +52,7 @@ def visit(browser, address):
     """Opens the page as a visitor with certain settings; what goes wrong in the browser fails the test at its end."""
     problems, contexts = [], []
 
-    def open_page(path="", **settings):
+    def open_page(path="", at=address, **settings):
         permissions = ["camera", "clipboard-read", "clipboard-write"]
         context = browser.new_context(**{"locale": "en-GB", "permissions": permissions} | settings)
         contexts.append(context)
@@ -60,13 +60,13 @@ def visit(browser, address):
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: problems.append(request.url) if is_outside(request.url) else None)
-        page.goto(address + path)
+        page.on("request", lambda request: problems.append(request.url) if is_outside(at, request.url) else None)
+        page.goto(at + path)
         verdict(page).first.wait_for()  # a first example is answered without a click
         return page
 
-    def is_outside(url):
-        return not url.startswith((address, "data:", "blob:"))
+    def is_outside(at, url):
+        return not url.startswith((at, "data:", "blob:"))
 
     yield open_page
     for context in contexts:
@@ -244,6 +244,74 @@ def wait_until_gone(folder):
     while folder.exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not folder.exists()
+
+
+# As folders may be called, and then those that only somebody else's model can bring.
+FOLDERS = (
+    "<img src=x onerror=ran=1>",
+    "<b onmouseover=ran=1 style=inset:0>",
+    "![picture](x) [link](javascript:ran=1)",
+    "{{constructor.constructor('ran=1')()}} ${ran=1} {0}",
+    "__proto__",
+    "quotes \"' onfocus=ran=1 `",
+    "caf\u00e9",
+)
+NAMES = (
+    "<script>ran=1</script><svg/onload=ran=1>",
+    "<a href=http://outside.example/a>a</a><img src=http://outside.example/b.png>",
+    "![picture](http://outside.example/c.png)",
+    "\u202eturned\u2066 \x1b[31mred\x07\x00",
+    "constructor",
+    "cafe\u0301",
+    "long " * 4_000,
+)
+
+
+@pytest.fixture(scope="module")
+def hostile_address(tmp_path_factory, gradio_folder):
+    """A page whose models, classes and files are called what no name should be."""
+    root = tmp_path_factory.mktemp("hostile")
+    for split in ("train", "val"):
+        for folder in FOLDERS:
+            (root / split / folder).mkdir(parents=True)
+            for number in range(2):
+                draw("ants", number, 64).save(root / split / folder / f"{number} {folder}.png")
+    photos = read_folder(root)
+    models = ui.load_models(
+        [
+            write_model(root / "models" / FOLDERS[0], label_names=photos.class_names, photos=photos, metrics={}),
+            write_model(root / "models" / FOLDERS[2], label_names=NAMES, metrics={}),
+        ],
+        device="cpu",
+    )
+    training = BackgroundTraining()
+    with serving(ui.build_page(exhibition_of(models, photos), training)) as url:
+        yield url
+    training.close()
+
+
+def test_no_name_of_a_class_a_model_or_a_file_is_anything_but_text(visit, hostile_address, tmp_path):
+    page = visit(at=hostile_address)
+    page.get_by_text("Several photos at once").click()
+    for number, name in enumerate(FOLDERS):
+        draw("bees", number, 64).save(tmp_path / f"{name}.png")
+    page.locator("#several input[type=file]").set_input_files(list(tmp_path.glob("*.png")))
+    page.get_by_role("button", name="Download as CSV").wait_for()
+    for name, toast in zip(FOLDERS, (f"It joined “{FOLDERS[0]}”", "That did not work"), strict=False):
+        page.get_by_role("radio", name=name).check()
+        page.get_by_role("button", name="Teach it").click()
+        page.get_by_text(toast).wait_for()
+    for tab in TABS:
+        open_tab(page, tab)
+        page.wait_for_function(f"tab => {QUIET}", arg=tab)
+        assert (
+            page.evaluate("document.querySelectorAll('[role=tabpanel] :is(a[href*=outside], img[src=x])').length") == 0
+        )
+    open_tab(page, "Teach")
+    name = page.get_by_label("Class", exact=True).first
+    name.fill(FOLDERS[2])
+    name.press("Enter")
+    assert page.evaluate("'ran' in window") is False
 
 
 def test_a_chinese_phone_in_the_dark_reads_chinese_within_its_width(visit):

@@ -1,21 +1,26 @@
 """The whole page over HTTP: its API with real clients, what its tabs answer to a browser, and what it refuses."""
 
 import csv
+import http.server
 import io
-import json
 import re
-import secrets
 import shutil
+import struct
 import subprocess
 import sys
+import threading
+import time
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from exhibits import SMALL, exhibition_of, serving, write_model
+from endurance import hostile
+from exhibits import SMALL, Caller, exhibition_of, serving, write_model
 from gradio_client import Client, handle_file
 from PIL import Image
 
@@ -24,19 +29,19 @@ from antbee.classifier import model_folders
 from antbee.drawn import draw
 from antbee.figures import MODE_COLOURS
 from antbee.images import open_photo
-from antbee.ui.classify import MOST_PHOTOS, classify, classify_several
+from antbee.ui.classify import ANSWERED_AT_ONCE, MOST_PHOTOS, classify, classify_several
 from antbee.ui.exhibition import how_to_train
 from antbee.ui.words import CHINESE, ENGLISH
 
 ROOT = Path(__file__).resolve().parents[1]
 FRIENDLY = "This file can't be used: not an uploaded file. Try a JPEG or PNG photo."
-META = {"meta": {"_type": "gradio.FileData"}}  # by which Gradio knows a file
 
 
 @pytest.fixture(scope="module")
 def served(exhibit: ui.Exhibit, gradio_folder: Path) -> Iterator[str]:
     """The address of the page with both models and their photos."""
-    with serving(ui.build_page(exhibition_of(exhibit.models, exhibit.photos))) as url:
+    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+    with serving(page, for_this_computer=True) as url:
         yield url
 
 
@@ -92,53 +97,6 @@ def test_what_is_no_photo_gets_a_sentence_with_a_remedy(client, tmp_path, conten
 
 
 # ---- what the browser asks for ---------------------------------------------------------------------------------------
-
-
-class Caller:
-    """A visitor without a browser, who can ask for whatever a browser can."""
-
-    def __init__(self, url: str, language: str = "en") -> None:
-        self.url = url
-        self.session = secrets.token_hex(8)
-        self.http = httpx.Client(base_url=url, headers={"Accept-Language": language}, timeout=30, verify=False)
-        self.config = self.http.get("config").json()
-
-    def parts(self, kind: str, key: str = "") -> list[int]:
-        """The ids of the parts of a kind that bear a text of this key, in the page's order."""
-        return [
-            part["id"]
-            for part in self.config["components"]
-            if part["type"] == kind and f'"{key}"' in f'"" {part["props"].get("label")} {part["props"].get("value")}'
-        ]
-
-    def handlers(self, event: str, part: int | None = None) -> list[dict[str, Any]]:
-        """What happens upon an event of a part, or of the whole page."""
-        return [
-            handler
-            for handler in self.config["dependencies"]
-            if any(target[1] == event and part in (None, target[0]) for target in handler["targets"])
-        ]
-
-    def call(self, handler: dict[str, Any], data: list[Any], event_data: Any = None) -> dict[str, Any]:
-        """What a handler answers to values of its inputs: {"data": [...]} or {"error": ...}."""
-        body = {"data": data, "event_data": event_data, "fn_index": handler["id"], "session_hash": self.session}
-        self.http.post("gradio_api/queue/join", json=body).raise_for_status()
-        with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as messages:
-            for line in messages.iter_lines():
-                message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
-                if message.get("msg") == "process_completed":
-                    return message["output"]
-        raise AssertionError("no answer came")
-
-    def initial(self, handler: dict[str, Any]) -> list[Any]:
-        """The values that a handler's inputs have when the page is opened."""
-        props = {part["id"]: part["props"] for part in self.config["components"]}
-        return [props[part].get("value") for part in handler["inputs"]]
-
-    def upload(self, *paths: Path) -> list[dict[str, Any]]:
-        """What a browser sends of files that it has uploaded."""
-        files = [("files", (path.name, path.read_bytes())) for path in paths]
-        return [{"path": path, **META} for path in self.http.post("gradio_api/upload", files=files).json()]
 
 
 @pytest.fixture(scope="module")
@@ -214,47 +172,267 @@ def test_the_report_opens_whatever_is_missing(growing, exhibit, call_at, missing
     assert ("worst mistakes first" in told) == (missing == "nothing")
 
 
-TRIES: dict[str, Any] = {
-    "a picture elsewhere": {"path": "{private}"},
-    "a file of the system": {"path": "/etc/passwd"},
-    "a way out of the uploads": {"path": "{uploads}/../private.png"},
-    "a relative path": {"path": "../private.png"},
-    "a name that ends early": {"path": "{private}\0.png"},
-    "an address": {"path": "http://127.0.0.1:9/private.png"},
-    "an address alone": {"url": "http://127.0.0.1:9/private.png"},
-    "a number as a path": {"path": 7},
-    "a list as a path": {"path": ["/etc/passwd"]},
-    "nothing as a path": {"path": None},
-    "a number": 7,
-    "a list": ["/etc/passwd"],
-    "a text": "/etc/passwd",
+# ---- what it refuses -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[hostile.Bait]:
+    """A picture that nobody may see, and a server that nobody may call."""
+    with hostile.bait() as found:
+        yield found
+
+
+def test_nothing_but_the_page_is_reached_by_any_request(served, private):
+    requests = [request for request in hostile.all_requests(private) if not request.is_large]
+    assert len(requests) > 100
+    assert {what.name: told for what in requests if (told := hostile.verdict(served, what))} == {}
+    assert private.is_untouched()
+
+
+TRIED = (
+    "a picture elsewhere as a path, marked",
+    "a way out of the uploads as a path",
+    "an address as a path",
+    "an address alone, marked",
+    "an address beside another path",
+    "what is no base64 as a path",
+    "a name that ends early as a path",
+    "a number as a path, marked",
+    "nothing as a path, marked",
+    "a nested one in a list",
+    "a large number",
+    "a picture as text",
+)  # the others are sent by endurance/hostile.py
+SINKS = ("predict", "classify", "several", "inside", "correct", "try", "zip", "class", "class without one")
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_call_that_names_a_file_that_was_not_uploaded_is_refused(caller, gradio_folder, private, sink):
+    sent = hostile.photos_elsewhere(private, gradio_folder)
+    handler, among = hostile.sinks(caller)[sink]
+    verdicts = {name: hostile.call_verdict(caller, handler, among(sent[name]), private) for name in TRIED}
+    assert {name: told for name, told in verdicts.items() if told} == {}
+    assert private.is_untouched()
+    if sink in ("predict", "classify"):
+        # What Gradio itself refuses, before antbee is asked, it refuses without a word.
+        assert caller.call(handler, among(sent["a picture elsewhere as a path"]))["error"] == FRIENDLY
+
+
+def test_every_sink_of_files_is_tried(caller):
+    assert hostile.sinks(caller).keys() == set(SINKS)
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of few bytes that says it is of this size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    told = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(told)
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+XXE = b'<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg xmlns="http://www.w3.org/2000/svg">&x;</svg>'
+REMOTE = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="http://127.0.0.1:9/x.png"/></svg>'
+UNREADABLE = {
+    "nothing.jpg": b"",
+    "text.jpg": b"no photo at all",
+    "cut.jpg": encoded(draw("bees", 1, 200), "JPEG")[:2000],
+    "cut.gif": encoded(draw("bees", 1, 200), "GIF")[:2000],
+    "script.svg": SVG,
+    "entity.svg": XXE,
+    "remote.svg": REMOTE,
+    "script.png": SVG,
+    "paper.pdf": b"%PDF-1.7\n%%EOF",
+    "drawing.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage",
+    "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 100,
+    "thin.png": png(1, 65_000),
+    "vast.png": png(30_000, 30_000),
 }
 
 
-@pytest.mark.parametrize("name", TRIES)
-def test_a_call_that_names_a_file_that_was_not_uploaded_is_refused(caller, gradio_folder, name):
-    private = gradio_folder.parent / "private.png"
-    draw("bees", 0, 100).save(private)
-    sent = TRIES[name]
-    if isinstance(sent, dict) and isinstance(path := sent.get("path"), str):
-        sent = {"path": path.format(private=private, uploads=gradio_folder)}
-    (photo,) = caller.parts("image", "classify.photo")
-    (several,) = caller.parts("file", "classify.several.files")
-    (answer,), (answer_several,) = caller.handlers("change", photo)[:1], caller.handlers("change", several)
-    (predict,) = [handler for handler in caller.config["dependencies"] if handler["api_name"] == "predict"]
-    for marked in [sent, sent | META] if isinstance(sent, dict) else [sent]:
-        outputs = [
-            caller.call(predict, [marked]),
-            caller.call(answer, [marked, ["frozen"]]),
-            caller.call(answer_several, [[marked], ["frozen"]]),
-            caller.call(answer_several, [marked, ["frozen"]]),
-        ]
-        for output in outputs:
-            # What Gradio itself refuses, before antbee is asked, it refuses without a word.
-            assert output["error"] in (None, FRIENDLY)
-            assert "data" not in output
-        if marked is sent and isinstance(sent, dict) and isinstance(sent.get("path", ""), str):
-            assert [output["error"] for output in outputs[:2]] == [FRIENDLY] * 2
+@pytest.mark.parametrize("sink", ["predict", "classify", "inside", "correct", "try"])
+def test_a_file_that_is_no_photo_gets_a_sentence_with_a_remedy_wherever_it_is_dropped(caller, unreadable, sink):
+    handler, among = hostile.sinks(caller)[sink]
+    for file in unreadable:
+        told = caller.call(handler, among(file))["error"]
+        assert re.fullmatch(r"This file can't be used: .+\. Try a JPEG or PNG photo\.", told), file["path"]
+        assert "/" not in told.replace("image/", ""), "no path"
+
+
+@pytest.fixture(scope="module")
+def unreadable(caller, tmp_path_factory):
+    """Files that are no photos, uploaded."""
+    folder = tmp_path_factory.mktemp("unreadable")
+    for name, content in UNREADABLE.items():
+        (folder / name).write_bytes(content)
+    return caller.upload(*(folder / name for name in UNREADABLE))
+
+
+def test_files_that_are_no_photos_cost_the_others_of_their_drop_nothing(caller, unreadable, photos):
+    good = caller.upload(photos.val.paths[3])
+    handler, _ = hostile.sinks(caller)["several"]
+    _, table, _ = caller.call(handler, [[*unreadable, *good], ["frozen"]])["data"]
+    rows = table["value"]["data"]
+    assert [row[0] for row in rows] == [*UNREADABLE, photos.val.paths[3].name]
+    assert all(row[1] and not any(row[2:]) for row in rows[:-1]), "a reason each"
+    assert all(rows[-1])
+    handler, _ = hostile.sinks(caller)["class"]
+    told, shown = caller.call(handler, [[{"image": file, "caption": None} for file in (*unreadable, *good)]])["data"]
+    assert len(shown) == 1
+    assert str(len(UNREADABLE)) in told
+    (svg,) = [file for file in unreadable if file["path"].endswith("script.svg")]
+    fetched = caller.http.get(f"gradio_api/file={svg['path']}")
+    assert fetched.headers["content-disposition"].startswith("attachment")
+
+
+# ---- how it is served ------------------------------------------------------------------------------------------------
+
+
+def test_too_many_who_wait_are_told_so_and_whoever_leaves_makes_room(
+    exhibit, photos, gradio_folder, call_at, monkeypatch
+):
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def slow(photo: Any, models: Any) -> dict[str, Any]:
+        started.release()
+        assert go_on.wait(30)
+        return {}
+
+    monkeypatch.setattr("antbee.ui.page.MOST_WAITING", 1)
+    monkeypatch.setattr("antbee.ui.classify.predict", slow)
+    with serving(ui.build_page(exhibition_of(exhibit.models, exhibit.photos))) as url:
+        *running, waiting, another = (call_at(url) for _ in range(ANSWERED_AT_ONCE + 2))
+        photo = another.upload(photos.val.paths[0])
+        for visitor in running:
+            assert visitor.join(visitor.predict, photo).is_success
+            assert started.acquire(timeout=20)
+        assert waiting.join(waiting.predict, photo).is_success
+        refused = another.join(another.predict, photo)
+        assert refused.status_code == 503
+        assert "Queue is full" in refused.text
+        for visitor in (*running, waiting):
+            with visitor.http.stream(
+                "GET", "gradio_api/queue/data", params={"session_hash": visitor.session}
+            ) as stream:
+                next(stream.iter_lines())
+        until = time.monotonic() + 2
+        while not another.join(another.predict, photo).is_success:
+            assert time.monotonic() < until, "whoever left is still waited for"
+        go_on.set()
+        began = time.monotonic()
+        assert another.answer()["data"] == [{}]
+        assert time.monotonic() - began < 2
+
+
+def test_a_call_goes_through_the_queue_and_not_around_it(caller):
+    assert caller.http.post("gradio_api/run/predict", json={"data": [None]}).status_code == 404
+
+
+REQUESTS, MOST = 6, 4  # of a census; sessions that are remembered
+
+
+def test_nothing_grows_with_the_number_of_requests(exhibit, photos, gradio_folder, call_at, monkeypatch):
+    monkeypatch.setattr("antbee.ui.page.MOST_SESSIONS", MOST)
+    monkeypatch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", "10")
+    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+    with serving(page) as url:
+        visitor = call_at(url)
+
+        def census() -> dict[str, int]:
+            for number in range(REQUESTS):
+                (photo,) = visitor.upload(photos.val.paths[number % 2])
+                assert "data" in visitor.call(visitor.predict, [photo])
+            counted = {name: value for name, value in vars(page._queue).items() if isinstance(value, list | dict | set)}
+            counted |= {"iterators": page.app.iterators, "uploads": page.upload_file_set}
+            counted |= {"files": list(gradio_folder.rglob("*")), "threads": threading.enumerate()}
+            return {name: len(value) for name, value in counted.items()}
+
+        census()
+        first, second = census(), census()
+        # The last answer's own bookkeeping may or may not be done.
+        assert {name: (first[name], count) for name, count in second.items() if count > first[name] + 1} == {}
+        for _ in range(2 * MOST):  # each call without a session is one of its own
+            asked = visitor.http.post("gradio_api/call/predict", json={"data": [None]}).json()
+            assert "error" in visitor.http.get(f"gradio_api/call/predict/{asked['event_id']}").text
+        assert len(page.app.state_holder.session_data) <= MOST
+        assert len(page.app.state_holder.time_last_used) <= MOST + 1
+
+
+def test_behind_a_proxy_and_a_password_the_page_is_itself_at_its_path_and_closed_to_others(
+    exhibit, photos, gradio_folder, proxied, call_at
+):
+    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+    with serving(page, root_path="/antbee", password="open sesame") as url, proxied(url, "/antbee") as shown:
+        stranger = httpx.Client(base_url=shown, verify=False)
+        assert stranger.get("config").status_code == 401
+        assert stranger.post("login", data={"username": "antbee", "password": "sesame"}).status_code == 400
+        assert stranger.get("config").status_code == 401
+        for closed in (
+            "gradio_api/info",
+            "gradio_api/queue/data?session_hash=a",
+            f"gradio_api/file={photos.val.paths[0]}",
+        ):
+            assert stranger.get(closed).status_code == 401
+        assert stranger.post("gradio_api/upload", files={"files": ("a.png", b"")}).status_code == 401
+        stranger.close()
+        visitor = call_at(shown, "en", "open sesame")
+        assert visitor.config["root"] == shown.rstrip("/")
+        (several,) = visitor.parts("file", "classify.several.files")
+        (answer,) = visitor.handlers("change", several)
+        *_, download = visitor.call(answer, [visitor.upload(photos.val.paths[0]), ["frozen"]])["data"]
+        address = download["value"]["url"]
+        assert address.startswith(shown)
+        assert photos.val.paths[0].name in visitor.http.get(address).text
+
+
+@pytest.fixture
+def proxied():
+    """A small proxy that shows a page below a path, and what the page's own server knows nothing of."""
+
+    @contextmanager
+    def show(url: str, path: str) -> Iterator[str]:
+        behind = httpx.Client(base_url=url, verify=False, timeout=30)
+
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                assert self.path.startswith(f"{path}/")
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                target = self.path.removeprefix(path).removeprefix("/")
+                got = behind.request(self.command, target, content=body, headers=dict(self.headers.items()))
+                self.send_response(got.status_code)
+                for name, value in got.headers.multi_items():
+                    if name in ("content-type", "set-cookie"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(got.content)))
+                self.end_headers()
+                self.wfile.write(got.content)
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *words: Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}{path}/"
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        behind.close()
+
+    return show
+
+
+# ---- what it answers -------------------------------------------------------------------------------------------------
 
 
 def test_a_photo_is_answered_in_a_place_for_each_model_beside_what_the_network_sees(caller, models, photos):

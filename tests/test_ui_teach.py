@@ -521,7 +521,7 @@ def test_a_photo_that_is_gone_costs_nothing_of_what_was_learned(visitor, drawn):
         visitor.add(place, *drawn(kind, 0))
     (asked,) = drawn("ants", 7)
     asked.unlink()
-    with pytest.warns(UserWarning, match="can't be opened"):  # what a browser would show
+    with pytest.warns(UserWarning, match="not there"):  # what a browser would show
         told, download, verdict, *_ = visitor.learn(sent(asked))
     assert told == ENGLISH("teach.result.unknown")
     assert Path(download.value["path"]).is_file()

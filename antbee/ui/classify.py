@@ -27,6 +27,7 @@ NEIGHBOURS = 4  # training photos shown beside each answer
 EXAMPLES_PER_CLASS = 4
 EXAMPLE_SIDE = 160  # pixels
 MOST_PHOTOS = 200  # at once
+ANSWERED_AT_ONCE = 2  # visitors: while one's photo is decoded, another's keeps the processors busy
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -251,7 +252,15 @@ def classify_tab(exhibition: Exhibition, choice: Choice) -> Classifying:
     outputs = [crop, *[part for slot in slots for part in slot]]
     # Not before the page has its first photo: that is a change of its own.
     again = [photo.change, *choice.changes[1:]]
-    gr.on(again, answer, [photo, choice.models], outputs, preprocess=False, api_visibility="private")
+    gr.on(
+        again,
+        answer,
+        [photo, choice.models],
+        outputs,
+        preprocess=False,
+        concurrency_limit=ANSWERED_AT_ONCE,
+        api_visibility="private",
+    )
     gr.on(
         [choice.changes[0], choice.edition.change],
         start,
@@ -313,6 +322,7 @@ def _endpoint(exhibition: Exhibition, photo: gr.Image) -> None:
         photo,
         gr.JSON(visible=False),
         preprocess=False,
+        concurrency_limit=ANSWERED_AT_ONCE,
         api_name="predict",
         api_description="Says what is in a photo: each model's answer, the probability of every class, and whether the "
         "photo is like any it learned from.",

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from antbee.background import BackgroundTraining
 from antbee.cards import as_text
@@ -16,6 +17,7 @@ from antbee.ui.batches import batches_tab
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.classify import classify_tab
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, notices
+from antbee.ui.gate import Gate
 from antbee.ui.inside import inside_tab
 from antbee.ui.report import report_tab
 from antbee.ui.teach import teach_tab
@@ -23,6 +25,11 @@ from antbee.ui.train import train_tab
 from antbee.ui.words import label, speech_of, translations
 
 LOOK = 10  # seconds between two looks at the models' folders
+USER = "antbee"  # whose password it is where the page has one
+MOST_WAITING = (
+    256  # fifty visitors who open the page at one moment ask for five answers each; more are told to try again
+)
+MOST_SESSIONS = 200  # that Gradio remembers, 0.3 MB each; it begins anew with those that it forgot
 SWEEP, KEEP = 600, 3600  # seconds: how often uploads and pictures shown are swept, and how old they may get
 STYLE = """
 .notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
@@ -139,25 +146,47 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def launch(page: gr.Blocks, *, host: str | None, port: int | None, share: bool) -> list[str]:
+def launch(
+    page: gr.Blocks,
+    *,
+    host: str | None,
+    port: int | None,
+    share: bool,
+    root_path: str | None = None,
+    password: str | None = None,
+    for_this_computer: bool = False,
+) -> list[str]:
     """Serves the page in the background and gives its addresses; `page.block_thread()` waits until it is stopped.
 
-    Raises OSError where the port is taken.
+    `root_path` is where a proxy shows it, such as /antbee; with a password, visitors sign in as USER; and where it is
+    for this computer alone, no other name leads to it. Raises OSError where the port is taken.
     """
-    page.queue(max_size=32)  # visitors beyond it are told to try again
-    _, local, public = page.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        theme=_theme(),
-        css=STYLE,
-        i18n=translations(),
-        max_file_size="20mb",
-        footer_links=["api", "settings"],
-        run_history=False,  # photos are not kept in the visitor's browser
-        enable_monitoring=False,
-        ssr_mode=False,
-        quiet=True,
-        prevent_thread_lock=True,
-    )
+    # Not open: calls would go around the queue and all its bounds.
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
+    try:
+        _, local, public = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            root_path=root_path,
+            auth=None if password is None else (USER, password),
+            theme=_theme(),
+            css=STYLE,
+            i18n=translations(),
+            app_kwargs={"middleware": [Middleware(Gate, for_this_computer=for_this_computer)]},
+            max_file_size="20mb",
+            state_session_capacity=MOST_SESSIONS,
+            footer_links=["api", "settings"],
+            run_history=False,  # photos are not kept in the visitor's browser
+            enable_monitoring=False,
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        where = f"port {port or 7860}" + (f" of {host}" if host else "")
+        raise OSError(
+            f"the page can't be served at {where}: something else is served there, or it is no address of this computer"
+            " (choose others with --port and --host)"
+        ) from error
     return [address for address in (local, public) if address]

@@ -14,7 +14,7 @@ from antbee.cards import one_line
 from antbee.classifier import Classifier, Explanation, Neighbour, Prediction
 from antbee.data import PhotoFolder
 from antbee.images import DataError, open_photo
-from antbee.ui.words import ENGLISH, Speech
+from antbee.ui.words import ENGLISH, Speech, in_toast
 
 NEIGHBOUR_SIDE = 160  # pixels
 
@@ -32,7 +32,7 @@ def photo_of(upload: dict[str, Any] | None, speech: Speech = ENGLISH) -> Image.I
     try:
         return open_photo(uploaded(upload))
     except DataError as error:
-        raise gr.Error(speech("classify.bad_photo", error=error), print_exception=False) from error
+        raise gr.Error(speech("classify.bad_photo", error=in_toast(error)), print_exception=False) from error
 
 
 def files_of(uploads: Sequence[Any], speech: Speech = ENGLISH) -> list[Path]:
@@ -40,7 +40,7 @@ def files_of(uploads: Sequence[Any], speech: Speech = ENGLISH) -> list[Path]:
     try:
         return [uploaded(upload) for upload in uploads]
     except DataError as error:
-        raise gr.Error(speech("classify.bad_photo", error=error), print_exception=False) from error
+        raise gr.Error(speech("classify.bad_photo", error=in_toast(error)), print_exception=False) from error
 
 
 def uploaded(upload: Any) -> Path:
@@ -54,7 +54,7 @@ def uploaded(upload: Any) -> Path:
             path = Path(named).resolve()
         except (OSError, ValueError) as error:  # a name that no file can have
             raise DataError("not an uploaded file") from error
-        if path.is_relative_to(Path(get_upload_folder()).resolve()):
+        if Path(get_upload_folder()).resolve() in path.parents:
             return path
     raise DataError("not an uploaded file")
 

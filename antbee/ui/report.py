@@ -21,7 +21,7 @@ from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
 from antbee.ui.photo import Captioned, gallery, heat_map
 from antbee.ui.plots import Histories, curve_colours, empty_epoch_plots, epoch_colours, epoch_plots
-from antbee.ui.words import ENGLISH, Speech, label, speech_of
+from antbee.ui.words import ENGLISH, Speech, in_toast, label, speech_of
 
 PERFECT_COLOUR = "#999999"
 MISTAKES = 12  # shown of each model
@@ -485,7 +485,7 @@ def _faults(exhibition: Exhibition) -> None:
         try:
             findings = find_faults(judge, photos, lambda share: progress(share, told))
         except DataError as error:  # a photo was taken away meanwhile
-            raise gr.Error(speech("classify.bad_photo", error=error), print_exception=False) from error
+            raise gr.Error(speech("classify.bad_photo", error=in_toast(error)), print_exception=False) from error
         return [
             "" if findings else speech("report.faults.none"),
             gr.Dataframe(fault_table(findings, speech), visible=bool(findings)),

@@ -24,7 +24,7 @@ from antbee.ui.classify import NEIGHBOURS, Classifying, verdict_sentence
 from antbee.ui.exhibition import Exhibit, Exhibition, Shown, how_to_train
 from antbee.ui.photo import files_of, gallery, photo_of, shown_probabilities, uploaded
 from antbee.ui.visitors import Desk, Desks
-from antbee.ui.words import ENGLISH, Speech, label, speech_of
+from antbee.ui.words import ENGLISH, Speech, in_toast, label, speech_of
 
 FIRST_CLASSES = 2  # that stand there from the start
 ZIP_NAME = "taught-model.zip"
@@ -197,7 +197,7 @@ class Classroom:
                 begin(desk, speech)
                 yield desk, shown.classifier, speech
         except (TeachingError, hub.HubError, DataError) as error:
-            raise gr.Error(speech("teach.failed", error=error), print_exception=False) from error
+            raise gr.Error(speech("teach.failed", error=in_toast(error)), print_exception=False) from error
 
     def board(self, desk: Desk, speech: Speech, said: str = "") -> list[Any]:
         """How many photos there are; then of each place for a class: whether it is used, its name and its photos."""
@@ -273,7 +273,7 @@ class Classroom:
             if photo is None or not truth:
                 raise TeachingError(speech("teach.which"))
             count = correct(desk, base, truth, photo)
-            gr.Info(speech("teach.corrected", name=truth, count=count))
+            gr.Info(speech("teach.corrected", name=in_toast(truth), count=count))
             return self.board(desk, speech)
 
     def learn(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:

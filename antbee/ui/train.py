@@ -16,7 +16,7 @@ from antbee.training import RECIPES
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.exhibition import Exhibition
 from antbee.ui.plots import empty_epoch_plots, epoch_colours, epoch_plots
-from antbee.ui.words import ENGLISH, Speech, label, speech_of
+from antbee.ui.words import ENGLISH, Speech, in_toast, label, speech_of
 
 LOOK = 1.0  # seconds between two looks at a training
 LINES = 24  # of its output that are shown, the last ones
@@ -137,7 +137,7 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
         try:
             shop.start(folder, recipe, mode)
         except BackgroundError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(in_toast(error), print_exception=False) from error
 
     # Not in the queue: a look must not wait for anything.
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}

@@ -4,6 +4,7 @@ What stands there from the start is translated in the browser (`label`), by the 
 comes translated (`Speech`), in the language that the browser asks for. Class names and file names stay as they are.
 """
 
+import html
 from dataclasses import dataclass
 
 import gradio as gr
@@ -44,6 +45,31 @@ TEXTS: dict[str, tuple[str, str]] = {
         "## No photos here\nName the folder the models learned from: `{app} --data DIR`",
         "## 这里没有照片\n请指定模型学习时所用的文件夹：`{app} --data DIR`",
     ),
+    # ---- what does not reach the page ----
+    "gate.large": (
+        "Too much came at once: {most} MB at most are taken. Send less.",
+        "一次发送的内容太多：最多接收 {most} MB。请减少后再发。",
+    ),
+    "gate.many": (
+        "Too many files came at once: {most} at most are taken. Send the rest afterwards.",
+        "一次发送的文件太多：最多接收 {most} 个。其余请稍后再发。",
+    ),
+    "gate.fields": (
+        "Nothing but files can be uploaded here: send each with its name.",
+        "这里只能上传文件：请连同文件名一起发送。",
+    ),
+    "gate.host": (
+        "This page is for the computer that it runs on, since it can train there: open it as localhost or 127.0.0.1, or"
+        " start it with --no-train to have it answer under other names.",
+        "本页可以在所运行的电脑上训练，因此只供该电脑使用：请用 localhost 或 127.0.0.1 打开，"
+        "或用 --no-train 启动，使其能以其他名称访问。",
+    ),
+    "gate.origin": (
+        "Another site asked this page to do something, and this page is for the computer that it runs on: open it"
+        " there, as localhost or 127.0.0.1.",
+        "另一个网站要求本页执行操作，而本页只供所运行的电脑使用：请在该电脑上用 localhost 或 127.0.0.1 打开。",
+    ),
+    # ---- modes ----
     "mode.frozen": ("frozen: only the head learned", "frozen（冻结）：只有分类头学习"),
     "mode.finetune": ("finetune: every weight learned", "finetune（微调）：所有权重都学习"),
     # ---- Classify ----
@@ -461,8 +487,17 @@ ENGLISH, CHINESE = Speech("en", 0), Speech("zh-CN", 1)
 
 def speech_of(request: gr.Request | None) -> Speech:
     """The language that a browser asks for first; English where it asks for another one, or where nobody asks."""
-    accepted = "" if request is None else str(request.headers.get("accept-language", ""))
+    return speech_in("" if request is None else str(request.headers.get("accept-language", "")))
+
+
+def speech_in(accepted: str) -> Speech:
+    """The same for the header Accept-Language."""
     return CHINESE if accepted.strip().lower().startswith("zh") else ENGLISH
+
+
+def in_toast(text: object) -> str:
+    """Text as gr.Error and gr.Info show it letter by letter: of HTML in it, links and pictures would come through."""
+    return html.escape(str(text), quote=False)
 
 
 def label(key: str) -> I18nData:
