@@ -177,8 +177,11 @@ def signals(bench: Bench, count: int) -> bool:
                 after = bench.chance.uniform(0.3, bench.seconds)
                 ended = bench.server.run(bench.words(output), sending(number, after, sent))
                 slowest = max(slowest, time.monotonic() - sent[0])
-                status_is_right = ended.status in (128 + number, 0)  # 0: it was over already
-                good += status_is_right and "Traceback" not in ended.said and bench.ends_equal(output)
+                stopped = ended.status in (128 + number, 0) and "Traceback" not in ended.said  # 0: it was over already
+                equal = bench.ends_equal(output)
+                if not (stopped and equal):
+                    print(f"  after {after:.2f} s: status {ended.status}, equal bytes {equal}: {ended.said}")
+                good += stopped and equal
         right &= said(
             f"{number.name}: right status, equal bytes once resumed: {good} of {count}, slowest end {slowest:.1f} s",
             good == count and slowest < LONGEST_STOP,
