@@ -360,6 +360,10 @@ class Stopping:
             yield
         finally:
             self._is_whole = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises what a signal raises, if one came: Python itself loses an exception that it meets in a destructor."""
         if self._number is not None:
             self._stop(self._number)
 
@@ -374,11 +378,19 @@ def stopping_at_signals() -> Iterator[Stopping]:
     """What notes this process's signals during the block."""
     stopping = Stopping()
     before = {number: signal.signal(number, stopping.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    report, sys.unraisablehook = sys.unraisablehook, _unless_stopped(sys.unraisablehook)
     try:
         yield stopping
+        stopping.check()
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _unless_stopped(report: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What reports the exceptions that Python loses, but for those of a signal, which `Stopping.check` raises again."""
+    return lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit) else report(lost)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

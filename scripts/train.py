@@ -163,7 +163,8 @@ class Job:
     notices: tuple[str, ...]
 
     def say(self, text: str) -> None:
-        """Prints at once, in the first of several processes alone."""
+        """Prints at once, in the first of several processes alone; not where somebody asked the run to stop."""
+        self.stopping.check()
         if self.process.is_first:
             print(text, flush=True)
 

@@ -739,6 +739,20 @@ def test_a_signal_waits_for_the_end_of_what_must_be_whole_and_a_second_one_does_
     assert ended == ["whole", 143]
 
 
+def test_a_signal_that_python_loses_in_a_destructor_is_raised_at_the_next_check(capsys):
+    with training.stopping_at_signals() as stopping:
+
+        class Interrupted:
+            def __del__(self):
+                stopping.note(signal.SIGINT, None)
+
+        Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            stopping.check()
+        stopping._number = None
+    assert capsys.readouterr().err == ""
+
+
 def test_signals_are_handed_back_after_the_run():
     before = signal.getsignal(signal.SIGINT)
     with training.stopping_at_signals():

@@ -112,7 +112,10 @@ class Bench:
         """Whether a run that goes on in `output` ends as one that nobody broke off, and leaves nothing half written."""
         ended = self.server.run(self.words(output, "--resume"))
         strays = [*output.glob(".*.writing"), *output.glob(f"{training.CHECKPOINTS}/*.writing")]
-        return ended.status == 0 and digests(output) == self.expected and not strays
+        equal = ended.status == 0 and digests(output) == self.expected and not strays
+        if not equal:
+            print(f"  resumed: status {ended.status}, {digests(output)}, {strays}: {ended.said}", flush=True)
+        return equal
 
 
 def words_of(data: Path, output: Path, *more: str) -> list[str]:
@@ -177,7 +180,9 @@ def signals(bench: Bench, count: int) -> bool:
                 after = bench.chance.uniform(0.3, bench.seconds)
                 ended = bench.server.run(bench.words(output), sending(number, after, sent))
                 slowest = max(slowest, time.monotonic() - sent[0])
-                stopped = ended.status in (128 + number, 0) and "Traceback" not in ended.said  # 0: it was over already
+                # 0, or the signal itself: it was over already, and Python was closing down.
+                stopped = ended.status in (128 + number, -number, 0) and "Traceback" not in ended.said
+                stopped &= ended.status == 128 + number or digests(output) == bench.expected
                 equal = bench.ends_equal(output)
                 if not (stopped and equal):
                     print(f"  after {after:.2f} s: status {ended.status}, equal bytes {equal}: {ended.said}")
