@@ -310,8 +310,12 @@ def joined(device: torch.device) -> Iterator[Process]:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     try:
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        store, rank, count = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+        # torchrun may keep its store when it starts lost processes anew: without a part of their own they would meet
+        # the addresses of those that are gone.
+        store = torch.distributed.PrefixStore(f"start {_restarts()}", store)  # type: ignore[attr-defined]
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
         yield Process(device, rank, local_rank, count, int(os.environ["LOCAL_WORLD_SIZE"]))
     except RuntimeError as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():
@@ -326,7 +330,11 @@ def joined(device: torch.device) -> Iterator[Process]:
 
 def is_restarted() -> bool:
     """Whether torchrun has started these processes anew, after it lost one of them (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -375,9 +383,15 @@ class Stopping:
 
 @contextlib.contextmanager
 def stopping_at_signals() -> Iterator[Stopping]:
-    """What notes this process's signals during the block."""
+    """What notes this process's signals during the block.
+
+    Under torchrun SIGTERM ends it at once: a process that waits for another in a collective hears of no Python handler.
+    """
     stopping = Stopping()
-    before = {number: signal.signal(number, stopping.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    terminated = signal.SIG_DFL if "LOCAL_RANK" in os.environ else stopping.note
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, stopping.note)
+    signal.signal(signal.SIGTERM, terminated)
     report, sys.unraisablehook = sys.unraisablehook, _unless_stopped(sys.unraisablehook)
     try:
         yield stopping

@@ -806,8 +806,9 @@ def test_processes_share_a_batch_without_loss_or_overlap():
 def test_a_lost_process_is_told_as_such_and_other_mistakes_as_what_they_are(monkeypatch):
     for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    for name in ("init_process_group", "is_initialized", "destroy_process_group", "get_rank", "get_world_size"):
-        monkeypatch.setattr(torch.distributed, name, lambda *arguments: 1)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda url: iter([(torch.distributed.HashStore(), 0, 2)]))
+    for name in ("init_process_group", "is_initialized", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *arguments, **options: False)
 
     def break_at(error):
         with training.joined(torch.device("cpu")):
