@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -55,17 +56,30 @@ def test_a_mistake_of_the_programs_own_is_shown_in_full():
         run(lambda: 1 / 0)
 
 
-def in_a_process(main, **options):
-    code = f"import os, signal, sys; from antbee import ending; ending.run(lambda: {main}, bad_input=())"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+@pytest.fixture
+def own_signals():
+    """The handlers and the ways of this process, put back afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    told = warnings.formatwarning
+    yield
+    warnings.formatwarning = told
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are other signals on Windows")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_its_own_status_and_without_a_traceback(number):
-    ended = in_a_process(f"os.kill(os.getpid(), {int(number)})")
-    assert ended.returncode == 128 + number
-    assert "Traceback" not in ended.stderr
+def test_a_signal_ends_it_with_its_own_status_and_without_a_traceback(own_signals, capsys, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: os.kill(os.getpid(), number))
+    assert ended.value.code == 128 + number
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_warning_is_one_printable_line_without_a_place_in_the_source(own_signals, capsys):
+    run(lambda: None)
+    assert warnings.formatwarning("half\n of it \x1b[31m", UserWarning, "a.py", 3) == "warning: half of it \\x1b[31m\n"
 
 
 def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of():
@@ -77,8 +91,3 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of():
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, "")
-
-
-def test_a_warning_is_one_printable_line_without_a_place_in_the_source():
-    ended = in_a_process("__import__('warnings').warn('half\\n of it \\x1b[31m')")
-    assert (ended.returncode, ended.stderr) == (0, "warning: half of it \\x1b[31m\n")
