@@ -396,7 +396,9 @@ def small_model(folder, number):
 
 
 @pytest.mark.filterwarnings("ignore:.*downloaded earlier is used")
-@pytest.mark.parametrize(("fault", "lasting"), [(fault, index % 2 == 0) for index, fault in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("fault", "lasting"), [(fault, index % 4 == 0) for index, fault in enumerate(FAULTS) if index % 2 == 0]
+)
 def test_whatever_happens_to_a_pull_it_gives_a_whole_model_or_one_sentence_and_the_next_one_heals_it(
     line, tmp_path, fault, lasting
 ):
@@ -420,7 +422,7 @@ def test_whatever_happens_to_a_pull_it_gives_a_whole_model_or_one_sentence_and_t
     assert content(hub.pull("tester/bugs")) == new
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", FAULTS[1::2])  # endurance/hub_faults.py tries each at each request of both
 def test_whatever_happens_to_a_push_the_hub_shows_the_old_model_or_the_new_and_the_next_one_completes_it(
     line, server, tmp_path, fault
 ):
@@ -611,7 +613,7 @@ def pushed(folder, architecture, class_count):
 
 @pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes")
 @pytest.mark.filterwarnings("default")  # other people's warnings about each other
-@pytest.mark.parametrize(("architecture", "class_count"), [("resnet18", 7), ("resnet50", 2)])  # one of each block
+@pytest.mark.parametrize(("architecture", "class_count"), [("resnet18", 7)])
 def test_torchvision_timm_and_transformers_load_it_with_equal_preprocessing_logits_and_names(
     server, tmp_path, architecture, class_count
 ):

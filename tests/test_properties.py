@@ -18,7 +18,7 @@ from antbee.images import Augmentation, DataError, Preprocessing, open_photo
 from antbee.tensors import TensorsError, read_tensors
 
 # The same examples in every run: what is found by chance is found by tests/endurance/fuzz.py.
-alike = settings(derandomize=True, deadline=None, max_examples=60, database=None)
+alike = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 TEXT = st.text(max_size=60)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
