@@ -50,6 +50,8 @@ def run(main: Callable[[], None], *, bad_input: Errors, faults: Errors = (), sto
         _end(FAULT, error)
     except bad_input as error:
         _end(BAD_INPUT, error)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python closes down now, and would report the exception
 
 
 def _one_sentence(message: Warning | str, *where: object, **more: object) -> str:
