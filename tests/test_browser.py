@@ -205,9 +205,7 @@ def test_the_way_through_the_network_is_shown_with_its_real_shapes(visit, models
     page.get_by_text("(1, 512, 3, 3)").locator("visible=true").first.wait_for()
 
 
-def test_a_visitor_teaches_two_classes_and_takes_the_model_along(
-    visit, drawn_photos, gradio_folder, tmp_path
-):
+def test_a_visitor_teaches_two_classes_and_takes_the_model_along(visit, drawn_photos, gradio_folder, tmp_path):
     page = visit()
     open_tab(page, "Teach")
     for place, kind in enumerate(("ants", "bees")):
