@@ -209,14 +209,12 @@ def test_a_visitor_teaches_two_classes_and_takes_the_model_along(visit, drawn_ph
     page = visit()
     open_tab(page, "Teach")
     for place, kind in enumerate(("ants", "bees")):
-        files(page).nth(place).set_input_files(drawn_photos[kind])
-        page.get_by_text(f"{8 * (place + 1)} photos of 2 classes").wait_for()
-    # Names come last: one that is typed while the page still opens can be lost.
-    for place, kind in enumerate(("ants", "bees")):
         name = page.get_by_label("Class", exact=True).nth(place)
         name.fill(f"my {kind}")
         name.press("Enter")
         name.press("Tab")
+        files(page).nth(place).set_input_files(drawn_photos[kind])
+        page.get_by_text(f"{8 * (place + 1)} photos of 2 classes").wait_for()
     page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
     page.get_by_text("of 16 photos, each asked of a head that had not seen it").wait_for()
     page.get_by_text("Take it with you").click()

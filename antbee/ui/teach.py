@@ -386,7 +386,9 @@ def teach_tab(exhibition: Exhibition, choice: Choice, classifying: Classifying, 
         download = _taking(room)
 
     private: dict[str, Any] = {"api_visibility": "private"}
-    gr.on(choice.changes, room.start, None, [intro, *board], **private)
+    # Not where a visitor chooses among the models, as the page does when it opens: it would fill in the names anew that
+    # are being typed, and another choice changes nothing here.
+    gr.on([choice.changes[0], choice.edition.change], room.start, None, [intro, *board], **private)
     more.click(room.one_more, None, board, **private)
     fresh.click(room.clear, None, [*board, result, download], **private)
     zipped.upload(room.unzip, zipped, board, preprocess=False, **private)
