@@ -379,7 +379,7 @@ def _imagenet_weights(architecture: str) -> StartingWeights:
     # torch checks it only while it downloads, and never that of a file already in its cache.
     if not (digest := _digest(path)).startswith(expected):
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}, expected {expected}): delete it and try again")
-    return StartingWeights("imagenet", *_read_weights(path), base_model=f"timm/{architecture}.tv_in1k")
+    return StartingWeights("imagenet", _read_state(path), digest, base_model=f"timm/{architecture}.tv_in1k")
 
 
 def _download(url: str, path: Path, expected: str) -> None:
@@ -401,6 +401,11 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
             raise WeightsError(f"{path} can't be read as weights ({error}): {WEIGHTS_EXPECTED}") from error
         return read.tensors, read.digest
     digest = _digest(path)
+    return _read_state(path), digest
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a torchvision .pth file by name. Raises WeightsError for a file that holds something else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     # What torch's reader meets in a file that is none of its own, found by feeding it such files.
@@ -409,7 +414,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         raise WeightsError(f"{path} can't be read as weights ({reason}): {WEIGHTS_EXPECTED}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds something else than named tensors: expected a torchvision state_dict")
-    return dict(state), digest
+    return dict(state)
 
 
 def _digest(path: Path) -> str:
