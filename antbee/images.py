@@ -9,13 +9,14 @@ import random
 import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
@@ -48,15 +49,6 @@ UNREADABLE = (
     zlib.error,
 )
 PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # as `kind_of` calls them
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF orientation; all others mean upright
 
 Interpolation = Literal["bilinear", "bicubic"]  # Pillow's, which average over all that a new pixel covers
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
@@ -109,7 +101,8 @@ def _decoded(file: BinaryIO, shorter_side: int | None) -> Image.Image:
         elif shorter_side is not None:
             image.draft(None, (shorter_side, shorter_side))  # JPEG alone: half, quarter or eighth, and not below
         image.load()
-        return _rgb(_upright(image))
+        _turn_upright(image)
+        return _rgb(image)
 
 
 def _refuse_size(width: int, height: int, largest: int) -> None:
@@ -132,13 +125,10 @@ def _not_a_photo(file: BinaryIO) -> str:
     return f"not a photo that can be read ({found}expected {', '.join(PHOTO_FORMATS)}): export it as JPEG or PNG"
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """The photo turned as its EXIF orientation asks for; one that is damaged or unknown asks for nothing."""
-    try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except UNREADABLE:
-        return image
-    return image if turn is None else image.transpose(turn)
+def _turn_upright(image: Image.Image) -> None:
+    """Turns the photo as its EXIF orientation asks for; one that is damaged or unknown asks for nothing."""
+    with suppress(*UNREADABLE):
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
