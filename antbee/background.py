@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from antbee import tracking
 from antbee.installation import commands
+from antbee.models import versions
 
 LINES = 200  # of output that are kept, the last ones
 LONGEST_LINE = 1_000  # characters of a line that are kept
@@ -113,7 +114,7 @@ class BackgroundTraining:
             try:
                 tracking.empty_epochs(request.output)  # the new process is seconds away from doing so itself
                 self._run = _Run(request, self._words(request), self._grace)
-            except (OSError, ValueError) as error:  # ValueError: no path, no word can hold a null character
+            except (OSError, ValueError, tracking.TrackerError) as error:  # ValueError: a null character in a path
                 raise BackgroundError(f"the training can't be started: {error}") from error
 
     def state(self) -> TrainingState:
@@ -124,7 +125,7 @@ class BackgroundTraining:
     def cancel(self) -> None:
         """Tells the training to end and comes back at once; nothing happens where none is running.
 
-        What it had finished stays, and `train --resume` goes on after the last epoch.
+        It leaves nothing behind: the models that were in place before it are in place after it.
         """
         if (run := self._run) is not None:
             run.cancel()
@@ -189,6 +190,8 @@ class _Run:
         if status == 0:
             self._end = self._state("finished")
         elif self._cancelled:
+            with suppress(versions.OutputError):  # another training has begun there
+                versions.discard_run(self._request.output)
             self._end = self._state("cancelled")
         else:
             self._end = self._state("failed", _why(status, tuple(self._lines)))

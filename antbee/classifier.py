@@ -4,12 +4,10 @@ The folder is a complete Hub repository that torchvision, timm and transformers 
 `model.safetensors`, timm's `pretrained_cfg` in `config.json`, and everything of antbee's own under one key, "antbee".
 """
 
-import contextlib
 import copy
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +35,7 @@ UNREAD_WEIGHTS = ("pytorch_model.bin", "model.bin", "model.pth", "model.pt", "py
 AGAIN = "train the model again, or download it again (`hf download USER/NAME --force-download`)"
 LARGEST_CONFIG = 2**24  # bytes, of a thousand classes; see `_refuse_padding`
 LARGEST_HISTORY = 2**22  # bytes: ten thousand epochs
-PREVIOUS = ".previous"  # what the name of a model ends in that a new one took the place of
+PREVIOUS = ".previous"  # what version 0.1 called a model that a new one took the place of
 
 
 class ModelFolderError(ValueError):
@@ -725,28 +723,3 @@ def _read_weights(folder: Path) -> Tensors:
             ) from error
         what = f"is damaged ({error})" if path.exists() else "is not there"
         raise ModelFolderError(f"{path} {what}: {AGAIN}") from error
-
-
-@contextlib.contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of `folder` once the block ends well.
-
-    A reader never sees half a model: what is there already moves to `folder`.previous, and only one of those is kept.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(beside, ignore_errors=True)  # of a writer that was killed
-    beside.mkdir()
-    try:
-        yield beside
-        if folder.exists():
-            shutil.rmtree(previous(folder), ignore_errors=True)
-            folder.rename(previous(folder))
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def previous(folder: Path) -> Path:
-    """Where the model goes that a new one takes the place of."""
-    return folder.with_name(f"{folder.name}{PREVIOUS}")

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import struct
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -616,20 +617,15 @@ def hymenoptera_folder(parent: Path, *, url: str = HYMENOPTERA_URL, digest: str 
     if folder.is_dir():
         return folder
     parent.mkdir(parents=True, exist_ok=True)
-    workplace = parent / ".hymenoptera_data.download"
-    shutil.rmtree(workplace, ignore_errors=True)  # of a download that was cut off
-    workplace.mkdir()
-    try:
-        _download(url, workplace / "archive.zip")
-        _unpack(workplace / "archive.zip", workplace / "unpacked")
-        unpacked = workplace / "unpacked" / "hymenoptera_data"
-        if (found := folder_digest(unpacked)) != digest:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=parent) as temporary:
+        archive, unpacked = Path(temporary) / "archive.zip", Path(temporary) / "unpacked"
+        _download(url, archive)
+        _unpack(archive, unpacked)
+        if (found := folder_digest(unpacked / folder.name)) != digest:
             raise DownloadError(
                 f"{url} is not the set it should be (digest {found[:12]}, expected {digest[:12]}): try again"
             )
-        unpacked.rename(folder)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        (unpacked / folder.name).rename(folder)
     return folder
 
 

@@ -99,9 +99,16 @@ def _jsonl(settings: Mapping[str, Any], path: Path) -> Iterator[Log]:
 def empty_epochs(folder: Path) -> None:
     """Empties `folder`/epochs.jsonl for a run that starts anew: both of its modes append to it, as does a resumed one.
 
-    The file itself stays, so that whoever follows it goes on following.
+    The file itself stays, so that whoever follows it goes on following. Raises TrackerError where it holds anything
+    else than epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        is_own = all("epoch" in record for record in read_epochs(folder))
+    except (ValueError, TypeError):
+        is_own = False
+    if not is_own:
+        raise TrackerError(f"{folder / EPOCHS_FILE} holds something else than a run's epochs: move it")
     (folder / EPOCHS_FILE).write_bytes(b"")
 
 

@@ -24,7 +24,6 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -42,7 +41,6 @@ EVALUATION_BATCH = {"cpu": 16, "cuda": 256}
 
 
 SAVE_EVERY = 60.0  # seconds between checkpoints in the middle of an epoch
-CHECKPOINTS = ".checkpoints"  # the folder beside the models in which runs in progress are kept
 LOOK_EVERY = 10  # steps between two looks at the loss, on devices that each look would keep waiting
 
 
@@ -625,30 +623,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:100]
-
-
-@contextlib.contextmanager
-def only_run(output: Path) -> Iterator[None]:
-    """This run alone writes into a folder during the block; the lock is gone when the process is, however it ends.
-
-    Raises TrainingError where another run has it, or where nobody can write into it.
-    """
-    lock = FileLock(output / CHECKPOINTS / "lock", timeout=0)
-    try:
-        (output / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise TrainingError(
-            f"another run is writing into {output}: wait until it ends, or choose another folder with --output"
-        ) from error
-    except OSError as error:
-        raise TrainingError(
-            f"{output} can't be written to ({_reason(error)}): choose another folder with --output"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_space(output: Path, needed: int) -> None:

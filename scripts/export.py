@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import itertools
 import json
+import secrets
 import statistics
 import sys
 import tempfile
@@ -119,7 +120,7 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     if file.is_dir():
         raise ExportError(f"{file} is a folder: name a file in it")
-    beside = file.with_name(f".{file.name}.writing")
+    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         beside.touch()

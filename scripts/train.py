@@ -13,11 +13,11 @@ Several processes train together under `torchrun --nproc-per-node N scripts/trai
 import argparse
 import json
 import math
+import secrets
 import shlex
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -55,11 +55,10 @@ from antbee.classifier import (
     ClassifierConfig,
     ModelFolderError,
     comparison,
-    previous,
     read_config,
-    replacing,
 )
 from antbee.installation import home, spoken
+from antbee.models import versions
 
 BATCH_FIGURE = 16  # photos in the sample batch grid
 MISTAKES_FIGURE = 24  # photos at most
@@ -113,6 +112,16 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="also tell the epochs to a tracker (pip install it), or to epochs.jsonl in --output (jsonl)",
     )
     where.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
+    where.add_argument(
+        "--replace",
+        default=versions.REPLACE[0],
+        choices=versions.REPLACE,
+        help="whether new models take the places of those in --output, which are kept in versions/ (default: "
+        "%(default)s, by the validation accuracy); new models that don't are kept there too",
+    )
+    where.add_argument(
+        "--restore", metavar="NAME", help="put the models of versions/NAME back in their places, and train nothing"
+    )
     return parser.parse_args(words)
 
 
@@ -162,6 +171,11 @@ class Job:
     recipe: training.Recipe
     notices: tuple[str, ...]
 
+    @property
+    def run_folder(self) -> versions.RunFolder:
+        """Where checkpoints and finished models are kept until the run ends."""
+        return versions.RunFolder(self.arguments.output)
+
     def say(self, text: str) -> None:
         """Prints at once, in the first of several processes alone; not where somebody asked the run to stop."""
         self.stopping.check()
@@ -172,15 +186,25 @@ class Job:
 def main() -> None:
     """Train the modes asked for, one after the other, and compare them."""
     arguments = parse_arguments()
+    if arguments.restore is not None:
+        restore(arguments.output, arguments.restore)
+        return
+    versions.check_output(arguments.output, modes_asked_for(arguments))
     arguments.resume |= training.is_restarted()
     with training.stopping_at_signals() as stopping, training.joined(model.choose_device(arguments.device)) as process:
         if arguments.track is not None and process.is_first:
             tracking.check_tracker(arguments.track)
-        with training.only_run(arguments.output) if process.is_first else nullcontext():
+        with versions.RunFolder(arguments.output).locked() if process.is_first else nullcontext():
             job = prepare(arguments, process, stopping)
             describe(job)
             outcomes = train_modes(job)
             conclude(job, outcomes)
+            place(job, outcomes)
+
+
+def modes_asked_for(arguments: argparse.Namespace) -> Sequence[str]:
+    """The modes that get a model folder."""
+    return MODES if arguments.mode == "both" else (arguments.mode,)
 
 
 def prepare(arguments: argparse.Namespace, process: training.Process, stopping: training.Stopping) -> Job:
@@ -291,15 +315,16 @@ class Start:
 
 def train_modes(job: Job) -> list[Outcome]:
     """Trains the modes asked for and writes their model folders."""
-    wanted = MODES if job.arguments.mode == "both" else (job.arguments.mode,)
+    wanted = modes_asked_for(job.arguments)
     # Fine-tuning that starts from a trained head needs the frozen mode first, asked for or not.
     modes = [mode for mode in MODES if mode in wanted or (mode == "frozen" and job.recipe.head_first)]
     checkpoints = {mode: checkpoint(job, mode) for mode in modes}
     if job.process.is_first:
-        sweep(job.arguments.output)
         training.check_space(job.arguments.output, space_needed(job, modes))
     if job.process.is_first and not job.arguments.resume:
-        forget(job, checkpoints.values())
+        if job.run_folder.is_interrupted:
+            job.say(f"\nAn interrupted run in {job.arguments.output} is given up; --resume would have gone on with it.")
+        job.run_folder.clear()
         if job.arguments.track == "jsonl":
             tracking.empty_epochs(job.arguments.output)
     foundation = lay_foundation(job)
@@ -310,8 +335,6 @@ def train_modes(job: Job) -> list[Outcome]:
             outcomes.append(before)
     if job.process.is_first:
         compare_in_folders(job, outcomes)
-        for done in checkpoints.values():
-            done.remove()
     return outcomes
 
 
@@ -337,9 +360,8 @@ def finish_mode(
     write: bool,
 ) -> Outcome:
     """A mode, finished earlier, or trained now and written where it was asked for; `before` is the mode before it."""
-    folder = job.arguments.output / mode
-    if finished := finished_earlier(job, folder, checkpoint):
-        job.say(f"\n{mode}: finished before, in {folder}")
+    if finished := finished_earlier(job, mode, checkpoint):
+        job.say(f"\n{mode}: finished before")
         return Outcome(finished, val_logits_of(job, finished.network))
     job.say(f"\n{mode}")
     start = Start(None, 1.0)
@@ -349,7 +371,7 @@ def finish_mode(
     network, fitted = train_mode(job, foundation, mode, start, checkpoint)
     outcome = believable(job, foundation, mode, start, network, fitted, checkpoint)
     if write and job.process.is_first:
-        write_model(job, folder, outcome, fitted.history)
+        write_model(job, mode, outcome, fitted.history)
     return outcome
 
 
@@ -684,20 +706,7 @@ def checkpoint(job: Job, mode: str) -> training.Checkpoint:
     fingerprint = training.fingerprint(decides)
     if fingerprint != job.process.from_first(fingerprint):
         raise training.TrainingError("the photos or the weights here are not those of the first process: copy them")
-    return training.Checkpoint(job.arguments.output / training.CHECKPOINTS / f"{mode}.pt", fingerprint)
-
-
-def sweep(output: Path) -> None:
-    """Deletes what runs that were killed left half written."""
-    for stray in (
-        *output.glob(".*.writing"),
-        *output.glob("*/.*.writing"),
-        *output.glob(f"{training.CHECKPOINTS}/*.writing"),
-    ):
-        if stray.is_dir():
-            shutil.rmtree(stray)
-        else:
-            stray.unlink()
+    return training.Checkpoint(job.run_folder.checkpoint(mode), fingerprint)
 
 
 def space_needed(job: Job, modes: Sequence[str]) -> int:
@@ -707,22 +716,26 @@ def space_needed(job: Job, modes: Sequence[str]) -> int:
     return size * (len(modes) + (6 if learns_all else 0))
 
 
-def forget(job: Job, checkpoints: Iterable[training.Checkpoint]) -> None:
-    """A run that starts anew has no use for what an interrupted one left."""
-    if any(old.path.exists() for old in checkpoints):
-        job.say(f"\nAn interrupted run in {job.arguments.output} is given up; --resume would have gone on with it.")
-    for old in checkpoints:
-        old.remove()
-
-
-def finished_earlier(job: Job, folder: Path, checkpoint: training.Checkpoint) -> Classifier | None:
-    """The model in `folder`, if it is what this very run would train again."""
-    before = None
+def finished_earlier(job: Job, mode: str, checkpoint: training.Checkpoint) -> Classifier | None:
+    """The model of a mode, if it is what this very run would train again: finished, or in its place already."""
+    found = None
     if job.arguments.resume and job.process.is_first:
-        with suppress(ModelFolderError, model.WeightsError):  # none there, or none that can be read: it is trained
-            if read_config(folder).run == checkpoint.fingerprint:
-                before = Classifier.from_pretrained(folder, device="cpu")
-    return job.process.from_first(before)
+        folders = [folder for folder in model_places(job, mode) if run_of_folder(folder) == checkpoint.fingerprint]
+        with suppress(ModelFolderError, model.WeightsError):  # damaged: it is trained again
+            found = Classifier.from_pretrained(folders[0], device="cpu") if folders else None
+    return job.process.from_first(found)
+
+
+def model_places(job: Job, mode: str) -> list[Path]:
+    """Where the model of a mode may be: finished by this run, or in its place."""
+    return [job.run_folder.model(mode), job.arguments.output / mode]
+
+
+def run_of_folder(folder: Path) -> str | None:
+    """The fingerprint of the run that wrote a model; None where there is no model, or none that can be read."""
+    with suppress(ModelFolderError, model.WeightsError):
+        return read_config(folder).run
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -756,22 +769,55 @@ def config_of(job: Job, mode: str, checkpoint: training.Checkpoint) -> Classifie
     )
 
 
-def write_model(job: Job, folder: Path, outcome: Outcome, history: training.History) -> None:
-    """A complete Hub repository in place of `folder`, beside which an older model is kept."""
+def write_model(job: Job, mode: str, outcome: Outcome, history: training.History) -> None:
+    """A complete Hub repository, which takes its place when the whole run has ended."""
     config = outcome.config
-    replaces, forgets = folder.exists(), previous(folder).exists()
-    with replacing(folder) as beside:
-        outcome.classifier.save_pretrained(beside)
-        (beside / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
-        (beside / "README.md").write_text(cards.model_card(config.to_json()), "utf-8")
-        (beside / "figures").mkdir()
+    with job.run_folder.writing(mode) as folder:
+        outcome.classifier.save_pretrained(folder)
+        (folder / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
+        (folder / "README.md").write_text(cards.model_card(config.to_json()), "utf-8")
+        (folder / "figures").mkdir()
         for name, figure in figures_of(job, outcome, history).items():
-            figure.save(beside / "figures" / f"{name}.png")
-    told = f"written to {folder}"
-    if replaces:
-        told += f"; the older model is now {previous(folder)}"
-        told += ", in place of the one before it" if forgets else ""
-    job.say(told)
+            figure.save(folder / "figures" / f"{name}.png")
+
+
+def place(job: Job, outcomes: Sequence[Outcome]) -> None:
+    """Puts the models in their places, both together, and says where they and those before them are."""
+    if not job.process.is_first:
+        return
+    arguments = job.arguments
+    with job.stopping.whole():
+        placed = versions.place_models(
+            arguments.output, job.run_folder, replace=arguments.replace, is_stand_in=bool(job.notices)
+        )
+        job.run_folder.clear()
+    job.say(box(job.notices))
+    if placed.kept:
+        told = (
+            f"{placed.kept} To put the new ones in place: --restore {next(iter(placed.folders.values())).parent.name}"
+        )
+        job.say(box([told]))
+    for folder in placed.folders.values():
+        job.say(f"models    {folder}")
+    say_versions(arguments.output, placed.put_aside)
+    job.say(f"see them  {shlex.join([*spoken('app').split(), *app_words(job, placed)])}")
+
+
+def say_versions(output: Path, newest: Path | None) -> None:
+    """Says which models are kept beside those in place, and how to go back to them."""
+    if known := versions.versions(output):
+        name = known[0].name if newest is None else newest.name
+        where = [] if output == home() / "outputs" else ["--output", str(output)]
+        print(f"versions  {len(known)} in {output / versions.VERSIONS}, kept until you delete them")
+        print(f"go back   {shlex.join([*spoken('train').split(), '--restore', name, *where])}", flush=True)
+
+
+def restore(output: Path, name: str) -> None:
+    """Puts the models of a version in their places."""
+    placed = versions.restore(output, name)
+    for folder in placed.folders.values():
+        print(f"models    {folder}")
+    say_versions(output, placed.put_aside)
 
 
 def figures_of(job: Job, outcome: Outcome, history: training.History) -> dict[str, Image.Image]:
@@ -812,8 +858,8 @@ def compare_in_folders(job: Job, outcomes: Sequence[Outcome]) -> None:
     compared = [COMPARISON_COLUMNS, *comparison(outcome.config for outcome in outcomes)]
     apart = positions_apart(job, outcomes)
     for outcome in outcomes:
-        folder = job.arguments.output / str(outcome.config.mode)
-        if not folder.is_dir():  # somebody took it away while the other mode was trained
+        folder = next((place for place in model_places(job, str(outcome.config.mode)) if place.is_dir()), None)
+        if folder is None:  # somebody took it away while the other mode was trained
             continue
         differences = folder / "figures" / "differences.png"
         if apart and not differences.exists():  # it is there where nothing was trained anew
@@ -822,7 +868,7 @@ def compare_in_folders(job: Job, outcomes: Sequence[Outcome]) -> None:
         written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
         card = cards.model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))
         if written != card and cards.without_comparison(written) == cards.without_comparison(card):
-            beside = path.with_name(f".{path.name}.writing")
+            beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             beside.write_text(card, "utf-8")
             beside.replace(path)
 
@@ -930,9 +976,6 @@ def conclude(job: Job, outcomes: Sequence[Outcome]) -> None:
     job.say(modes_differ(job, outcomes))
     for line in conclusions(configs):
         job.say(line)
-    job.say(box(job.notices))
-    job.say(f"models    {job.arguments.output}")
-    job.say(f"see them  {shlex.join([*spoken('app').split(), *app_words(job.arguments)])}")
 
 
 SELECTION_SENTENCES = {
@@ -965,10 +1008,11 @@ def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
     return [*lines, configs[0].metrics["enough_data"]]
 
 
-def app_words(arguments: argparse.Namespace) -> list[str]:
+def app_words(job: Job, placed: versions.Placement) -> list[str]:
     """What app.py needs to be told to find the models and the photos."""
-    modes = [mode for mode in MODES if arguments.mode in ("both", mode)]
-    models = [] if arguments.output == home() / "outputs" else [str(arguments.output / mode) for mode in modes]
+    arguments = job.arguments
+    in_place = placed.kept is None and arguments.output == home() / "outputs"
+    models = [] if in_place else [str(folder) for folder in placed.folders.values()]
     photos = [] if arguments.data in (None, "drawn") else ["--data", arguments.data]
     return [*models, *photos]
 
@@ -994,7 +1038,7 @@ def box(notices: Sequence[str], width: int = 100) -> str:
 if __name__ == "__main__":
     ending.run(
         main,
-        bad_input=(data.DataError, model.WeightsError, model.DeviceError, tracking.TrackerError),
+        bad_input=(data.DataError, model.WeightsError, model.DeviceError, tracking.TrackerError, versions.OutputError),
         faults=(data.DownloadError, model.WeightsUnreachableError, training.TrainingError),
         stopped="stopped: the same command with --resume goes on where it stopped",
     )

@@ -29,10 +29,10 @@ def write_model(folder, label_names=("ants", "bees"), **config):
 
 
 def test_the_models_named_are_shown_else_a_spaces_else_all_in_outputs(tmp_path, monkeypatch):
-    for name in ("finetune", "frozen", "frozen.previous", ".finetune.writing"):
+    for name in ("finetune", "frozen", "frozen.previous", ".finetune.writing", "versions/1/frozen"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
         (tmp_path / "outputs" / name / "config.json").touch()
-    (tmp_path / "outputs" / ".checkpoints").mkdir()
+    (tmp_path / "outputs" / ".training").mkdir()
     monkeypatch.setattr(app, "home", lambda: tmp_path)
     monkeypatch.delenv("ANTBEE_MODELS", raising=False)
     assert [path.name for path in app.choose_models([])] == ["frozen", "finetune"]

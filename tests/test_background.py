@@ -17,6 +17,7 @@ import pytest
 from antbee import background, installation
 from antbee.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
 from antbee.drawn import write_drawn_set
+from antbee.models import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 WAITING = "import os, signal; print(os.getpid()); signal.pause()"  # until Ctrl-C
@@ -120,7 +121,7 @@ def test_a_real_training_is_watched_to_its_end(tmp_path, monkeypatch):
     assert (state.status, state.error, state.request) == ("finished", None, request), state.lines
     history = json.loads((request.output / "frozen" / "history.json").read_text())
     assert list(state.epochs) == [{"mode": "frozen", "epochs": 2, **record} for record in history]
-    assert f"models    {request.output}" in state.lines
+    assert f"models    {request.output / 'frozen'}" in state.lines
     assert sum(line.startswith("  epoch ") for line in state.lines) == 2
 
 
@@ -266,6 +267,21 @@ except KeyboardInterrupt:
     (tmp_path / "door").write_text("open")
     state = ended(training)
     assert (state.status, state.error, state.lines) == ("cancelled", None, ("ready", "stopped"))
+
+
+def test_a_cancelled_training_leaves_nothing_of_its_own_and_everything_that_was_there(run, request_):
+    (request_.output / "frozen").mkdir(parents=True)
+    (request_.output / "frozen" / "photo.jpg").write_bytes(b"a photo")
+    run_folder = versions.RunFolder(request_.output)
+    with run_folder.locked():
+        run_folder.checkpoint("finetune").write_bytes(b"half a training")
+        run_folder.model("frozen").mkdir()
+    training = run(WAITING)
+    pid_of(training)
+    training.cancel()
+    assert ended(training).status == "cancelled"
+    assert {path.name for path in run_folder.path.iterdir()} <= {"lock", versions.MARKER}
+    assert (request_.output / "frozen" / "photo.jpg").read_bytes() == b"a photo"
 
 
 def test_a_training_that_ends_well_before_it_hears_of_being_cancelled_has_ended_well(run):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
 from antbee import Classifier, cards, classifier, model
-from antbee.classifier import ClassifierConfig, ModelFolderError, replacing
+from antbee.classifier import ClassifierConfig, ModelFolderError
 from antbee.drawn import draw
 from antbee.images import Preprocessing, pixels_of
 
@@ -502,43 +502,6 @@ def test_a_pipe_or_a_device_in_a_files_place_is_never_waited_for(folder, tmp_pat
     (tmp_path / "model" / name).unlink()
     (tmp_path / "model" / name).symlink_to("/dev/zero")
     assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")
-
-
-# ---- written beside and renamed --------------------------------------------------------------------------------------
-
-
-def test_a_new_model_takes_the_place_of_an_older_one_which_is_kept(tmp_path):
-    folder = tmp_path / "frozen"
-    for text in ("first", "second", "third"):
-        with replacing(folder) as beside:
-            (beside / "model").write_text(text)
-    assert (folder / "model").read_text() == "third"
-    assert (classifier.previous(folder) / "model").read_text() == "second"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["frozen", "frozen.previous"]
-
-
-def test_a_writer_that_fails_leaves_the_older_model_and_nothing_else(tmp_path):
-    folder = tmp_path / "frozen"
-    with replacing(folder) as beside:
-        (beside / "model").write_text("whole")
-
-    def be_interrupted():
-        with replacing(folder) as beside:
-            (beside / "model").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        be_interrupted()
-    assert (folder / "model").read_text() == "whole"
-    assert [path.name for path in tmp_path.iterdir()] == ["frozen"]
-
-
-def test_what_a_killed_writer_left_is_swept(tmp_path):
-    (tmp_path / ".frozen.writing").mkdir()
-    (tmp_path / ".frozen.writing" / "stray").touch()
-    with replacing(tmp_path / "frozen") as beside:
-        assert list(beside.iterdir()) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["frozen"]
 
 
 # ---- compared --------------------------------------------------------------------------------------------------------

@@ -110,3 +110,13 @@ def test_both_modes_append_to_one_file_that_a_run_started_anew_empties_and_a_res
     assert run(resume=False) == ["frozen", "finetune"]
     assert run(resume=True) == ["frozen", "finetune"] * 2
     assert run(resume=False, track=None) == ["frozen", "finetune"] * 2, "nobody asked for the file"
+
+
+@pytest.mark.parametrize("content", ["my notes", '{"name": "a record of something else"}\n', "[1, 2]\n"])
+def test_a_file_of_that_name_which_no_run_wrote_is_not_emptied(tmp_path, content):
+    path = tmp_path / tracking.EPOCHS_FILE
+    path.write_text(content if content.endswith("\n") else content + "\n")
+    before = path.read_text()
+    with pytest.raises(tracking.TrackerError, match=r"epochs\.jsonl holds something else"):
+        tracking.empty_epochs(tmp_path)
+    assert path.read_text() == before

@@ -24,6 +24,7 @@ from train_quickly import quickening
 
 from antbee import Classifier, data, model, training
 from antbee.drawn import write_drawn_set
+from antbee.models import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -96,8 +97,8 @@ def whole_run(load_script, tiny_root, tmp_path_factory):
 @pytest.mark.parametrize(("mode", "trainable"), [("frozen", 1_026), ("finetune", 11_177_538)])
 def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(whole_run, mode, trainable):
     output, _ = whole_run
-    assert sorted(path.name for path in output.iterdir()) == [".checkpoints", "finetune", "frozen"]
-    assert [path.name for path in (output / ".checkpoints").iterdir()] == ["lock"]
+    assert sorted(path.name for path in output.iterdir()) == [".training", "finetune", "frozen"]
+    assert {path.name for path in (output / ".training").iterdir()} == {"lock", versions.MARKER}
     assert files_of(output / mode) == FILES
     config = Classifier.from_pretrained(output / mode, device="cpu").config
     assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
@@ -173,7 +174,7 @@ def test_a_card_that_somebody_changed_is_not_written_again(script, whole_run, tm
     card = tmp_path / "frozen" / "README.md"
     card.write_text("my own words")
     classifier = Classifier.from_pretrained(tmp_path / "frozen", device="cpu")
-    job = SimpleNamespace(arguments=SimpleNamespace(output=tmp_path))
+    job = SimpleNamespace(arguments=SimpleNamespace(output=tmp_path), run_folder=versions.RunFolder(tmp_path))
     script.compare_in_folders(job, [script.Outcome(classifier, torch.zeros(4, 2))])
     assert card.read_text() == "my own words"
 
@@ -225,12 +226,28 @@ def test_a_run_that_starts_anew_keeps_the_older_model_and_says_where_and_what_it
 ):
     for seed in (0, 1):
         if seed:
-            (tmp_path / ".checkpoints" / "frozen.pt").write_bytes(b"of an interrupted run")
-        train(*flags(tiny_root, tmp_path, "--epochs", 1, "--mode", "frozen", "--seed", seed))
+            versions.RunFolder(tmp_path).checkpoint("frozen").write_bytes(b"of an interrupted run")
+        words = ["--epochs", 1, "--mode", "frozen", "--seed", seed, "--replace", "always"]
+        train(*flags(tiny_root, tmp_path, *words))
         assert ("--resume would have gone on with it" in (printed := capsys.readouterr().out)) == bool(seed)
-    assert f"the older model is now {tmp_path / 'frozen.previous'}" in printed
+    (version,) = versions.versions(tmp_path)
+    assert f"versions  1 in {tmp_path / versions.VERSIONS}, kept until you delete them" in printed
+    assert f"--restore {version.name} --output {tmp_path}" in printed
     assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 1
-    assert Classifier.from_pretrained(tmp_path / "frozen.previous", device="cpu").config.seed == 0
+    assert Classifier.from_pretrained(version.folder / "frozen", device="cpu").config.seed == 0
+    train("--restore", version.name, "--output", str(tmp_path))
+    assert "versions  1 in" in capsys.readouterr().out
+    assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 0
+
+
+def test_photos_in_a_models_place_end_the_run_before_it_starts_and_stay(script, train, tiny_root, tmp_path):
+    album = tmp_path / "food" / "frozen"
+    album.mkdir(parents=True)
+    (album / "soup.jpg").write_bytes(b"a photo of a soup")
+    for _ in range(2):
+        with pytest.raises(versions.OutputError, match=r"food/frozen is there and is no model of antbee's"):
+            train(*flags(tiny_root, tmp_path / "food", "--epochs", 1, "--mode", "frozen"))
+    assert [path.name for path in (tmp_path / "food").rglob("*")] == ["frozen", "soup.jpg"]
 
 
 def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, tmp_path, capsys):
@@ -477,7 +494,8 @@ def interrupted_run(runs, tiny_root, tmp_path_factory):
     assert runs.ended(words, "frozen epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
     words.append("--resume")
     status, _ = runs.ended(words, "finetune epoch  1", signal.SIGINT)
-    written = {path.name: files_of(path) for path in output.iterdir() if not path.name.startswith(".")}
+    written = {path.name: files_of(path) for path in (output / ".training").iterdir() if path.is_dir()}
+    assert [path.name for path in output.iterdir()] == [".training"]
     err = runs.errors.read_text()
     assert runs.ended(words, "finetune epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
     return words, output, (status, err, written)

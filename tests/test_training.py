@@ -763,24 +763,6 @@ def test_signals_are_handed_back_after_the_run():
 # ---- where it writes -------------------------------------------------------------------------------------------------
 
 
-def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
-    with training.only_run(tmp_path / "outputs"):
-        with training.only_run(tmp_path / "others"):
-            pass
-        second = training.only_run(tmp_path / "outputs")
-        with pytest.raises(TrainingError, match=r"another run is writing into .*outputs: wait.*--output"):
-            second.__enter__()
-    with training.only_run(tmp_path / "outputs"):
-        pass
-
-
-def test_a_folder_that_can_not_be_written_to_is_named_before_any_work(tmp_path):
-    (tmp_path / "file").touch()
-    run = training.only_run(tmp_path / "file" / "outputs")
-    with pytest.raises(TrainingError, match=r"file/outputs can't be written to .*choose another folder with --output"):
-        run.__enter__()
-
-
 def test_too_little_space_is_said_before_any_work(tmp_path):
     training.check_space(tmp_path, 1000)
     with pytest.raises(TrainingError, match=r"MB free.*free some space, or choose another folder with --output"):

@@ -1,5 +1,6 @@
 """Train: what is asked for, how a training is told, and that its models are shown once it is done."""
 
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,9 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+import torch
 from exhibits import exhibition_of, write_model
+from safetensors.torch import load_file
 
 from antbee import ui
 from antbee.background import BackgroundError, TrainingRequest, TrainingState
@@ -57,6 +60,12 @@ def trained(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("outputs")
     write_model(outputs / "frozen", "frozen")
     return outputs
+
+
+def train_again(outputs):
+    """What a training does to the model in its place, as far as the page can see."""
+    path = outputs / "frozen" / "config.json"
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
 
 
 @pytest.fixture
@@ -131,6 +140,7 @@ def test_its_models_are_shown_once_it_is_done_and_taken_once_however_many_look(e
         shop.look()
     assert (turns, exhibition.now.names) == ([], [])
     before = exhibition.edition
+    train_again(trained)
     training.now = replace(training.now, status="finished")
     looks = [shop.look() for _ in range(3)]
     assert looks == [(training.now, ENGLISH("train.done"))] * 3
@@ -145,9 +155,30 @@ def test_its_models_are_shown_once_it_is_done_and_taken_once_however_many_look(e
 def test_they_are_shown_with_the_photos_that_they_learned_from(exhibition, training, trained, drawn_root):
     shop = Shop(exhibition, training, trained)
     shop.start(str(drawn_root), "fast", "both")
+    train_again(trained)
     training.now = replace(training.now, status="finished")
     shop.look()
     assert exhibition.now.photos.root == drawn_root
+
+
+def test_models_that_stay_in_place_are_said_to_and_the_others_can_be_put_there(exhibition, training, tmp_path):
+    write_model(tmp_path / "frozen", "frozen", seed=1)
+    write_model(tmp_path / "versions" / "2026-11-28_17-12-46" / "frozen", "frozen", seed=2)
+    shop = Shop(exhibition, training, tmp_path)
+    shop.start("", "fast", "both")
+    training.now = replace(training.now, status="finished")
+    assert shop.look()[1] == ENGLISH("train.not_placed", folder=as_text(str(tmp_path / "versions")))
+    before = load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"]
+    assert torch.equal(exhibition.now.models[0].classifier.network.fc.weight.cpu(), before)
+    ((title, name),) = shop.versions()
+    assert title == "2026-11-28_17-12-46: frozen 75.0%"
+    assert "2026-11-28_17-12-46" in shop.restore(name)
+    after = load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"]
+    assert not torch.equal(before, after)
+    assert torch.equal(exhibition.now.models[0].classifier.network.fc.weight.cpu(), after)
+    ((_, name),) = shop.versions()
+    shop.restore(name)
+    assert torch.equal(load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"], before)
 
 
 @pytest.mark.parametrize("speech", [ENGLISH, CHINESE])
@@ -173,6 +204,7 @@ def test_what_can_not_be_shown_is_said_with_the_reason_and_what_was_shown_stays(
 def test_photos_that_are_gone_by_then_are_said_and_the_next_training_is_shown(exhibition, training, trained, tmp_path):
     shop = Shop(exhibition, training, trained)
     shop.start(str(tmp_path / "gone"), "fast", "both")
+    train_again(trained)
     training.now = replace(training.now, status="finished")
     assert "gone" in shop.look()[1]
     training.now = TrainingState("finished", TrainingRequest(trained))
@@ -241,14 +273,14 @@ def test_a_look_fills_the_tab_and_only_a_running_training_is_looked_at_again(pag
 def test_a_look_draws_only_what_is_new_and_shows_the_last_lines(page, training, exhibition):
     look, _ = handler(page, "look")
     training.now = TrainingState("running", None, tuple(map(str, range(LINES + 5))), EPOCHS)
-    _, accuracy, loss, log, seen, *_, edition = look(-1, 0, BROWSER)
+    _, accuracy, loss, log, seen, *_, edition, _, _ = look(-1, 0, BROWSER)
     assert accuracy.visible
     assert loss.visible
     assert log.visible
     assert log.value.splitlines() == list(map(str, range(5, LINES + 5)))
     assert (seen, edition) == (3, exhibition.edition)
-    _, *plots, _, _, _, _, _, models, edition = look(seen, edition, BROWSER)
-    assert [*plots, models, edition] == [gr.skip()] * 4, "the visitor's choice of models among them"
+    _, *plots, _, _, _, _, _, models, edition, version, restore = look(seen, edition, BROWSER)
+    assert [*plots, models, edition, version, restore] == [gr.skip()] * 6, "the visitor's choice of models among them"
     colour, places = handler(page, "colour")
     assert [plot.color_map.keys() for plot in colour()] == [
         {f"{mode}, {split}" for mode in ("frozen", "finetune") for split in ("train", "val")}
@@ -274,7 +306,7 @@ def test_its_models_are_chosen_on_all_tabs_once_they_are_shown(exhibition, train
     before = exhibition.edition
     monkeypatch.setattr(exhibition, "turn_to", partial(turn_to_one_folder, exhibition, trained))
     training.now = TrainingState("finished", TrainingRequest(trained))
-    *_, models, edition = look(-1, before, BROWSER)
+    *_, models, edition, _, _ = look(-1, before, BROWSER)
     assert (models, edition) == (["frozen"], before + 1)
 
 

@@ -133,7 +133,7 @@ ChoosePhotos = Callable[[Sequence[Shown]], PhotoFolder | None]
 Stamp = tuple[tuple[int, int], ...]  # of the files that make a model: when they were written, and which they are
 
 
-def _stamp(source: str | Path) -> Stamp:
+def stamp_of(source: str | Path) -> Stamp:
     """Another one once a folder was written anew; always the same for a repository of the Hub."""
     files = [Path(source) / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
     return tuple((found.st_mtime_ns, found.st_ino) for path in files if path.is_file() for found in [path.stat()])
@@ -160,7 +160,7 @@ class Exhibition:
 
     def changed(self) -> list[str]:
         """The folders' names of models that were trained, or trained anew, since they were loaded."""
-        found = {str(source): _stamp(source) for source in self._find()}
+        found = {str(source): stamp_of(source) for source in self._find()}
         return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
 
     def turn_to(self, outputs: Path, data: Path | None) -> None:
@@ -181,7 +181,7 @@ class Exhibition:
     def _show(self, find: FindModels, choose_photos: ChoosePhotos) -> None:
         with self._renewing:
             sources = list(find())
-            stamps = {str(source): _stamp(source) for source in sources}  # before: what is written meanwhile is news
+            stamps = {str(source): stamp_of(source) for source in sources}  # before: what is written meanwhile is news
             models = load_models(sources, device=self._device)
             self.now = Exhibit(models, choose_photos(models))
             self._find, self._choose_photos, self._stamps = find, choose_photos, stamps

@@ -9,12 +9,13 @@ import gradio as gr
 
 from antbee.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
 from antbee.cards import as_text
-from antbee.classifier import MODES, ModelFolderError
+from antbee.classifier import MODES, ModelFolderError, model_folders
 from antbee.images import DataError
 from antbee.model import WeightsError
+from antbee.models import versions
 from antbee.training import RECIPES
 from antbee.ui.choice import Choice, newly_chosen
-from antbee.ui.exhibition import Exhibition
+from antbee.ui.exhibition import Exhibition, Stamp, stamp_of
 from antbee.ui.plots import empty_epoch_plots, epoch_colours, epoch_plots
 from antbee.ui.words import ENGLISH, Speech, in_toast, label, speech_of
 
@@ -54,6 +55,12 @@ def status_sentence(state: TrainingState, speech: Speech = ENGLISH) -> str:
     return speech("train.idle")
 
 
+def version_title(version: versions.Version) -> str:
+    """What a version is called on the page: when it was trained, and how good its models are."""
+    scores = [f"{mode} {'?' if share is None else f'{share:.1%}'}" for mode, share in version.accuracies.items()]
+    return f"{version.name}: {', '.join(scores)}"
+
+
 class Shop:
     """The one training that may run, and the models that it leaves."""
 
@@ -64,10 +71,28 @@ class Shop:
         self._taking = threading.Lock()
         self._taken: TrainingState | None = None
         self._trouble = ""
+        self._before: dict[str, Stamp] = {}
 
     def start(self, folder: str, recipe: str, mode: str) -> None:
         """Starts a training. Raises background.BackgroundError where one is running."""
+        self._before = self._in_place()
         self.training.start(request_of(folder, recipe, mode, self.output))
+
+    def versions(self) -> list[tuple[str, str]]:
+        """The models that are not in place: what they are called, and their names, the latest first."""
+        return [(version_title(version), version.name) for version in versions.versions(self.output)]
+
+    def restore(self, name: str, speech: Speech = ENGLISH) -> str:
+        """Puts a version in place and shows it; what happened, in a sentence.
+
+        Raises versions.OutputError where it can't be, and what `ModelRegistry.turn_to` raises.
+        """
+        versions.restore(self.output, name)
+        self.exhibition.turn_to(self.output, None)
+        return speech("train.restored", name=as_text(name))
+
+    def _in_place(self) -> dict[str, Stamp]:
+        return {folder.name: stamp_of(folder) for folder in model_folders(self.output)}
 
     def look(self, speech: Speech = ENGLISH) -> tuple[TrainingState, str]:
         """How it is getting on, and that in a sentence; once it is done, its models are those that are shown."""
@@ -77,6 +102,8 @@ class Shop:
             if self._trouble:
                 told = {"folder": as_text(str(self.output)), "error": as_text(self._trouble)}
                 return state, speech("train.not_shown", **told)
+            if self._in_place() == self._before:
+                return state, speech("train.not_placed", folder=as_text(str(self.output / versions.VERSIONS)))
         return state, status_sentence(state, speech)
 
     def _take(self, state: TrainingState) -> None:
@@ -85,7 +112,8 @@ class Shop:
                 return
             self._taken, self._trouble = state, ""
             try:
-                self.exhibition.turn_to(self.output, state.request.data)
+                is_placed = self._in_place() != self._before
+                self.exhibition.turn_to(self.output, state.request.data if is_placed else None)
             except (ModelFolderError, WeightsError, DataError, OSError) as error:
                 self._trouble = str(error)
 
@@ -107,6 +135,17 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
         cancel = gr.Button(label("train.cancel"), variant="stop", interactive=False)
     status = gr.Markdown()
     plots = empty_epoch_plots()
+    with gr.Row():
+        known = shop.versions()
+        version = gr.Dropdown(
+            known,
+            value=None,
+            label=label("train.versions"),
+            info=label("train.versions.info"),
+            visible=bool(known),
+            scale=3,
+        )
+        restore = gr.Button(label("train.restore"), visible=bool(known))
     log = gr.Textbox(
         label=label("train.log"), lines=LINES, max_lines=LINES, interactive=False, visible=False, elem_classes="log"
     )
@@ -128,7 +167,21 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
             gr.Button(interactive=state.status == "running"),
             gr.Timer(active=state.running),
             *newly,
+            *([gr.skip(), gr.skip()] if state.running else offered()),
         ]
+
+    def offered() -> list[Any]:
+        known = shop.versions()
+        return [gr.Dropdown(known, value=None, visible=bool(known)), gr.Button(visible=bool(known))]
+
+    def go_back(name: str | None, request: gr.Request) -> list[Any]:
+        if name is None:
+            return [gr.skip()] * 5
+        try:
+            told = shop.restore(name, speech_of(request))
+        except (versions.OutputError, ModelFolderError, WeightsError, DataError, OSError) as error:
+            raise gr.Error(in_toast(error), print_exception=False) from error
+        return [told, *newly_chosen(exhibition), *offered()]
 
     def colour() -> list[gr.LinePlot]:
         return epoch_colours(histories_of(training.state().epochs))
@@ -142,7 +195,9 @@ def train_tab(exhibition: Exhibition, choice: Choice, training: BackgroundTraini
     # Not in the queue: a look must not wait for anything.
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     seen = [epochs_seen, choice.edition]
-    shown = [status, *plots, log, epochs_seen, start, cancel, timer, choice.models, choice.edition]
+    told = [choice.models, choice.edition, version, restore]
+    shown = [status, *plots, log, epochs_seen, start, cancel, timer, *told]
     gr.on([timer.tick, choice.changes[0]], look, seen, shown, **quiet).then(colour, None, plots, **quiet)
     start.click(begin, [folder, recipe, mode], None, **quiet).then(look, seen, shown, **quiet)
+    restore.click(go_back, version, [status, *told], **quiet)
     cancel.click(training.cancel, None, None, **quiet).then(look, seen, shown, **quiet)

@@ -462,6 +462,21 @@ TEXTS: dict[str, tuple[str, str]] = {
         "已停止。显示的仍是之前的模型。",
     ),
     "train.done": ("Done. The new models are shown.", "完成。已显示新模型。"),
+    "train.not_placed": (
+        "Done. The models in place stay, because the new ones are worse; the log says by how much. "
+        "The new ones are in {folder}.",
+        "完成。新模型更差，因此仍使用原来的模型；日志中有具体数字。新模型保存在 {folder}。",
+    ),
+    "train.versions": ("Other versions", "其他版本"),
+    "train.versions.info": (
+        "Models that are not in place. They are kept until you delete them.",
+        "当前未使用的模型，会一直保留，直到您自己删除。",
+    ),
+    "train.restore": ("Put in place", "换回此版本"),
+    "train.restored": (
+        "The models of {name} are in place. Those that were there before are now a version.",
+        "已换回 {name} 的模型。原来的模型已保存为一个版本。",
+    ),
     "train.failed": ("It stopped: {error}", "训练中断：{error}"),
     "train.not_shown": (
         "Done, in {folder}, but this page can't show it: {error}",

@@ -1,0 +1,1 @@
+"""From images to class names: networks, their weights, and the folders that trained models live in."""

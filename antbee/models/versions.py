@@ -1,0 +1,320 @@
+"""The models of an output folder: they take their places together, and the ones before them stay.
+
+    outputs/
+      frozen/, finetune/                       the models in place
+      versions/2026-11-28_17-12-46/frozen/     models that are not in place, under the time they were trained
+      .training/                               the run in progress: its lock, checkpoints and finished models
+
+Only what antbee wrote is ever moved or removed, and it is recognised by its content.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from antbee.classifier import BANK_FILE, CONFIG_FILE, HISTORY_FILE, LARGEST_CONFIG, MODES, WEIGHTS_FILE
+from antbee.files import FileError, content_of
+
+VERSIONS = "versions"
+RUN_FOLDER = ".training"
+MARKER = "antbee.txt"
+MARKER_TEXT = "A training of antbee in progress: its checkpoints, and the models that it has finished.\n"
+MODEL_FILES = {WEIGHTS_FILE, BANK_FILE, CONFIG_FILE, HISTORY_FILE, "README.md", "figures"}
+
+Replace = Literal["unless-worse", "always", "never"]
+REPLACE: tuple[Replace, ...] = ("unless-worse", "always", "never")
+
+
+class OutputError(ValueError):
+    """An output folder holds what antbee did not write where a model should go, or is in use; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """Models that were trained together and are not in place."""
+
+    folder: Path
+    accuracies: Mapping[str, float | None]  # by mode, 0..1; None where the model doesn't say
+
+    @property
+    def name(self) -> str:
+        """What `restore` calls it."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a run's models are now."""
+
+    folders: Mapping[str, Path]  # by mode
+    put_aside: Path | None = None  # the version folder of the models that were in place before
+    kept: str | None = None  # why the models in place stay, in a sentence; then `folders` are those of a version
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What antbee wrote
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether antbee wrote this folder: its config.json says so."""
+    return isinstance(_config(folder).get("antbee"), dict)
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(content_of(folder / CONFIG_FILE, largest=LARGEST_CONFIG))
+    except (FileError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_output(output: Path, modes: Sequence[str]) -> None:
+    """Raises OutputError where a model could not take its place without moving what antbee did not write."""
+    for place in (output / mode for mode in modes):
+        if (place.exists() or place.is_symlink()) and not is_model_folder(place):
+            raise OutputError(
+                f"{place} is there and is no model of antbee's (no {CONFIG_FILE} that says so): "
+                "move it, or choose another folder with --output"
+            )
+    if (output / VERSIONS).exists() and not (output / VERSIONS).is_dir():
+        raise OutputError(f"{output / VERSIONS} is no folder: move it, or choose another folder with --output")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A run in progress
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run in progress keeps its lock, its checkpoints and its finished models."""
+
+    output: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+        return self.output / RUN_FOLDER
+
+    def checkpoint(self, mode: str) -> Path:
+        """The file of a mode's checkpoint."""
+        return self.path / f"{mode}.pt"
+
+    def model(self, mode: str) -> Path:
+        """The folder of a mode's finished model, until it takes its place."""
+        return self.path / mode
+
+    @contextmanager
+    def writing(self, mode: str) -> Iterator[Path]:
+        """An empty folder to write a model into, which is `model(mode)` once the block ends well."""
+        unfinished = self._unfinished(mode)
+        _remove_model(unfinished)
+        unfinished.mkdir()
+        yield unfinished
+        _remove_model(self.model(mode))
+        unfinished.rename(self.model(mode))
+
+    def check(self) -> None:
+        """Raises OutputError where the folder holds anything that no run of antbee's wrote."""
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        marker = self.path / MARKER
+        is_own = marker.is_file() and marker.read_bytes() == MARKER_TEXT.encode()
+        strangers = sorted({path.name for path in self.path.iterdir()} - self._own_names())
+        if strangers or not is_own:
+            what = f"holds {strangers[0]}" if strangers else f"has no {MARKER}"
+            raise OutputError(
+                f"{self.path} {what}, so it is not (only) a run of antbee's: move it, or choose another folder "
+                "with --output"
+            )
+
+    def clear(self) -> None:
+        """Removes checkpoints and models of a run that is over or given up; the caller holds the lock.
+
+        Raises OutputError, before anything is removed, where the folder holds what no run wrote.
+        """
+        self.check()
+        for mode in MODES:
+            _remove_model(self.model(mode))
+            _remove_model(self._unfinished(mode))
+            for suffix in (".pt", ".previous.pt", ".writing"):
+                (self.path / f"{mode}{suffix}").unlink(missing_ok=True)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a run was interrupted here that could be resumed."""
+        return any(self.checkpoint(mode).exists() or self.model(mode).exists() for mode in MODES)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """This process alone writes into the output folder during the block; the lock ends with the process.
+
+        Raises OutputError where another run holds it, where the folder is not antbee's or can't be written to.
+        """
+        try:
+            self.check()
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / MARKER).write_bytes(MARKER_TEXT.encode())
+            lock = FileLock(self.path / "lock", timeout=0)
+            lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"another run is writing into {self.output}: wait until it ends, or choose another folder with --output"
+            ) from error
+        except OSError as error:
+            raise OutputError(
+                f"{self.output} can't be written to ({error.strerror or error}): choose another folder with --output"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _unfinished(self, mode: str) -> Path:
+        return self.path / f"{mode}.unfinished"
+
+    @staticmethod
+    def _own_names() -> set[str]:
+        suffixes = ("", ".unfinished", ".pt", ".previous.pt", ".writing")
+        return {MARKER, "lock", *(f"{mode}{suffix}" for mode in MODES for suffix in suffixes)}
+
+
+def _remove_model(folder: Path) -> None:
+    """Removes a model that a run wrote, whole or in part. Raises OutputError where it holds anything else."""
+    if not folder.exists():
+        return
+    if strangers := sorted({path.name for path in folder.iterdir()} - MODEL_FILES):
+        raise OutputError(f"{folder} holds {strangers[0]}, which antbee did not write: move it")
+    shutil.rmtree(folder)
+
+
+def discard_run(output: Path) -> None:
+    """Leaves no trace of a run that was cancelled. Raises OutputError where one is still going on."""
+    run = RunFolder(output)
+    if run.path.exists():
+        with run.locked():
+            run.clear()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Versions
+
+
+def versions(output: Path) -> list[Version]:
+    """The models of an output folder that are not in place, the latest first."""
+    found = [folder for folder in (output / VERSIONS).glob("*") if any(map(is_model_folder, folder.glob("*")))]
+    return [_version(folder) for folder in sorted(found, reverse=True)]
+
+
+def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in: bool = False) -> Placement:
+    """Puts the finished models of a run in their places, together; those there before become a version.
+
+    With "unless-worse" they stay in place where the best of the new models is significantly worse than the best of
+    them, for the same classes, or where drawn pictures or random weights stood in for what they learned from; with
+    "never" where there are any. Then the new models become the version. The caller holds the run's lock.
+    """
+    finished = {mode: run.model(mode) for mode in MODES if run.model(mode).exists()}
+    present = [output / mode for mode in MODES if is_model_folder(output / mode)]
+    if not finished:  # resumed after its end: they are in place
+        return Placement({folder.name: folder for folder in present})
+    kept = _why_to_keep(present, list(finished.values()), replace, is_stand_in)
+    if kept is not None:
+        return Placement(_move(finished, _new_version(output, list(finished.values()))), kept=kept)
+    check_output(output, list(finished))
+    aside = {mode: output / mode for mode in finished if (output / mode).exists()}
+    version = _new_version(output, list(aside.values())) if aside else None
+    if version is not None:
+        _move(aside, version)
+    return Placement(_move(finished, output), put_aside=version)
+
+
+def restore(output: Path, name: str) -> Placement:
+    """Puts the models of a version in place, and makes a version of those that were there.
+
+    Raises OutputError where there is no such version, where a run is writing into the folder, or where something that
+    antbee did not write is in their places.
+    """
+    known = {version.name: version for version in versions(output)}
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise OutputError(f"no version {name} in {output / VERSIONS}, there are: {names}")
+    folder = known[name].folder
+    models = {mode: folder / mode for mode in MODES if is_model_folder(folder / mode)}
+    with RunFolder(output).locked():
+        check_output(output, list(models))
+        aside = {mode: output / mode for mode in models if (output / mode).exists()}
+        version = _new_version(output, list(aside.values())) if aside else None
+        if version is not None:
+            _move(aside, version)
+        placed = _move(models, output)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return Placement(placed, put_aside=version)
+
+
+def _version(folder: Path) -> Version:
+    configs = {path.name: _config(path) for path in sorted(folder.glob("*"), reverse=True) if is_model_folder(path)}
+    return Version(folder, {mode: _kept(config).get("accuracy") for mode, config in configs.items()})
+
+
+def _new_version(output: Path, models: Sequence[Path]) -> Path:
+    """A new, empty version folder, named after the time when the models were trained."""
+    trained = max((model / CONFIG_FILE).stat().st_mtime for model in models)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
+    (output / VERSIONS).mkdir(exist_ok=True)
+    for name in (stamp, *(f"{stamp}_{number}" for number in range(2, 10_000))):
+        try:
+            (output / VERSIONS / name).mkdir()
+        except FileExistsError:
+            continue
+        return output / VERSIONS / name
+    raise OutputError(f"{output / VERSIONS} has 10,000 versions of {stamp}: move some")
+
+
+def _move(models: Mapping[str, Path], target: Path) -> dict[str, Path]:
+    """Renames model folders to `target`/MODE, where none may be."""
+    for mode, folder in models.items():
+        folder.rename(target / mode)
+    return {mode: target / mode for mode in models}
+
+
+def _why_to_keep(present: Sequence[Path], new: Sequence[Path], replace: Replace, is_stand_in: bool) -> str | None:
+    if not present or replace == "always":
+        return None
+    if replace == "never":
+        return "The models in place stay, as asked."
+    before, after = map(_best, (present, new))
+    if before.get("label_names") != after.get("label_names"):
+        return None  # another task: nothing to compare
+    if is_stand_in and not _is_stand_in(before):
+        return "The models in place stay: drawn pictures or random weights stood in for what they learned from."
+    kept, new_kept = _kept(before), _kept(after)
+    accuracy = new_kept.get("accuracy", 0.0)
+    if accuracy < kept.get("interval", [0.0])[0]:
+        low, high = kept["interval"]
+        return (
+            f"The models in place stay: the best of them has {kept['accuracy']:.1%} right (95% interval {low:.1%} to "
+            f"{high:.1%}), the best new one {accuracy:.1%}."
+        )
+    return None
+
+
+def _best(folders: Sequence[Path]) -> Mapping[str, Any]:
+    return max(map(_config, folders), key=lambda config: _kept(config).get("accuracy", 0.0))
+
+
+def _kept(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The score of the epoch whose weights a model has."""
+    metrics = config.get("antbee", {}).get("metrics") or {}
+    return metrics.get("kept") or {}
+
+
+def _is_stand_in(config: Mapping[str, Any]) -> bool:
+    own = config.get("antbee", {})
+    return own.get("data", {}).get("name") == "drawn" or own.get("weights", {}).get("name") == "random"

@@ -1,0 +1,265 @@
+"""Models take their places together, those before them stay, and nothing else is ever moved or removed."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from antbee.classifier import CONFIG_FILE, MODES
+from antbee.models import versions
+from antbee.models.versions import OutputError, RunFolder, check_output, discard_run, place_models, restore
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(folder, accuracy=0.8, *, classes=("ants", "bees"), data="photos", weights="imagenet", note=""):
+    """A folder that passes for a model of antbee's."""
+    kept = {"accuracy": accuracy, "interval": [accuracy - 0.06, accuracy + 0.06]}
+    own = {"format": 1, "data": {"name": data}, "weights": {"name": weights}, "metrics": {"kept": kept}}
+    folder.mkdir(parents=True)
+    (folder / CONFIG_FILE).write_text(json.dumps({"label_names": list(classes), "antbee": own, "note": note}))
+    return folder
+
+
+def finish(output, modes=MODES, **what):
+    """A run that has finished the models of these modes."""
+    run = RunFolder(output)
+    with run.locked():
+        for mode in modes:
+            with run.writing(mode) as folder:
+                write(folder / "model", **what)
+                (folder / "model" / CONFIG_FILE).rename(folder / CONFIG_FILE)
+                (folder / "model").rmdir()
+    return run
+
+
+def note_of(folder):
+    return json.loads((folder / CONFIG_FILE).read_text())["note"]
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+        if versions.RUN_FOLDER not in path.parts
+    }
+
+
+# ---- both take their places together ---------------------------------------------------------------------------------
+
+
+def test_models_of_a_finished_run_take_their_places_and_the_older_ones_become_a_version(tmp_path):
+    place_models(tmp_path, finish(tmp_path, note="old"), replace="unless-worse")
+    assert versions.versions(tmp_path) == []
+    placed = place_models(tmp_path, finish(tmp_path, note="new"), replace="unless-worse")
+    assert [note_of(tmp_path / mode) for mode in MODES] == ["new", "new"]
+    (version,) = versions.versions(tmp_path)
+    assert placed.put_aside == version.folder
+    assert [note_of(version.folder / mode) for mode in MODES] == ["old", "old"]
+    assert version.accuracies == {"frozen": 0.8, "finetune": 0.8}
+
+
+def test_a_run_in_progress_changes_nothing_in_place_and_a_discarded_one_leaves_no_trace(tmp_path):
+    place_models(tmp_path, finish(tmp_path, note="old"), replace="always")
+    before = tree(tmp_path)
+    run = finish(tmp_path, modes=["frozen"], note="new")
+    run.checkpoint("finetune").write_bytes(b"half a training")
+    assert run.is_interrupted
+    assert tree(tmp_path) == before
+    discard_run(tmp_path)
+    assert tree(tmp_path) == before
+    assert not run.is_interrupted
+    assert {path.name for path in run.path.iterdir()} <= {"lock", versions.MARKER}
+
+
+def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
+    for number in range(5):
+        place_models(tmp_path, finish(tmp_path, note=str(number)), replace="always")
+    notes = {note_of(version.folder / "frozen") for version in versions.versions(tmp_path)}
+    assert notes == {"0", "1", "2", "3"}
+    assert note_of(tmp_path / "frozen") == "4"
+
+
+def test_going_back_puts_a_version_in_place_and_makes_a_version_of_what_was_there(tmp_path):
+    for note in ("old", "new"):
+        place_models(tmp_path, finish(tmp_path, note=note), replace="always")
+    (version,) = versions.versions(tmp_path)
+    restore(tmp_path, version.name)
+    assert [note_of(tmp_path / mode) for mode in MODES] == ["old", "old"]
+    (version,) = versions.versions(tmp_path)
+    assert note_of(version.folder / "finetune") == "new"
+    restore(tmp_path, version.name)
+    assert note_of(tmp_path / "finetune") == "new"
+
+
+def test_an_unknown_version_is_refused_with_the_names_of_those_that_are_there(tmp_path):
+    for note in ("old", "new"):
+        place_models(tmp_path, finish(tmp_path, note=note), replace="always")
+    (version,) = versions.versions(tmp_path)
+    for name in ("nonsense", "..", ""):
+        with pytest.raises(OutputError, match=version.name):
+            restore(tmp_path, name)
+
+
+# ---- a worse model does not take the place of a better one -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "replace", "takes_its_place"),
+    [
+        ({"accuracy": 0.5}, "unless-worse", False),
+        ({"accuracy": 0.5}, "always", True),
+        ({"accuracy": 0.75}, "unless-worse", True),  # within the interval: chance
+        ({"accuracy": 0.9}, "unless-worse", True),
+        ({"accuracy": 0.9}, "never", False),
+        ({"accuracy": 0.5, "classes": ("cats", "dogs")}, "unless-worse", True),  # nothing to compare
+    ],
+)
+def test_new_models_take_their_places_unless_they_are_significantly_worse(tmp_path, what, replace, takes_its_place):
+    place_models(tmp_path, finish(tmp_path, accuracy=0.8, note="old"), replace="always")
+    placed = place_models(tmp_path, finish(tmp_path, note="new", **what), replace=replace)
+    assert note_of(tmp_path / "frozen") == ("new" if takes_its_place else "old")
+    (version,) = versions.versions(tmp_path)
+    assert note_of(version.folder / "frozen") == ("old" if takes_its_place else "new")
+    assert (placed.kept is None) == takes_its_place
+    if not takes_its_place:
+        assert placed.folders == {mode: version.folder / mode for mode in MODES}
+
+
+@pytest.mark.parametrize(("before", "takes_its_place"), [("imagenet", False), ("random", True)])
+def test_stand_ins_for_a_missing_network_do_not_replace_models_of_real_weights(tmp_path, before, takes_its_place):
+    place_models(tmp_path, finish(tmp_path, note="old", weights=before), replace="always")
+    run = finish(tmp_path, accuracy=0.99, note="new", weights="random", data="drawn")
+    place_models(tmp_path, run, replace="unless-worse", is_stand_in=True)
+    assert note_of(tmp_path / "frozen") == ("new" if takes_its_place else "old")
+
+
+# ---- nothing that antbee did not write is moved or removed -----------------------------------------------------------
+
+
+def photos_in(folder):
+    folder.mkdir(parents=True)
+    (folder / "photo.jpg").write_bytes(b"a photo")
+
+
+def config_of_another_program(folder):
+    photos_in(folder)
+    (folder / CONFIG_FILE).write_text('{"antbee": "my favourite"}')
+
+
+def link_to_photos(folder):
+    photos_in(folder.parent / "pool")
+    folder.symlink_to(folder.parent / "pool", target_is_directory=True)
+
+
+@pytest.mark.parametrize("put", [photos_in, config_of_another_program, link_to_photos, Path.touch])
+def test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it(tmp_path, put):
+    put(tmp_path / "frozen")
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match=r"frozen is there and is no model of antbee's.*--output"):
+        check_output(tmp_path, MODES)
+    check_output(tmp_path, ["finetune"])
+    run = finish(tmp_path)
+    with pytest.raises(OutputError, match="frozen is there"):
+        place_models(tmp_path, run, replace="always")
+    assert {name: content for name, content in tree(tmp_path).items() if name in before} == before
+
+
+@pytest.mark.parametrize("stray", ["photo.jpg", "frozen.jpg", "album"])
+def test_a_run_folder_that_holds_anything_else_is_never_cleared(tmp_path, stray):
+    run = finish(tmp_path)
+    photos_in(run.path / stray)
+    for change in (run.clear, lambda: discard_run(tmp_path)):
+        with pytest.raises(OutputError, match=f"holds {stray}"):
+            change()
+    assert (run.path / stray / "photo.jpg").read_bytes() == b"a photo"
+    assert run.model("frozen").exists()
+
+
+def test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts(tmp_path):
+    (tmp_path / versions.RUN_FOLDER).mkdir()
+    (tmp_path / versions.RUN_FOLDER / "frozen.pt").write_bytes(b"somebody else's")
+    with pytest.raises(OutputError, match="it is not"), RunFolder(tmp_path).locked():
+        pass
+    assert (tmp_path / versions.RUN_FOLDER / "frozen.pt").read_bytes() == b"somebody else's"
+
+
+def test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed(tmp_path):
+    run = finish(tmp_path)
+    (run.model("frozen") / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        run.clear()
+    assert (run.model("frozen") / "notes.txt").read_text() == "mine"
+
+
+def test_what_somebody_put_beside_a_model_in_place_goes_with_it_into_its_version(tmp_path):
+    place_models(tmp_path, finish(tmp_path), replace="always")
+    (tmp_path / "frozen" / "notes.txt").write_text("mine")
+    placed = place_models(tmp_path, finish(tmp_path), replace="always")
+    assert (placed.put_aside / "frozen" / "notes.txt").read_text() == "mine"
+
+
+def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
+    with RunFolder(tmp_path / "outputs").locked():
+        with RunFolder(tmp_path / "others").locked():
+            pass
+        second = RunFolder(tmp_path / "outputs").locked()
+        with pytest.raises(OutputError, match="another run is writing into"), second:
+            pass
+    with RunFolder(tmp_path / "outputs").locked():
+        pass
+
+
+def test_a_place_that_nobody_can_write_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    run = RunFolder(tmp_path / "file" / "outputs").locked()
+    with pytest.raises(OutputError, match=r"can.t be written to.*--output"), run:
+        pass
+
+
+# Every place in the product that moves or removes files, and what keeps it from touching anybody else's.
+MOVES = {
+    ("versions", "writing"): "test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed",
+    ("versions", "clear"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
+    ("versions", "_remove_model"): "test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed",
+    ("versions", "_move"): "test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it",
+    ("versions", "restore"): "rmdir removes empty folders alone",
+    ("training", "save"): "test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts",
+    ("training", "remove"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
+    ("data", "hymenoptera_folder"): "out of a temporary folder of its own, to a name that is not there",
+    ("drawn", "write_drawn_set"): "out of a temporary folder of its own, to a name that is not there",
+    ("train", "compare_in_folders"): "a temporary file of its own, onto a card that is as antbee wrote it",
+    ("export", "replacing"): "a temporary file of its own, onto the file that the user named",
+    ("classify", "example_file"): "a temporary file of its own, in the page's own folder",
+    ("hub", "_sweep"): "parts of downloads in the client's cache of this very repository",
+    ("hub", "_remember"): "a temporary file of its own, in the client's cache",
+    ("hub", "_downloaded"): "files of the client's cache whose bytes are not the Hub's",
+    ("teaching", "write_zip"): "a temporary file of its own, in the visitor's own folder",
+    ("visitors", "start_again"): "the visitor's own folder, whose name nobody can guess",
+    ("visitors", "clear"): "uploads alone, see test_only_uploaded_files_are_opened in test_page.py",
+    ("teach", "add_zip"): "uploads alone, see test_only_uploaded_files_are_opened in test_page.py",
+}
+MOVING = {"rename", "unlink", "rmtree", "rmdir", "removedirs", "renames"}
+
+
+def moves_of(path):
+    """The functions of a file that move or remove files: `replace` too, where it has one argument as a path's has."""
+    for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for call in ast.walk(function):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+                is_replace = call.func.attr == "replace" and len(call.args) == 1 and not call.keywords
+                is_of_a_class_name = ast.unparse(call.func) == "room.rename"
+                is_move = call.func.attr in MOVING or ast.unparse(call.func) in ("os.remove", "shutil.move")
+                if (is_move and not is_of_a_class_name) or is_replace:
+                    yield path.stem, function.name
+
+
+def test_every_place_that_moves_or_removes_files_is_known_with_what_it_refuses():
+    product = [ROOT / "app.py", *(ROOT / "antbee").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    found = {move for path in product for move in moves_of(path)}
+    assert found == MOVES.keys()
+    own = {name for name in globals() if name.startswith("test_")}
+    assert {why for why in MOVES.values() if why.startswith("test_")} <= own
