@@ -149,6 +149,23 @@ def error_of() -> Callable[..., tuple[int, str]]:
     return end
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_reaches_processes() -> Iterator[None]:
+    """Lets processes that tests start hear Ctrl-C, though a script started the tests in the background, deaf to it."""
+    if (before := signal.getsignal(signal.SIGINT)) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # no program inherits a handler
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def ctrl_c_ignored() -> Iterator[None]:
+    """Ctrl-C is ignored by this process and by those that it starts, as where a script starts it in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails whatever would reach beyond this machine, and names the host."""
