@@ -170,7 +170,7 @@ class _Run:
         threading.Thread(target=self._stop, name="cancelling", daemon=True).start()
 
     def wait(self) -> None:
-        self._reader.join(4 * self._grace)  # three signals, and a last breath: what survives them can't be waited for
+        self._reader.join(3 * self._grace)  # two signals, and a last breath: what survives them can't be waited for
 
     def _state(self, status: Status, error: str | None = None) -> TrainingState:
         with self._changing:
@@ -197,8 +197,9 @@ class _Run:
             self._end = self._state("failed", _why(status, tuple(self._lines)))
 
     def _stop(self) -> None:
-        # The first is Ctrl-C's, at which train.py ends cleanly; a checkpoint is whole whichever it is.
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        # train.py saves at SIGTERM and ends. Ctrl-C's SIGINT would not do: a program that a script starts with "&"
+        # ignores it, and so do the processes that the program starts.
+        for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
             _send(self._process, number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(self._grace)

@@ -381,14 +381,15 @@ class Stopping:
 
 @contextlib.contextmanager
 def stopping_at_signals() -> Iterator[Stopping]:
-    """What notes this process's signals during the block.
+    """What notes this process's signals during the block; Ctrl-C stays ignored where it was when the program started.
 
     Under torchrun SIGTERM ends it at once: a process that waits for another in a collective hears of no Python handler.
     """
     stopping = Stopping()
     terminated = signal.SIG_DFL if "LOCAL_RANK" in os.environ else stopping.note
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, stopping.note)
+    if before[signal.SIGINT] != signal.SIG_IGN:  # else a script's training in the background would end with another's
+        signal.signal(signal.SIGINT, stopping.note)
     signal.signal(signal.SIGTERM, terminated)
     report, sys.unraisablehook = sys.unraisablehook, _unless_stopped(sys.unraisablehook)
     try:

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,20 @@ from antbee.drawn import write_drawn_set
 
 if TYPE_CHECKING:  # the page's imports take seconds: they are where they are used
     from antbee.ui import Exhibit, Shown
+
+
+CLEANING_UP = 30  # seconds that the fixtures of a test have once it failed
+
+
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """Limits a failed test's fixtures, whom its own limit holds no more: what made it hang may hold them as well."""
+    if isinstance(node, pytest.Item) and hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, _fail_to_clean_up)
+        signal.setitimer(signal.ITIMER_REAL, CLEANING_UP)  # pytest-timeout stops it at the test's end
+
+
+def _fail_to_clean_up(number: int, frame: object) -> None:
+    pytest.fail(f"the fixtures had not ended {CLEANING_UP} s after the test failed")
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +147,23 @@ def error_of() -> Callable[..., tuple[int, str]]:
         return ended.value.code, line
 
     return end
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_reaches_processes() -> Iterator[None]:
+    """Lets processes that tests start hear Ctrl-C, though a script started the tests in the background, deaf to it."""
+    if (before := signal.getsignal(signal.SIGINT)) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # no program inherits a handler
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def ctrl_c_ignored() -> Iterator[None]:
+    """Ctrl-C is ignored by this process and by those that it starts, as where a script starts it in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -214,6 +214,19 @@ def test_the_command_serves_the_page_says_where_and_ends_on_ctrl_c(tmp_path, dra
     assert process.returncode == 0
 
 
+def test_the_command_started_with_ctrl_c_ignored_ends_at_sigterm_alone(tmp_path, ctrl_c_ignored):
+    port = free_port()
+    process = start(write_model(tmp_path / "model"), "--port", port)
+    for _ in range(2):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=20) as answer:
+        assert answer.status == 200
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_a_taken_port_is_one_clear_line_and_status_1(tmp_path, drawn_root, monkeypatch, error_of):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

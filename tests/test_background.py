@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from antbee import background, installation
+from antbee import background, installation, tracking
 from antbee.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
 from antbee.drawn import write_drawn_set
 from antbee.models import versions
 
 ROOT = Path(__file__).resolve().parents[1]
-WAITING = "import os, signal; print(os.getpid()); signal.pause()"  # until Ctrl-C
+WAITING = "import os, signal; print(os.getpid()); signal.pause()"  # until a signal ends it
 
 
 @pytest.fixture
@@ -42,6 +42,29 @@ def run(request_):
     yield start
     for training in started:
         training.close()
+
+
+@pytest.fixture
+def start_for_real(tmp_path, monkeypatch):
+    """Starts train.py itself, quickened, for as many epochs; what runs in the end is closed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(background, "NICENESS", 0)  # a busy machine would leave it nothing
+    folder = write_drawn_set(
+        tmp_path / "-pictures", train={"ants": 2, "bees": 2}, val={"ants": 1, "bees": 1}, longest_side=64
+    )
+
+    def quickly(request):
+        python, _, *words = background.command(request)
+        return [python, str(ROOT / "tests" / "train_quickly.py"), *words, "--folds=0", "--device=cpu"]
+
+    with closing(BackgroundTraining(quickly, grace=60)) as training:
+
+        def start(epochs):
+            request = TrainingRequest(tmp_path / "outputs", folder, "random", mode="frozen", epochs=epochs)
+            training.start(request)
+            return training, request
+
+        yield start
 
 
 def eventually(condition):
@@ -103,21 +126,9 @@ def test_an_installed_antbee_starts_the_script_that_it_carries(monkeypatch, tmp_
     assert background.command(TrainingRequest(tmp_path))[1] == str(carried)
 
 
-def test_a_real_training_is_watched_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(background, "NICENESS", 0)  # a busy machine would leave it nothing
-    folder = write_drawn_set(
-        tmp_path / "-pictures", train={"ants": 2, "bees": 2}, val={"ants": 1, "bees": 1}, longest_side=64
-    )
-    request = TrainingRequest(tmp_path / "outputs", folder, "random", mode="frozen", epochs=2)
-
-    def quickly(request):
-        python, _, *words = background.command(request)
-        return [python, str(ROOT / "tests" / "train_quickly.py"), *words, "--folds=0", "--device=cpu"]
-
-    with closing(BackgroundTraining(quickly)) as training:
-        training.start(request)
-        state = ended(training)
+def test_a_real_training_is_watched_to_its_end(start_for_real):
+    training, request = start_for_real(epochs=2)
+    state = ended(training)
     assert (state.status, state.error, state.request) == ("finished", None, request), state.lines
     history = json.loads((request.output / "frozen" / "history.json").read_text())
     assert list(state.epochs) == [{"mode": "frozen", "epochs": 2, **record} for record in history]
@@ -245,28 +256,46 @@ def test_what_can_not_be_started_is_an_error_and_leaves_the_way_free(tmp_path, r
 # ---- cancelled -------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_is_a_ctrl_c_that_nobody_waits_for(run, request_, tmp_path):
+def test_cancel_asks_the_training_once_to_end_and_waits_for_nothing(run, request_, tmp_path):
     os.mkfifo(tmp_path / "door")
     program = """
 import signal, sys
-try:
-    print("ready")
-    signal.pause()
-except KeyboardInterrupt:
-    open(sys.argv[1]).read()
-    print("stopped", file=sys.stderr)
-    sys.exit(130)
+signal.signal(signal.SIGTERM, lambda *heard: print("heard"))
+print("ready")
+signal.pause()
+open(sys.argv[1]).read()
+print("stopped", file=sys.stderr)
+sys.exit(143)
 """
     training = run(program, tmp_path / "door", grace=30)
     eventually(lambda: training.state().lines)
     training.cancel()
     training.cancel()
     assert training.state().status == "stopping"
+    eventually(lambda: "heard" in training.state().lines)
     with pytest.raises(BackgroundError, match="running already"):
         training.start(request_)
     (tmp_path / "door").write_text("open")
     state = ended(training)
-    assert (state.status, state.error, state.lines) == ("cancelled", None, ("ready", "stopped"))
+    assert (state.status, state.error, state.lines) == ("cancelled", None, ("ready", "heard", "stopped"))
+
+
+def test_a_training_can_be_cancelled_where_ctrl_c_is_ignored(run, ctrl_c_ignored):
+    training = run("import signal; print(signal.getsignal(signal.SIGINT)); signal.pause()", grace=60)
+    assert eventually(lambda: training.state().lines) == (str(signal.SIG_IGN),)
+    training.cancel()
+    assert ended(training).status == "cancelled"
+
+
+def test_a_real_training_is_cancelled_where_ctrl_c_is_ignored_and_leaves_no_trace(start_for_real, ctrl_c_ignored):
+    training, request = start_for_real(epochs=100_000)
+    eventually(lambda: training.state().epochs)
+    training.cancel()
+    state = ended(training)
+    assert (state.status, state.error) == ("cancelled", None)
+    assert state.lines[-1].startswith("  epoch "), "no traceback"
+    left = {path.name for path in request.output.rglob("*")}
+    assert left <= {versions.RUN_FOLDER, versions.MARKER, "lock", tracking.EPOCHS_FILE}
 
 
 def test_a_cancelled_training_leaves_nothing_of_its_own_and_everything_that_was_there(run, request_):
@@ -285,7 +314,7 @@ def test_a_cancelled_training_leaves_nothing_of_its_own_and_everything_that_was_
 
 
 def test_a_training_that_ends_well_before_it_hears_of_being_cancelled_has_ended_well(run):
-    program = "import signal; signal.signal(signal.SIGINT, lambda *heard: exit(0)); print('ready'); signal.pause()"
+    program = "import signal; signal.signal(signal.SIGTERM, lambda *heard: exit(0)); print('ready'); signal.pause()"
     training = run(program)
     eventually(lambda: training.state().lines)
     training.cancel()

@@ -760,6 +760,14 @@ def test_signals_are_handed_back_after_the_run():
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_ctrl_c_stays_ignored_where_the_program_was_started_so(ctrl_c_ignored):
+    with training.stopping_at_signals() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        stopping.check()
+    with pytest.raises(SystemExit), training.stopping_at_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 # ---- where it writes -------------------------------------------------------------------------------------------------
 
 
