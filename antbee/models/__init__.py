@@ -1,0 +1,1 @@
+"""Networks, and what a model folder says of them."""
