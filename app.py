@@ -15,8 +15,9 @@ from pathlib import Path
 
 from antbee import cards, data, drawn, ending, hub, model, ui
 from antbee.background import BackgroundTraining
-from antbee.classifier import ModelFolderError, model_folders
+from antbee.classifier import model_folders
 from antbee.installation import home
+from antbee.models.config import ModelFolderError
 
 PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # and no flag, which everybody on the computer could read
 DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
@@ -114,7 +115,7 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
         if models and not ui.of_classes(models, photos):
             raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
-    names = [shown.config.data.get("name") for shown in models]
+    names = [shown.config.data.name for shown in models]
     for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
         if folder := data.folder_named(home() / "data", name):
             photos = data.read_folder(folder, seed=seed)

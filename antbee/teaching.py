@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from io import SEEK_SET, BytesIO
 from itertools import chain, count, islice
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from PIL import Image
@@ -30,9 +30,11 @@ from torchvision.models import ResNet
 import antbee
 from antbee import cards, evaluation, model, neighbours, resampling, training
 from antbee.cards import one_line
-from antbee.classifier import Classifier, ClassifierConfig
+from antbee.classifier import Classifier
 from antbee.data import HIDDEN, Skipped
 from antbee.images import DataError, open_photo
+from antbee.models.config import ClassifierConfig, DataInfo, WeightsInfo
+from antbee.models.metrics import Calibration, EpochScore, Found, Metrics, OODMetrics, Parameters
 from antbee.neighbours import FeatureBank
 from antbee.training import FAST, Features
 
@@ -494,7 +496,8 @@ class Taught:
     @property
     def folds(self) -> int | None:
         """Into how many parts the photos were divided to be cross-validated; None where they were not."""
-        return self.classifier.config.metrics.get("cross_validation")
+        metrics = self.classifier.config.metrics
+        return metrics.cross_validation if metrics else None
 
 
 def teach(base: Classifier, lesson: Lesson, *, seed: int = 0, progress: Progress = _tell_nobody) -> Taught:
@@ -533,17 +536,17 @@ def _taught(base: Classifier, lesson: Lesson, seed: int, progress: Progress) -> 
     model.divide_logits(head, temperature)
     calibrated = left_out.calibrated(features.labels)
     report = evaluation.report(calibrated, features.labels)
-    metrics = {
-        "kept": report.score.to_record() | {"epoch": FAST.frozen.epochs},
-        "selected_on": "nothing",
-        "cross_validation": left_out.answers.folds,
+    metrics = Metrics(
+        kept=EpochScore(**report.score.to_record(), epoch=FAST.frozen.epochs),
+        selected_on="nothing",
+        cross_validation=left_out.answers.folds,
         **report.details(),
-        "epochs": FAST.frozen.epochs,
-        "seconds": time.perf_counter() - started,
-        "parameters": _parameters(base.network, head),
-        "calibration": _calibration(temperature, left_out, features.labels),
-        "neither": _neither(bank, backbone_knows_nothing=_backbone_is_its_start(base.config)),
-    }
+        epochs=FAST.frozen.epochs,
+        seconds=time.perf_counter() - started,
+        parameters=_parameters(base.network, head),
+        calibration=_calibration(temperature, left_out, features.labels),
+        neither=_neither(bank, backbone_knows_nothing=_backbone_is_its_start(base.config)),
+    )
     return Taught(base.with_head(head, replace(config, metrics=metrics), bank), report, calibrated)
 
 
@@ -573,14 +576,14 @@ def _left_out(features: Features, seed: int) -> _LeftOut | None:
     return _LeftOut(resampling.head_out_of_fold(features, folds, FAST, seed=seed, device=device), folds)
 
 
-def _calibration(temperature: float, left_out: _LeftOut, labels: Tensor) -> dict[str, Any]:
+def _calibration(temperature: float, left_out: _LeftOut, labels: Tensor) -> Calibration:
     before = evaluation.report(left_out.answers.logits, labels)
-    return {
-        "temperature": temperature,
-        "folds": left_out.answers.folds,
-        "loss_before": before.score.loss,
-        "error_before": before.calibration_error,
-    }
+    return Calibration(
+        temperature=temperature,
+        folds=left_out.answers.folds,
+        loss_before=before.score.loss,
+        error_before=before.calibration_error,
+    )
 
 
 def _bank(lesson: Lesson, features: Features, left_out: _LeftOut | None) -> FeatureBank:
@@ -588,7 +591,7 @@ def _bank(lesson: Lesson, features: Features, left_out: _LeftOut | None) -> Feat
     return neighbours.build_bank(features.features, features.labels, list(lesson.thumbnails), threshold)
 
 
-def _neither(bank: FeatureBank, *, backbone_knows_nothing: bool) -> dict[str, Any] | None:
+def _neither(bank: FeatureBank, *, backbone_knows_nothing: bool) -> OODMetrics | None:
     """When "neither" is said, and how often of a class's photos where no other photo of it is known."""
     if bank.limit is None:
         return None
@@ -597,14 +600,14 @@ def _neither(bank: FeatureBank, *, backbone_knows_nothing: bool) -> dict[str, An
     left_out = None
     if backbone_knows_nothing and has_limit:
         found = neighbours.leave_classes_out(bank.features, bank.labels, bank.features, bank.labels)
-        left_out = {"found": found, "count": len(bank.labels)}
-    return {"threshold": bank.threshold, "rate": neighbours.FALSE_ALARM_RATE, "foreign": {}, "left_out": left_out}
+        left_out = Found(found=found, count=len(bank.labels))
+    return OODMetrics(threshold=bank.threshold, rate=neighbours.FALSE_ALARM_RATE, foreign={}, left_out=left_out)
 
 
-def _parameters(network: ResNet, head: nn.Linear) -> dict[str, int]:
+def _parameters(network: ResNet, head: nn.Linear) -> Parameters:
     own_head, new_head = (model.count_parameters(one, trainable=False) for one in (network.fc, head))
     total = model.count_parameters(network, trainable=False)
-    return {"total": total - own_head + new_head, "trainable": new_head}
+    return Parameters(total=total - own_head + new_head, trainable=new_head)
 
 
 def _config(base: ClassifierConfig, lesson: Lesson, left_out: _LeftOut | None, seed: int) -> ClassifierConfig:
@@ -617,29 +620,28 @@ def _config(base: ClassifierConfig, lesson: Lesson, left_out: _LeftOut | None, s
         mode="frozen",
         seed=seed,
         recipe=FAST.flat("frozen"),
-        data={
-            "name": cards.TAUGHT_DATA,
-            "train": lesson.counts,
-            "split": f"{left_out.answers.folds}-fold cross-validation"
-            if left_out
-            else "too few photos to keep any back",
-        },
+        data=DataInfo(
+            name=cards.TAUGHT_DATA,
+            train=lesson.counts,
+            split=f"{left_out.answers.folds}-fold cross-validation" if left_out else "too few photos to keep any back",
+        ),
         weights=_starting_weights(base),
     )
 
 
-def _starting_weights(base: ClassifierConfig) -> dict[str, Any]:
+def _starting_weights(base: ClassifierConfig) -> WeightsInfo:
     """What the backbone is: its starting weights where it never learned more, else what it learned, and from where."""
     if _backbone_is_its_start(base):
-        return {key: base.weights.get(key) for key in ("name", "digest", "base_model")}
-    learned = base.data.get("name") or f"{len(base.label_names)} classes"
-    start = base.weights.get("name") or "unknown weights"
-    return {"name": one_line(f"{base.mode or 'a model'} of {learned}, from {start}", longest=100)}
+        weights = base.weights
+        return WeightsInfo(name=weights.name, digest=weights.digest, base_model=weights.base_model)
+    learned = base.data.name or f"{len(base.label_names)} classes"
+    start = base.weights.name or "unknown weights"
+    return WeightsInfo(name=one_line(f"{base.mode or 'a model'} of {learned}, from {start}", longest=100))
 
 
 def _backbone_is_its_start(base: ClassifierConfig) -> bool:
     """Whether a classifier's backbone was left as it was, BatchNorm's statistics included."""
-    unmoved = base.recipe.get("cached_features") or base.recipe.get("batch_norm") == "fixed"
+    unmoved = base.recipe.get("cached_features") is True or base.recipe.get("batch_norm") == "fixed"
     return base.mode == "frozen" and bool(unmoved)
 
 

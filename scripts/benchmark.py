@@ -47,8 +47,9 @@ from torchvision.models import ResNet
 
 import antbee
 from antbee import data, ending, images, model, resident, training
-from antbee.classifier import MODES, Classifier, ClassifierConfig
+from antbee.classifier import Classifier
 from antbee.installation import home
+from antbee.models.config import MODES, ClassifierConfig
 
 ROUNDS = 3  # of all figures in turn
 SEEDS = 5  # of `fast`, with --full

@@ -19,16 +19,10 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee import cards, data, ending, images, inspection, model, training
-from antbee.classifier import (
-    CONFIG_FILE,
-    UNREAD_WEIGHTS,
-    WEIGHTS_FILE,
-    Classifier,
-    ModelFolderError,
-    read_history,
-)
+from antbee.classifier import UNREAD_WEIGHTS, WEIGHTS_FILE, Classifier
 from antbee.inspection import Finding, PhotoFacts
 from antbee.installation import home
+from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
 
 ARCHITECTURE = "resnet18"  # whose features photos are compared by
 SHEET = 48  # findings on the contact sheet at most

@@ -8,15 +8,16 @@ folder or a Hub id such as user/name; without --data its own data set is looked 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import cards, data, ending, evaluation, hub, model, resampling, training
-from antbee.classifier import Classifier, ModelFolderError
+from antbee import cards, data, ending, evaluation, hub, model, report, resampling, training
+from antbee.classifier import Classifier
 from antbee.installation import home
+from antbee.models.config import ModelFolderError
+from antbee.models.metrics import Evaluation
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,24 +35,25 @@ def main() -> None:
     arguments = parse_arguments()
     classifier = Classifier.from_pretrained(arguments.model)
     names = classifier.config.label_names
-    root = arguments.data or data.folder_named(home() / "data", classifier.config.data.get("name"))
+    root = arguments.data or data.folder_named(home() / "data", classifier.config.data.name)
     if root is None:
         raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
     photos = data.read_folder_of(root, names, seed=classifier.config.seed or 0)
-    result = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
     split = photos.val if arguments.split == "val" else photos.train
-    own = photos.digest == classifier.config.data.get("digest")  # else another photo may have an excluded one's name
-    result |= measured(classifier, split, split.names(photos.root) if own else ())
+    own = photos.digest == classifier.config.data.digest  # else another photo may have an excluded one's name
+    result = measured(classifier, split, split.names(photos.root) if own else ())
 
-    for line in said(result, [cards.one_line(name) for name in names]):
+    for line in report.evaluation(result, [cards.one_line(name) for name in names]):
         print(line)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        of_what = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
+        content = json.dumps(of_what | result.model_dump(exclude_unset=True), indent=1)
+        arguments.json.write_text(content + "\n", "utf-8")
         print(f"written to {arguments.json}")
 
 
-def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) -> dict[str, Any]:
+def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) -> Evaluation:
     """How good the classifier is on a split's photos, and on those of them that its training did not exclude."""
     loading = data.Loading.beside(classifier.device)
     looks = data.Photos(split, classifier.config.preprocessing, loading=loading)
@@ -63,40 +65,12 @@ def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) ->
     if (bank := classifier.bank) is not None and bank.limit is not None:
         found = int((bank.distance(features) > bank.limit).sum())
         result["neither"] = {"threshold": bank.limit, "found": found, "count": len(labels)}
-    excluded = set(classifier.config.data.get("excluded") or ())
+    told = classifier.config.data
+    excluded = set(told.excluded or ()) if told.excluded_count is None else set()  # else not all of them are known
     kept = [position for position, name in enumerate(names) if name not in excluded]
     if 0 < len(kept) < len(names):
         result["cleaned"] = evaluation.score(logits[kept], labels[kept]).to_record()
-    return result
-
-
-def said(result: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The result in lines; `names` are the classes'."""
-
-    def share(score: Mapping[str, Any]) -> str:
-        low, high = score["interval"]
-        return f"{score['accuracy']:.1%} ({score['correct']} of {score['count']}), 95 % {low:.1%} to {high:.1%}"
-
-    lines = [f"accuracy  {share(result)}", f"loss      {result['loss']:.3f} (negative log-likelihood, nats)"]
-    lines.append(f"calibration error {result['calibration_error']:.3f}")
-    if result["auc"] is not None:
-        lines.append(f"area under the ROC curve {result['auc']:.3f}")
-    if "cleaned" in result:
-        lines.append(f"without excluded photos {share(result['cleaned'])}")
-    if "neither" in result:
-        neither = result["neither"]
-        lines.append(f'"neither" of {neither["found"]} of {neither["count"]} photos')
-    width = max(map(len, (*names, "mean of classes")))
-    lines.append(f"{'':{width}}  precision  recall     F1   answers")
-    for name, score, row in zip(names, result["per_class"], result["confusion"], strict=True):
-        answers = ", ".join(f"{count} as {answer}" for answer, count in zip(names, row, strict=True) if count)
-        lines.append(f"{name:{width}}  {scores_of(score)}   {answers}")
-    return [*lines, f"{'mean of classes':{width}}  {scores_of(result['macro'])}"]
-
-
-def scores_of(score: Mapping[str, float]) -> str:
-    """Precision, recall and F1 under their heads."""
-    return f"{score['precision']:9.3f}  {score['recall']:6.3f}  {score['f1']:5.3f}"
+    return Evaluation.model_validate(result)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ from tqdm import tqdm
 
 import antbee
 from antbee import data, ending, evaluation, hub, model, training
-from antbee.classifier import Classifier, ClassifierConfig, ModelFolderError
+from antbee.classifier import Classifier
 from antbee.installation import home
+from antbee.models.config import ClassifierConfig, ModelFolderError
 
 if TYPE_CHECKING:  # optional, and imported where they are used
     import onnx
@@ -105,7 +106,7 @@ def photos_of(classifier: Classifier, root: Path | None) -> data.PhotoFolder:
 
     Raises DataError where there are none, or none of the model's classes.
     """
-    root = root or data.folder_named(home() / "data", classifier.config.data.get("name"))
+    root = root or data.folder_named(home() / "data", classifier.config.data.name)
     if root is None:
         raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.

@@ -23,7 +23,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from antbee import cards, data, ending, hub, images, model
-from antbee.classifier import Classifier, ModelFolderError, Prediction
+from antbee.classifier import Classifier, Prediction
+from antbee.models.config import ModelFolderError
 
 BATCH = 32  # photos predicted at once
 

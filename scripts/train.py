@@ -48,17 +48,12 @@ from antbee import (
     tracking,
     training,
 )
-from antbee.classifier import (
-    COMPARISON_COLUMNS,
-    MODES,
-    Classifier,
-    ClassifierConfig,
-    ModelFolderError,
-    comparison,
-    read_config,
-)
+from antbee.classifier import Classifier
 from antbee.installation import home, spoken
 from antbee.models import versions
+from antbee.models.config import MODES, ClassifierConfig, DataInfo, ModelFolderError, WeightsInfo, read_config
+from antbee.models.metrics import Metrics
+from antbee.report import COMPARISON_COLUMNS, aligned, comparison, conclusions
 
 BATCH_FIGURE = 16  # photos in the sample batch grid
 MISTAKES_FIGURE = 24  # photos at most
@@ -366,8 +361,8 @@ def finish_mode(
     job.say(f"\n{mode}")
     start = Start(None, 1.0)
     if before is not None and job.recipe.head_first:
-        calibration = before.config.metrics["calibration"] or {}
-        start = Start(before.classifier.network.fc.state_dict(), calibration.get("temperature", 1.0))
+        calibration = before.config.metrics.calibration if before.config.metrics else None
+        start = Start(before.classifier.network.fc.state_dict(), calibration.temperature if calibration else 1.0)
     network, fitted = train_mode(job, foundation, mode, start, checkpoint)
     outcome = believable(job, foundation, mode, start, network, fitted, checkpoint)
     if write and job.process.is_first:
@@ -499,7 +494,8 @@ def believable(
         "seeds": seeds_of(job, foundation, mode, start, fitted, val_logits),
         **foundation.told,
     }
-    return Outcome(Classifier(network, replace(config, metrics=metrics), bank), val_logits)
+    config = replace(config, metrics=Metrics.model_validate(metrics))
+    return Outcome(Classifier(network, config, bank), val_logits)
 
 
 def features_of(job: Job, network: ResNet, split: data.Split) -> training.Features:
@@ -755,15 +751,15 @@ def config_of(job: Job, mode: str, checkpoint: training.Checkpoint) -> Classifie
         version=antbee.__version__,
         mode=mode,
         recipe=job.recipe.flat(mode),
-        data={
-            "name": photos.name,
+        data=DataInfo.listing(
+            [(skipped.file, skipped.reason) for skipped in photos.skipped],
+            photos.excluded,
+            name=photos.name,
             **counts,
-            "split": photos.split,
-            "digest": photos.digest,
-            "skipped": [asdict(skipped) for skipped in photos.skipped],
-            "excluded": list(photos.excluded),
-        },
-        weights={"name": job.weights.name, "digest": job.weights.digest, "base_model": job.weights.base_model},
+            split=photos.split,
+            digest=photos.digest,
+        ),
+        weights=WeightsInfo(name=job.weights.name, digest=job.weights.digest, base_model=job.weights.base_model),
         seed=job.arguments.seed,
         run=checkpoint.fingerprint,
     )
@@ -826,8 +822,8 @@ def figures_of(job: Job, outcome: Outcome, history: training.History) -> dict[st
     drawn = {
         "batch": sample_batch(job, str(config.mode)),
         "curves": figures.learning_curves({str(config.mode): history.to_records()}),
-        "confusion": figures.confusion_matrix(config.metrics["confusion"], config.label_names),
-        "photos": figures.accuracy_by_photos(config.metrics["learning_curve"]),
+        "confusion": figures.confusion_matrix(config.metrics.confusion, config.label_names),
+        "photos": figures.accuracy_by_photos([point.model_dump() for point in config.metrics.learning_curve]),
     }
     wrong = ~right_answers(job, outcome)
     confidence = outcome.val_logits.softmax(1).max(1).values
@@ -971,7 +967,7 @@ def epoch_line(epoch: training.Epoch) -> str:
 def conclude(job: Job, outcomes: Sequence[Outcome]) -> None:
     """Says how good the modes are, how they compare and what to do next."""
     configs = [outcome.config for outcome in outcomes]
-    job.say("\n" + table([COMPARISON_COLUMNS, *comparison(configs)]))
+    job.say("\n" + aligned([COMPARISON_COLUMNS, *comparison(configs)]))
     job.say(SELECTION_SENTENCES[job.arguments.select].format(count=len(job.photos.val)))
     job.say(modes_differ(job, outcomes))
     for line in conclusions(configs):
@@ -985,29 +981,6 @@ SELECTION_SENTENCES = {
 }
 
 
-def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
-    """What else was measured, a line each."""
-    lines = []
-    for config in configs:
-        metrics = config.metrics
-        if seeds := metrics.get("seeds"):
-            low, high = seeds["kept"]["interval"]
-            values = len(seeds["kept"]["values"])
-            mean = f"{seeds['kept']['mean']:.1%} ({max(0, low):.1%} to {min(1, high):.1%})"
-            lines.append(f"{config.mode}: mean of {values} seeds on these same photos {mean}")
-        if cleaned := metrics.get("cleaned"):
-            lines.append(f"{config.mode}: {cleaned['accuracy']:.1%} on the {cleaned['count']} photos not excluded")
-        if not (neither := metrics.get("neither")):
-            lines.append(f'{config.mode}: too little is known to say "neither"')
-            continue
-        told = ", ".join(f"{kind} {one['found']} of {one['count']}" for kind, one in neither["foreign"].items())
-        false = f"{neither['val']['found']} of {neither['val']['count']} validation photos"
-        lines.append(f'{config.mode}: "neither" wrongly of {false}; rightly of {told}')
-    if zero_shot := configs[0].metrics.get("zero_shot"):
-        lines.append(f"before any training the starting weights' own head has {zero_shot['accuracy']:.1%} right")
-    return [*lines, configs[0].metrics["enough_data"]]
-
-
 def app_words(job: Job, placed: versions.Placement) -> list[str]:
     """What app.py needs to be told to find the models and the photos."""
     arguments = job.arguments
@@ -1015,16 +988,6 @@ def app_words(job: Job, placed: versions.Placement) -> list[str]:
     models = [] if in_place else [str(folder) for folder in placed.folders.values()]
     photos = [] if arguments.data in (None, "drawn") else ["--data", arguments.data]
     return [*models, *photos]
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of words in aligned columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        [row[0].ljust(widths[0]), *(word.rjust(width) for word, width in zip(row[1:], widths[1:], strict=True))]
-        for row in rows
-    ]
-    return "\n".join("   ".join(line) for line in lines)
 
 
 def box(notices: Sequence[str], width: int = 100) -> str:

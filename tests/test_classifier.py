@@ -8,61 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from configs import CONFIG
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
-from antbee import Classifier, cards, classifier, model
-from antbee.classifier import ClassifierConfig, ModelFolderError
+from antbee import Classifier, model
 from antbee.drawn import draw
-from antbee.images import Preprocessing, pixels_of
-
-CONFIG = ClassifierConfig(
-    architecture="resnet18",
-    label_names=("ants", "bees"),
-    preprocessing=Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)),
-    version="0.1.0",
-    mode="finetune",
-    seed=3,
-    recipe={"name": "fast", "epochs": 5},
-    data={"name": "drawn", "train": {"ants": 1, "bees": 1}, "skipped": []},
-    weights={"name": "random", "digest": None, "base_model": None},
-    metrics={
-        "kept": {"epoch": 4, "accuracy": 0.9, "loss": 0.3, "correct": 9, "count": 10, "interval": [0.8, 0.95]},
-        "last": {"epoch": 5, "accuracy": 0.8, "loss": 0.4, "correct": 8, "count": 10, "interval": [0.7, 0.9]},
-        "confusion": [[5, 1], [0, 4]],
-        "parameters": {"total": 11_177_538, "trainable": 11_177_538},
-        "epochs": 5,
-        "seconds": 12.34,
-        "selected_on": "val",
-        "macro": {"precision": 0.9, "recall": 0.92, "f1": 0.9},
-        "per_class": [
-            {"precision": 1.0, "recall": 0.83, "f1": 0.91},
-            {"precision": 0.8, "recall": 1.0, "f1": 0.89},
-        ],
-        "auc": 0.95,
-        "calibration_error": 0.05,
-        "calibration": {"temperature": 1.5, "folds": 2, "loss_before": 0.5, "error_before": 0.1},
-        "neither": {
-            "threshold": 0.7,
-            "rate": 0.05,
-            "val": {"found": 1, "count": 10},
-            "foreign": {"noise": {"found": 15, "count": 20}},
-            "left_out": None,
-        },
-        "zero_shot": {"accuracy": 0.8, "correct": 8, "count": 10, "interval": [0.5, 0.9], "loss": 0.5},
-        "cleaned": {"accuracy": 1.0, "correct": 8, "count": 8, "interval": [0.7, 1.0], "loss": 0.2},
-        "learning_curve": [{"per_class": 5, "photos": 10, "accuracies": [0.6, 0.7]}],
-        "enough_data": "More would help.",
-        "seeds": {
-            "kept": {"values": [0.8, 0.9], "mean": 0.85, "deviation": 0.07, "interval": [0.2, 1.4]},
-            "last": None,
-        },
-    },
-    run="abc",
-)
-
+from antbee.images import pixels_of
+from antbee.models.config import ClassifierConfig, ModelFolderError
 
 UNMEASURED = {"format": 1}  # the least that stands under "antbee"
 
@@ -334,125 +289,6 @@ def test_a_folder_without_weights_is_named(folder, tmp_path):
     assert "model.safetensors is not there" in complaint(Classifier.from_pretrained, tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "[]", "null", '"text"', "\xff"])
-def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
-    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
-    assert "config.json" in complaint(Classifier.from_pretrained, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda c: c.pop("label_names"), "no 'label_names'"),
-        (lambda c: c["pretrained_cfg"].pop("mean"), "no 'mean' where three numbers should be"),
-        (lambda c: c.pop("architecture"), "no 'architecture' where a network's name should be: expected a config by"),
-        (lambda c: c.update(architecture=["resnet18"]), "architecture is ['resnet18'], expected a network's name"),
-        (lambda c: c.update(label_names="ants"), "label_names is 'ants', expected a list"),
-        (lambda c: c.update(label_names=["ants"]), "expected two names or more"),
-        (lambda c: c.update(label_names=["ants", "ants"]), "each another one"),
-        (lambda c: c.update(label_names=["ants", " "]), "expected two names or more"),
-        (lambda c: c.update(label_names={"0": "ants", "2": "bees"}), "expected two names or more"),
-        (lambda c: c.update(label_names=None), "label_names is None, expected a list of names"),
-        (lambda c: c.update(num_classes=3), "num_classes is 3, expected 2"),
-        (lambda c: c.update(global_pool="max"), "global_pool is 'max', expected 'avg'"),
-        (lambda c: c.update(model_args={"output_stride": 16}), "model_args has ['output_stride']"),
-        (lambda c: c.update(model_args={"in_chans": 1}), "expected those of a plain ResNet"),
-        (lambda c: c.update(pretrained_cfg=[]), "pretrained_cfg is [], expected an object"),
-        (lambda c: c["pretrained_cfg"].update(interpolation="nearest"), "interpolation is 'nearest'"),
-        (lambda c: c["pretrained_cfg"].update(interpolation=["bilinear"]), "interpolation is ['bilinear']"),
-        (lambda c: c["pretrained_cfg"].update(crop_mode="squash"), "only 'center' is known"),
-        (lambda c: c["pretrained_cfg"].update(input_size=[1, 224, 224]), "input_size is [1, 224, 224]"),
-        (lambda c: c["pretrained_cfg"].update(input_size=[3, 224, 192]), "input_size is [3, 224, 192]"),
-        (lambda c: c["pretrained_cfg"].update(input_size=[3, 10**9, 10**9]), "32 to 1024 pixels"),
-        (lambda c: c["pretrained_cfg"].update(crop_pct=0), "crop_pct is 0, expected 0.1 to 1"),
-        (lambda c: c["pretrained_cfg"].update(crop_pct="0.9"), "crop_pct is '0.9'"),
-        (lambda c: c["pretrained_cfg"].update(std=[0, 0.2, 0.2]), "std is [0, 0.2, 0.2], expected three numbers above"),
-        (lambda c: c["pretrained_cfg"].update(mean=[0.5, 0.5]), "mean is [0.5, 0.5], expected three numbers"),
-        (lambda c: c["pretrained_cfg"].update(mean=[0.5, 0.5, float("nan")]), "mean is [0.5, 0.5, nan]"),
-        (lambda c: c.update(antbee=[]), "antbee is [], expected an object"),
-        (lambda c: c["pretrained_cfg"].update(input_size=[3, [], []]), "input_size is [3, [], []]"),
-        (lambda c: c["pretrained_cfg"].update(input_size=[3, 1024, 1024], crop_pct=0.1), "larger than 1280 pixels"),
-        (lambda c: c["antbee"].update(format=2), "format 2, this antbee reads 1: install the antbee that wrote it"),
-        (lambda c: c["antbee"].pop("format"), "format None, this antbee reads 1"),
-        (lambda c: c["antbee"].update(seed="0"), "seed is '0', expected a seed"),
-        (lambda c: c["antbee"].update(mode={}), "mode is {}, expected frozen or finetune"),
-        (lambda c: c["antbee"].update(data="ants"), "data is 'ants', expected an object"),
-        (lambda c: c["antbee"]["metrics"].pop("kept"), "no 'kept'"),
-        (lambda c: c["antbee"]["metrics"]["last"].pop("accuracy"), "no 'accuracy'"),
-        (lambda c: c["antbee"]["metrics"].update(seconds="12"), "seconds is '12'"),
-        (lambda c: c["antbee"]["recipe"].update(smallest_crop=float("nan")), "smallest_crop is nan"),
-        (lambda c: c["antbee"]["data"].update(skipped=[{}]), "skipped is [{}], expected files with reasons"),
-        (lambda c: c["antbee"]["metrics"]["kept"].update(interval=[0]), "interval has 1 entries, expected 2"),
-        (
-            lambda c: c["antbee"]["metrics"].update(confusion=[[1, 2]]),
-            "confusion has 1 entries, expected 2",
-        ),
-        (lambda c: c["antbee"]["metrics"].update(confusion=[[1], [2]]), "confusion has 1 entries, expected 2"),
-        (lambda c: c["antbee"]["metrics"].update(confusion=[[1, 2], 3]), "confusion is 3, expected a list"),
-        (lambda c: c["antbee"]["metrics"]["neither"].update(val=[]), "val is [], expected an object"),
-        (lambda c: c["antbee"]["metrics"].update(cross_validation=2.5), "cross_validation is 2.5, expected a count"),
-        (lambda c: c["antbee"]["metrics"]["neither"]["foreign"].update(noise=3), "foreign of 'noise' is 3, expected"),
-        (lambda c: c["antbee"]["metrics"]["calibration"].update(temperature=-1), "temperature is -1, expected a num"),
-        (lambda c: c["antbee"]["data"].update(excluded=[1]), "excluded is [1], expected a list of files"),
-    ],
-)
-def test_a_config_that_says_something_wrong_is_refused_by_file_and_key(editable_config, change, words):
-    folder = editable_config(change)
-    text = complaint(Classifier.from_pretrained, folder)
-    assert words in text
-    assert text.startswith(f"{folder / 'config.json'} can't be used: ")
-
-
-JUNK = (None, True, -1, 5, 10**400, 1e400, float("nan"), "", "x", "\ud800", [], {}, [[]], [{}], {"a": "b"}, [3, {}, {}])
-
-
-def everywhere(content, path=()):
-    """The way to every value of a JSON object, however deep."""
-    for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-        yield (*path, key)
-        if isinstance(value, dict | list):
-            yield from everywhere(value, (*path, key))
-
-
-def nested(depth):
-    value = {}
-    for _ in range(depth):
-        value = {"deeper": value}
-    return value
-
-
-@pytest.mark.parametrize("of_its_own", [{}, {"cross_validation": 5}])
-def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line(of_its_own):
-    data = CONFIG.data | {"skipped": [{"file": "a", "reason": "b"}]}
-    config = replace(CONFIG, data=data, metrics=CONFIG.metrics | of_its_own)
-    whole = config.to_json() | {"model_args": {"num_classes": 2}}
-    refusals = []
-    for path in everywhere(whole):
-        for junk in (*JUNK, nested(500)):
-            content = json.loads(json.dumps(whole))
-            place = content
-            for key in path[:-1]:
-                place = place[key]
-            place[path[-1]] = junk
-            try:
-                read = ClassifierConfig.from_json(content)
-                cards.model_card(read.to_json(), [classifier.COMPARISON_COLUMNS, *classifier.comparison([read])])
-                model.check_architecture(read.architecture)
-            except (ModelFolderError, model.WeightsError) as error:
-                refusals.append(str(error))
-    assert len(refusals) > 300
-    assert all(len(refusal.splitlines()) == 1 and len(refusal) < 500 for refusal in refusals)
-
-
-def test_a_history_is_read_or_refused_by_its_file(tmp_path):
-    assert classifier.read_history(tmp_path) == ()
-    (tmp_path / "history.json").write_text('[{"epoch": 1, "val_loss": 0.5}]')
-    assert classifier.read_history(tmp_path) == ({"epoch": 1, "val_loss": 0.5},)
-    for broken in ("{", "{}", "[1]", '[{"val_loss": 1}]', '[{"epoch": "1"}]'):
-        (tmp_path / "history.json").write_text(broken)
-        assert "history.json" in complaint(classifier.read_history, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -502,18 +338,3 @@ def test_a_pipe_or_a_device_in_a_files_place_is_never_waited_for(folder, tmp_pat
     (tmp_path / "model" / name).unlink()
     (tmp_path / "model" / name).symlink_to("/dev/zero")
     assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")
-
-
-# ---- compared --------------------------------------------------------------------------------------------------------
-
-
-def test_the_comparison_has_a_row_for_every_trained_model():
-    rows = classifier.comparison([CONFIG, replace(CONFIG, mode="frozen"), ClassifierConfig("resnet18", ("a", "b"))])
-    assert [row[0] for row in rows] == ["finetune", "frozen"]
-    assert rows[0] == ("finetune", "11,177,538", "90.0%", "80.0% to 95.0%", "4 of 5", "val", "80.0%", "12.3")
-    assert len(rows[0]) == len(classifier.COMPARISON_COLUMNS)
-
-
-def test_the_comparison_says_which_accuracy_is_cross_validated():
-    (row,) = classifier.comparison([replace(CONFIG, metrics=CONFIG.metrics | {"cross_validation": 5})])
-    assert row[2] == "90.0% (cross-validated)"

@@ -37,7 +37,7 @@ def trained(drawn_root, tmp_path_factory, request):
 
         def note(job, foundation, mode, start, network, fitted, checkpoint):
             outcomes[mode] = believable(job, foundation, mode, start, network, fitted, checkpoint)
-            temperature = outcomes[mode].config.metrics["calibration"]["temperature"]
+            temperature = outcomes[mode].config.metrics.calibration.temperature
             looked[mode] = (fitted.val_logits / temperature).softmax(1)
             return outcomes[mode]
 

@@ -102,14 +102,14 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
     assert files_of(output / mode) == FILES
     config = Classifier.from_pretrained(output / mode, device="cpu").config
     assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
-    assert config.data["train"] == {"ants": 3, "bees": 3}
-    assert config.weights["name"] == "untrained.safetensors"
+    assert config.data.train == {"ants": 3, "bees": 3}
+    assert config.weights.name == "untrained.safetensors"
     metrics, history = config.metrics, json.loads((output / mode / "history.json").read_text())
-    assert metrics["parameters"] == {"total": 11_177_538, "trainable": trainable}
+    assert (metrics.parameters.total, metrics.parameters.trainable) == (11_177_538, trainable)
     assert [record["epoch"] for record in history] == [1, 2, 3]
-    assert metrics["kept"]["accuracy"] == max(record["val_accuracy"] for record in history)
-    assert metrics["last"]["accuracy"] == history[-1]["val_accuracy"]
-    assert sum(map(sum, metrics["confusion"])) == metrics["kept"]["count"] == 4
+    assert metrics.kept.accuracy == max(record["val_accuracy"] for record in history)
+    assert metrics.last.accuracy == history[-1]["val_accuracy"]
+    assert sum(map(sum, metrics.confusion)) == metrics.kept.count == 4
     for name in ("batch", "curves", "confusion"):
         Image.open(output / mode / "figures" / f"{name}.png").verify()
 
@@ -186,8 +186,8 @@ def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whol
         predictions = classifier.predict([data.open_photo(path) for path in photos.val.paths])
         truth = [photos.class_names[label] for label in photos.val.labels]
         right = sum(prediction.label == name for prediction, name in zip(predictions, truth, strict=True))
-        confusion = classifier.config.metrics["confusion"]
-        assert right == classifier.config.metrics["kept"]["correct"] == confusion[0][0] + confusion[1][1]
+        confusion = classifier.config.metrics.confusion
+        assert right == classifier.config.metrics.kept.correct == confusion[0][0] + confusion[1][1]
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, 
     (root / "train" / "ants" / "imageNotFound.gif").write_bytes(b"GIF89a")
     train(*flags(root, tmp_path / "out", "--epochs", 1, "--mode", "frozen", "--weights", "random"))
     assert "train/ants/imageNotFound.gif" in capsys.readouterr().out
-    (skipped,) = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config.data["skipped"]
+    (skipped,) = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config.data.skipped
     assert skipped["file"] == "train/ants/imageNotFound.gif"
     assert "imageNotFound.gif" in (tmp_path / "out" / "frozen" / "README.md").read_text()
 
@@ -288,10 +288,10 @@ def metrics_of(output, mode="frozen"):
 
 def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(whole_run):
     for mode, folds in (("frozen", 3), ("finetune", 2)):  # no class has five
-        calibration = metrics_of(whole_run[0], mode)["calibration"]
-        assert calibration["folds"] == folds
-        assert calibration["temperature"] > 0
-        assert calibration["loss_before"] > 0
+        calibration = metrics_of(whole_run[0], mode).calibration
+        assert calibration.folds == folds
+        assert calibration.temperature > 0
+        assert calibration.loss_before > 0
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +317,7 @@ def plain_run(load_script, tiny_root, tmp_path_factory):
 
 def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were_learned(plain_run, tiny_root):
     output, head = plain_run
-    assert metrics_of(output)["calibration"] is None
+    assert metrics_of(output).calibration is None
     assert torch.equal(head, load_file(output / "frozen" / "model.safetensors")["fc.weight"])
     assert Classifier.from_pretrained(output / "frozen", device="cpu").bank.names == tuple(
         sorted(path.relative_to(tiny_root).as_posix() for path in (tiny_root / "train").rglob("*.jpg"))
@@ -326,8 +326,8 @@ def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were
 
 def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(plain_run):
     metrics = metrics_of(plain_run[0])
-    assert metrics["kept"]["epoch"] == metrics["last"]["epoch"] == 3
-    assert metrics["kept"]["accuracy"] == metrics["last"]["accuracy"]
+    assert metrics.kept.epoch == metrics.last.epoch == 3
+    assert metrics.kept.accuracy == metrics.last.accuracy
 
 
 def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_once(
@@ -354,11 +354,11 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
     assert set(chosen_on) == {"train"}
     assert looked.count({"val"}) == 1
-    assert config.metrics["selected_on"] == "a holdout"
-    assert config.metrics["last"] is None
-    assert config.data["train"] == {"ants": 10, "bees": 10}
-    assert config.data["holdout"] == {"ants": 2, "bees": 2}
-    assert config.metrics["kept"]["count"] == 16
+    assert config.metrics.selected_on == "a holdout"
+    assert config.metrics.last is None
+    assert config.data.train == {"ants": 10, "bees": 10}
+    assert config.data.holdout == {"ants": 2, "bees": 2}
+    assert config.metrics.kept.count == 16
 
 
 def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):
@@ -415,11 +415,11 @@ def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_wit
     train(*flags(tiny_root, tmp_path, *words))
     assert "excluded  2 files" in capsys.readouterr().out
     classifier = Classifier.from_pretrained(tmp_path / "frozen", device="cpu")
-    assert classifier.config.data["excluded"] == sorted(excluded)
+    assert classifier.config.data.excluded == sorted(excluded)
     assert len(classifier.bank.names) == 5
     assert excluded[0] not in classifier.bank.names
-    assert classifier.config.metrics["kept"]["count"] == 4
-    assert classifier.config.metrics["cleaned"]["count"] == 3
+    assert classifier.config.metrics.kept.count == 4
+    assert classifier.config.metrics.cleaned.count == 3
     assert "Without the pictures that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
 
 

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from antbee.classifier import BANK_FILE, CONFIG_FILE, HISTORY_FILE, LARGEST_CONFIG, MODES, WEIGHTS_FILE
+from antbee.classifier import BANK_FILE, WEIGHTS_FILE
 from antbee.files import FileError, content_of
+from antbee.models.config import CONFIG_FILE, HISTORY_FILE, MAX_BYTES, MODES, Mode
 
 VERSIONS = "versions"
 RUN_FOLDER = ".training"
@@ -69,7 +70,7 @@ def is_model_folder(folder: Path) -> bool:
 
 def _config(folder: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(content_of(folder / CONFIG_FILE, largest=LARGEST_CONFIG))
+        content = json.loads(content_of(folder / CONFIG_FILE, largest=MAX_BYTES))
     except (FileError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -277,7 +278,7 @@ def _new_version(output: Path, models: Sequence[Path]) -> Path:
     raise OutputError(f"{output / VERSIONS} has 10,000 versions of {stamp}: move some")
 
 
-def _move(models: Mapping[str, Path], target: Path) -> dict[str, Path]:
+def _move(models: Mapping[Mode, Path], target: Path) -> dict[str, Path]:
     """Renames model folders to `target`/MODE, where none may be."""
     for mode, folder in models.items():
         folder.rename(target / mode)

@@ -87,7 +87,8 @@ def _preprocessing(exhibit: Exhibit) -> Any:
 def _augmentation(exhibit: Exhibit) -> Augmentation:
     """The random crops that fine-tuning learned from, at the evaluation's size."""
     recipes = [shown.config.recipe for shown in exhibit.models]
-    smallest_crop = next((r["smallest_crop"] for r in recipes if "smallest_crop" in r), FAST.smallest_crop)
+    known = (crop for recipe in recipes if (crop := recipe.get("smallest_crop")) is not None)
+    smallest_crop = next(known, FAST.smallest_crop)
     return Augmentation(smallest_crop, (_preprocessing(exhibit).crop,))
 
 

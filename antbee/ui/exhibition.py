@@ -8,17 +8,10 @@ from pathlib import Path
 
 from antbee import cards
 from antbee.cards import as_text, one_line
-from antbee.classifier import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    Classifier,
-    ClassifierConfig,
-    find_folder,
-    model_folders,
-    read_history,
-)
+from antbee.classifier import WEIGHTS_FILE, Classifier, find_folder, model_folders
 from antbee.data import PhotoFolder, read_folder
 from antbee.installation import spoken
+from antbee.models.config import CONFIG_FILE, ClassifierConfig, read_history
 from antbee.ui.words import ENGLISH, Speech
 
 SIDE_BY_SIDE = 2  # models
@@ -106,16 +99,16 @@ def of_classes(models: Sequence[Shown], photos: PhotoFolder) -> list[Shown]:
 
 def learned_from(shown: Shown, photos: PhotoFolder | None) -> bool:
     """Whether these are the very photos that a model learned from; others may be called the same."""
-    return photos is not None and shown.config.data.get("digest") == photos.digest
+    return photos is not None and shown.config.data.digest == photos.digest
 
 
 def notices(models: Sequence[Shown], speech: Speech = ENGLISH) -> list[str]:
     """What a visitor has to know before believing a prediction, as Markdown."""
     said = []
     joint = " + "
-    if drawn := [as_text(shown.name) for shown in models if shown.config.data.get("name") == "drawn"]:
+    if drawn := [as_text(shown.name) for shown in models if shown.config.data.name == "drawn"]:
         said.append(speech("page.drawn", names=joint.join(drawn)))
-    if random := [as_text(shown.name) for shown in models if shown.config.weights.get("name") == "random"]:
+    if random := [as_text(shown.name) for shown in models if shown.config.weights.name == "random"]:
         said.append(speech("page.random", names=joint.join(random)))
     return said
 

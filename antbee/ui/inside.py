@@ -13,8 +13,8 @@ from torch import Tensor
 from antbee import anatomy, figures
 from antbee.anatomy import MAPS, Anatomy
 from antbee.cards import as_text, one_line
-from antbee.classifier import ClassifierConfig
 from antbee.images import Preprocessing, pixels_of
+from antbee.models.config import ClassifierConfig
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train
 from antbee.ui.photo import Captioned, gallery, photo_of, picture_of
@@ -154,7 +154,7 @@ def _stages(shown: Shown, parts: Anatomy, speech: Speech) -> Step:
         architecture=as_text(shown.config.architecture),
         depth=anatomy.depth(network),
         blocks=anatomy.block_count(network),
-        weights=as_text(shown.config.weights.get("name") or speech("inside.unknown")),
+        weights=as_text(shown.config.weights.name or speech("inside.unknown")),
         tensors=len(network.state_dict()),
     )
     galleries = tuple(_strongest(parts, name, speech) for name in SHOWN_STAGES)

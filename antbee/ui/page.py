@@ -8,11 +8,11 @@ from starlette.middleware import Middleware
 
 from antbee.background import BackgroundTraining
 from antbee.cards import as_text
-from antbee.classifier import ModelFolderError
 from antbee.hub import HubError
 from antbee.images import DataError
 from antbee.installation import home
 from antbee.model import WeightsError
+from antbee.models.config import ModelFolderError
 from antbee.ui.batches import batches_tab
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.classify import classify_tab

@@ -1,7 +1,7 @@
 """Report: how good the modes are, how they learned, what they confuse, and which photos may be wrong."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,6 +17,7 @@ from antbee.cards import as_text, one_line
 from antbee.data import Loading, PhotoFolder, Photos
 from antbee.images import DataError, open_photo
 from antbee.inspection import Finding
+from antbee.report import metric_rows
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
 from antbee.ui.photo import Captioned, gallery, heat_map
@@ -45,46 +46,14 @@ def measures(models: Sequence[Shown], speech: Speech = ENGLISH) -> pandas.DataFr
     return pandas.DataFrame(table)
 
 
-def _measures(shown: Shown, speech: Speech) -> list[tuple[str, str]]:
-    metrics = shown.config.metrics
-    return [*_scores(metrics, speech), *_trust(metrics, speech), *_run(metrics, speech)] if metrics else []
-
-
-def _scores(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
-    kept = metrics["kept"]
-    low, high = kept["interval"]
-    crossed = metrics.get("cross_validation")
-    name = speech("report.cross_validated" if crossed else "report.accuracy")
-    yield name, f"{kept['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
-    if last := metrics.get("last"):
-        yield speech("report.last"), f"{last['accuracy']:.1%}"
-    if macro := metrics.get("macro"):
-        yield speech("report.f1"), f"{macro['f1']:.3f}"
-    if (auc := metrics.get("auc")) is not None:
-        yield speech("report.auc"), f"{auc:.3f}"
-    if zero_shot := metrics.get("zero_shot"):
-        yield speech("report.zero_shot"), f"{zero_shot['accuracy']:.1%}"
-
-
-def _trust(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
-    if (loss := metrics["kept"].get("loss")) is not None:
-        yield speech("report.loss"), f"{loss:.3f}"
-    if (error := metrics.get("calibration_error")) is not None:
-        yield speech("report.calibration"), f"{error:.3f}"
-    if calibration := metrics.get("calibration"):
-        yield speech("report.temperature"), f"{calibration['temperature']:.2f}"
-    neither = metrics.get("neither") or {}
-    if val := neither.get("val"):
-        yield speech("report.alarms"), speech("report.of", **val)
-    for kind, found in neither.get("foreign", {}).items():
-        yield speech("report.found", kind=one_line(kind)), speech("report.of", **found)
-
-
-def _run(metrics: Mapping[str, Any], speech: Speech) -> Iterator[tuple[str, str]]:
-    yield speech("report.kept"), speech("report.of", found=metrics["kept"]["epoch"], count=metrics["epochs"])
-    yield speech("report.chosen_on"), one_line(str(metrics.get("selected_on") or "?"))
-    yield speech("report.trainable"), f"{metrics['parameters']['trainable']:,}"
-    yield speech("report.seconds"), f"{metrics['seconds']:.1f}"
+def _measures(shown: Shown, speech: Speech) -> Iterator[tuple[str, str]]:
+    for row in metric_rows(shown.config.metrics) if shown.config.metrics else []:
+        kind = {} if row.kind is None else {"kind": one_line(row.kind)}
+        if isinstance(row.value, str):
+            yield speech(f"report.{row.key}", **kind), one_line(row.value)
+        else:
+            counts = {"found": row.value.found, "count": row.value.count}
+            yield speech(f"report.{row.key}", **kind), speech("report.of", **counts)
 
 
 def photos_table(models: Sequence[Shown], speech: Speech = ENGLISH) -> pandas.DataFrame:
@@ -92,16 +61,14 @@ def photos_table(models: Sequence[Shown], speech: Speech = ENGLISH) -> pandas.Da
 
     It is the starting backbone's, the same whatever mode was trained.
     """
-    points: Sequence[Mapping[str, Any]] = next(
-        (found for shown in models if (found := shown.config.metrics.get("learning_curve"))), []
-    )
+    told = [shown.config.metrics for shown in models if shown.config.metrics]
     rows = []
-    for point in points:
-        accuracies = point["accuracies"]
-        told = {"mean": sum(accuracies) / len(accuracies), "lowest": min(accuracies), "highest": max(accuracies)}
+    for point in next((metrics.learning_curve for metrics in told if metrics.learning_curve), []):
+        accuracies = point.accuracies
+        figures = {"mean": sum(accuracies) / len(accuracies), "lowest": min(accuracies), "highest": max(accuracies)}
         rows += [
-            {"photos": point["per_class"], "curve": speech(f"report.photos.{name}"), "accuracy": value}
-            for name, value in told.items()
+            {"photos": point.per_class, "curve": speech(f"report.photos.{name}"), "accuracy": value}
+            for name, value in figures.items()
         ]
     return pandas.DataFrame(rows, columns=["photos", "curve", "accuracy"])
 
@@ -332,7 +299,8 @@ def report_tab(exhibition: Exhibition, choice: Choice, tab: gr.Tab) -> None:
         exhibit, speech = exhibition.now, speech_of(request)
         models = exhibit.chosen(names)
         photos = photos_table(models, speech)
-        enough = next((told for shown in models if (told := shown.config.metrics.get("enough_data"))), None)
+        told = [shown.config.metrics for shown in models if shown.config.metrics]
+        enough = next((metrics.enough_data for metrics in told if metrics.enough_data), None)
         told_cards = [(shown.name, shown.card) for shown in models] + [("", "")] * (SIDE_BY_SIDE - len(models))
         return [
             gr.Markdown(how_to_train(speech), visible=not models),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from antbee.classifier import CONFIG_FILE, MODES
 from antbee.models import versions
+from antbee.models.config import CONFIG_FILE, MODES
 from antbee.models.versions import OutputError, RunFolder, check_output, discard_run, place_models, restore
 
 ROOT = Path(__file__).resolve().parents[2]

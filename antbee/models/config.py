@@ -1,0 +1,404 @@
+"""config.json of a model folder as pydantic models: timm's keys, transformers' keys, and antbee's own under "antbee".
+
+The file may come from anybody, so every value that is used is checked. Keys that antbee does not know are kept and
+written again.
+"""
+
+import json
+import reprlib
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasPath,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+
+from antbee import model
+from antbee.data import MOST_CLASSES
+from antbee.files import FileError, content_of
+from antbee.images import Interpolation, Preprocessing
+from antbee.installation import spoken
+from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
+
+CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.json"
+Mode = Literal["frozen", "finetune"]
+MODES: tuple[Mode, ...] = get_args(Mode)  # in the order in which they are trained
+AGAIN = "train the model again, or download it again (`hf download USER/NAME --force-download`)"
+FORMAT = 1  # of what stands under "antbee"; another number means that it has to be read in another way
+MAX_BYTES = 2**25  # of a config with a thousand long names, or a history of a hundred thousand epochs
+MAX_DEPTH = 32  # of objects and lists inside each other: Python fails to write JSON of a thousand
+MAX_CROP, MAX_RESIZE = 1024, 1280  # pixels a side: the memory that a thin photo takes grows with the square
+MAX_SKIPPED, MAX_EXCLUDED, MAX_REASONS = 100, 1000, 20  # files and reasons that are named in what is written
+
+
+class ModelFolderError(ValueError):
+    """A model folder can't be used; the message says which file, why, and what to do."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values. What a validator raises ends the sentence "KEY is VALUE, expected ..."
+
+
+def _recipe_value(value: Any) -> Any:
+    # Comparing refuses NaN, and also a whole number that fits no float.
+    is_number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    if not is_number and value is not None and not isinstance(value, str):
+        raise ValueError("text, a finite number, true, false or null")
+    return value
+
+
+def _square_of_colours(sides: list[int]) -> list[int]:
+    if sides != [3, sides[-1], sides[-1]] or not 32 <= sides[-1] <= MAX_CROP:
+        raise ValueError(f"[3, side, side] of 32 to {MAX_CROP} pixels")
+    return sides
+
+
+def _in_order(names: Any) -> Any:
+    """transformers writes the names by the head's outputs: {"0": "ants", "1": "bees"}."""
+    return [names.get(str(index)) for index in range(len(names))] if isinstance(names, dict) else names
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):
+        raise ValueError(f"2 to {MOST_CLASSES} different names, not {len(names)}")
+    return names
+
+
+ClassNames = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_in_order), AfterValidator(_different)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What it was trained from, and the whole file
+
+
+class SkippedFile(Part):
+    """A file of the data folder that could not be used."""
+
+    file: Text
+    reason: Text
+
+
+class DataInfo(Part):
+    """The photos. What is written by `listing` names a limited number of files."""
+
+    name: str | None = None
+    train: dict[Text, Count] | None = None  # photos of each class
+    holdout: dict[Text, Count] | None = None
+    val: dict[Text, Count] | None = None
+    split: Text | None = None
+    digest: Text | None = None
+    skipped: list[SkippedFile] | None = None
+    skipped_count: Count | None = None  # of all skipped files, where not all are named
+    skipped_reasons: dict[str, Count] | None = None  # the same by the commonest reasons
+    excluded: list[Text] | None = None  # from training, by the user
+    excluded_count: Count | None = None  # of all excluded files, where not all are named
+    excluded_digest: Digest | None = None  # of all their names, a line each, by which a list of them can be checked
+
+    @classmethod
+    def listing(cls, skipped: Sequence[tuple[str, str]], excluded: Sequence[str], **known: Any) -> "DataInfo":
+        """The first of the skipped files (file, reason) and of the excluded ones; of more than those, counts of all."""
+        if len(skipped) > MAX_SKIPPED:  # by what a reason says before its details and its advice
+            reasons = Counter(reason.partition(":")[0].partition(" (")[0] for _, reason in skipped)
+            known |= {"skipped_count": len(skipped), "skipped_reasons": dict(reasons.most_common(MAX_REASONS))}
+        if len(excluded) > MAX_EXCLUDED:
+            names = "".join(f"{name}\n" for name in excluded).encode("utf-8", "surrogateescape")
+            known |= {"excluded_count": len(excluded), "excluded_digest": sha256(names).hexdigest()}
+        named = [SkippedFile(file=file, reason=reason) for file, reason in skipped[:MAX_SKIPPED]]
+        return cls(**known, skipped=named, excluded=list(excluded[:MAX_EXCLUDED]))
+
+
+class WeightsInfo(Part):
+    """The starting weights."""
+
+    name: str | None = None
+    digest: Text | None = None
+    base_model: Text | None = None  # the same weights on the Hub
+
+
+class PretrainedCfg(Part):
+    """What timm's pretrained_cfg says of preprocessing."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input_size: Annotated[list[int], Field(min_length=3, max_length=3), AfterValidator(_square_of_colours)]
+    crop_pct: Annotated[float, Field(ge=0.1, le=1)]
+    interpolation: Interpolation
+    mean: Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(ge=1e-3, le=1e3)]], Field(min_length=3, max_length=3)]
+    crop_mode: Literal["center"] = "center"
+
+
+class ModelArgs(Part):
+    """timm's arguments of a plain ResNet: with others the same weights would compute something else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_classes: int | None = None
+    in_chans: Literal[3] = 3
+    global_pool: Literal["avg"] = "avg"
+    zero_init_last: Any = None  # which says how training started
+
+
+class ConfigFile(Part):
+    """config.json as antbee, timm (https://huggingface.co/docs/timm/hf_hub) and transformers lay it out."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    architecture: Text
+    label_names: ClassNames = Field(
+        validation_alias=AliasChoices("label_names", AliasPath("pretrained_cfg", "label_names"), "labels", "id2label")
+    )
+    num_classes: int | None = None
+    num_features: int | None = None
+    global_pool: Literal["avg"] = "avg"
+    model_args: ModelArgs | None = None
+    pretrained_cfg: PretrainedCfg | None = None
+    antbee: dict[str, Any] | None = None
+
+
+# What stands elsewhere in what is written: class names, and the preprocessing of timm's older, flat layout.
+_READ = {"label_names", "labels", "id2label", "label2id", "model_args", *PretrainedCfg.model_fields}
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+class ClassifierConfig:
+    """What `config.json` says: all that is needed to rebuild a classifier, and how it was trained and measured."""
+
+    architecture: Text
+    label_names: ClassNames  # in the order of the head's outputs
+    preprocessing: Preprocessing = Preprocessing()
+    version: Text | None = None  # of antbee, when it was trained
+    mode: Mode | None = None
+    recipe: dict[str, Annotated[Any, AfterValidator(_recipe_value)]] = Field(default_factory=dict)  # Recipe.flat
+    data: DataInfo = DataInfo()
+    weights: WeightsInfo = WeightsInfo()
+    metrics: Metrics | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32)] | None = None
+    run: Text | None = None  # training.fingerprint of all that decided its training
+    files: dict[Text, Digest] = Field(default_factory=dict)  # SHA-256 of the files of tensors beside it, by name
+    unknown: dict[str, Any] = Field(default_factory=dict)  # other keys of config.json, as they stand in it
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `config.json`: timm's and transformers' keys, and antbee's under its own."""
+        size, class_count = self.preprocessing.crop, len(self.label_names)
+        pretrained = {
+            "tag": "antbee",
+            "custom_load": False,
+            "input_size": [3, size, size],
+            "fixed_input_size": False,
+            "interpolation": self.preprocessing.interpolation,
+            "crop_pct": self.preprocessing.crop_pct,
+            "crop_mode": "center",
+            "mean": list(self.preprocessing.mean),
+            "std": list(self.preprocessing.std),
+            "num_classes": class_count,
+            "pool_size": [size // 32, size // 32],
+            "first_conv": "conv1",
+            "classifier": "fc",
+        }
+        own = {key: _plain(getattr(self, key)) for key in _OWN_KEYS}
+        content = {
+            "architecture": self.architecture,
+            "num_classes": class_count,
+            "num_features": model.feature_count(self.architecture),
+            "global_pool": "avg",
+            "label_names": list(self.label_names),
+            "pretrained_cfg": pretrained | self.unknown.get("pretrained_cfg", {}),
+            "antbee": {"format": FORMAT} | own | {"metrics": own["metrics"] or {}} | self.unknown.get("antbee", {}),
+        }
+        return content | {key: value for key, value in self.unknown.items() if key not in content}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "ClassifierConfig":
+        """The config of a parsed `config.json`: antbee's own, or that of any ResNet that names network and labels.
+
+        One that says nothing of preprocessing gets that of torchvision's ImageNet weights. Raises ModelFolderError,
+        naming the key that is missing or wrong, and model.WeightsError for an architecture that is not known.
+        """
+        _refuse_depth(content)
+        flat = {key: content[key] for key in PretrainedCfg.model_fields if key in content}
+        if content.get("pretrained_cfg") is None and flat.keys() - {"crop_mode"}:
+            content = {**content, "pretrained_cfg": flat}
+        with _explained():
+            file = ConfigFile.model_validate(content)
+        model.check_architecture(file.architecture)
+        own: dict[str, Any] = {"format": FORMAT} if file.antbee is None else file.antbee
+        remedy = "install the antbee that wrote it, or train the model again"
+        written_in = own.get("format")
+        _expect(written_in == FORMAT and written_in is not True, "antbee.format", written_in, f"{FORMAT}: {remedy}")
+        # Null, and an object without keys, say nothing.
+        told = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and own[key] != {}}
+        with _explained("antbee"):
+            config = cls(file.architecture, file.label_names, _preprocessing(file.pretrained_cfg), **told)
+        _check_together(file, config)
+        written = config.to_json()
+        unknown = {key: content[key] for key in content if key not in {*written, *_READ}}
+        for key, inside in (("pretrained_cfg", content.get("pretrained_cfg") or {}), ("antbee", own)):
+            if others := {name: inside[name] for name in inside if name not in {*written[key], "label_names"}}:
+                unknown[key] = others
+        return replace(config, unknown=unknown)
+
+
+_OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run", "files")
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(exclude_unset=True) if isinstance(value, Part) else value
+
+
+def _preprocessing(said: PretrainedCfg | None) -> Preprocessing:
+    if said is None:
+        return Preprocessing()
+    mean, std = ((values[0], values[1], values[2]) for values in (said.mean, said.std))
+    found = Preprocessing(said.input_size[1], said.crop_pct, said.interpolation, mean, std)
+    _expect(found.resize <= MAX_RESIZE, "crop_pct", said.crop_pct, f"no photos larger than {MAX_RESIZE} pixels")
+    return found
+
+
+def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
+    """Raises ModelFolderError where values contradict each other."""
+    classes, width = len(config.label_names), model.feature_count(config.architecture)
+    in_arguments = file.model_args.num_classes if file.model_args else None
+    _expect(file.num_classes in (None, classes), "num_classes", file.num_classes, str(classes))
+    _expect(file.num_features in (None, width), "num_features", file.num_features, str(width))
+    _expect(in_arguments in (None, classes), "model_args.num_classes", in_arguments, str(classes))
+    crop = config.recipe.get("smallest_crop")
+    is_share = crop is None or (type(crop) in (int, float) and 0.01 <= crop <= 1)
+    _expect(is_share, "antbee.recipe.smallest_crop", crop, "0.01 to 1")
+    if config.metrics is not None:
+        confusion, per_class = config.metrics.confusion, config.metrics.per_class
+        is_square = [len(row) for row in confusion] == [classes] * classes
+        _expect(is_square, "antbee.metrics.confusion", confusion, f"{classes} rows of {classes} counts")
+        is_whole = per_class is None or len(per_class) == classes
+        _expect(is_whole, "antbee.metrics.per_class", per_class, f"{classes} entries")
+
+
+def _expect(is_right: bool, key: str, value: object, expected: str) -> None:
+    if not is_right:
+        raise ModelFolderError(f"{key} is {_shown(value)}, expected {expected}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is wrong, in a line
+
+_EXPECTED = {  # by pydantic's types of errors; where none is given, what its message says
+    "value_error": "{error}",
+    "model_type": "an object",
+    "dict_type": "an object",
+    "too_short": "{min_length} entries",
+    "too_long": "{max_length} entries",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "{le} or less",
+    "extra_forbidden": "no such key: only a plain ResNet is known here",
+    "string_unicode": "valid Unicode",
+    "string_pattern_mismatch": "a SHA-256 in 64 hexadecimal digits",
+}
+
+
+@contextmanager
+def _explained(*place: str) -> Iterator[None]:
+    """Raises ModelFolderError for the first thing that pydantic finds wrong at this place."""
+    try:
+        yield
+    except ValidationError as found:
+        first, *others = found.errors(include_url=False)
+        key, template = _key([*place, *first["loc"]]), _EXPECTED.get(first["type"])
+        if first["type"] == "missing":
+            what = f"{key} is missing: expected a config by antbee, or of a plain ResNet as timm saves it"
+        else:
+            expected = template.format(**first.get("ctx", {})) if template else first["msg"]
+            what = f"{key} is {_shown(first['input'])}, expected {expected.removeprefix('Input should be ')}"
+        raise ModelFolderError(what + f" (and {len(others)} more)" * bool(others)) from found
+
+
+def _key(place: Sequence[str | int]) -> str:
+    """The place of a value as Python writes it: antbee.metrics.confusion[1]."""
+    steps = [step for step in place if step != "[key]"]  # which marks that a key is wrong, not what stands under it
+    plain = [isinstance(step, str) and len(step) < 40 and step.isidentifier() for step in steps]
+    names = [f".{step}" if is_plain else f"[{_shown(step)}]" for step, is_plain in zip(steps, plain, strict=True)]
+    return "".join(names).removeprefix(".")
+
+
+def _shown(value: object) -> str:
+    short = reprlib.Repr()  # which never looks at all of a large or deep value
+    short.maxstring = 100
+    text = short.repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _refuse_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(MAX_DEPTH):
+        lists = [list(outer.values()) if isinstance(outer, dict) else outer for outer in level]
+        level = [inner for outer in lists if isinstance(outer, list) for inner in outer]
+    if level:
+        raise ModelFolderError(f"objects and lists lie more than {MAX_DEPTH} deep in each other: {AGAIN}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def read_config(folder: Path) -> ClassifierConfig:
+    """The config of a model folder. Raises what `ClassifierConfig.from_json` raises, also where there is no config."""
+    path = folder / CONFIG_FILE
+    if not path.exists() and not path.is_symlink():
+        raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{spoken('train')}` wrote")
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object")
+    try:
+        config = ClassifierConfig.from_json(content)
+    except (ModelFolderError, model.WeightsError) as error:
+        raise type(error)(f"{path} can't be used: {error}") from error
+    _refuse_padding(path, config)
+    return config
+
+
+def _refuse_padding(path: Path, config: ClassifierConfig) -> None:
+    """Raises ModelFolderError for a config that is larger than its classes, files and other seeds explain."""
+    data, seeds = config.data, config.metrics.seeds if config.metrics else None
+    named = [config.label_names, data.model_dump(exclude=set(data.model_extra or ())), seeds and seeds.kept.values]
+    largest = 2**18 + 16 * len(config.label_names) ** 2 + 8 * len(json.dumps(named))
+    if (size := path.stat().st_size) > largest:
+        raise ModelFolderError(f"{path} has {size:,} bytes, expected at most {largest:,} for what it tells: {AGAIN}")
+
+
+def read_history(folder: Path) -> tuple[dict[str, float], ...]:
+    """The epochs of a model folder, as `training.History.to_records` gave them; none where it tells of none.
+
+    Raises ModelFolderError where they can't be read.
+    """
+    path = folder / HISTORY_FILE
+    try:
+        content = _read_json(path) if path.exists() else []
+        records = TypeAdapter(list[dict[str, Number]], config=STRICT).validate_python(content)
+    except ValidationError:
+        records = [{}]
+    if not all("epoch" in record for record in records):
+        raise ModelFolderError(f"{path} holds something else than epochs: delete it, or train the model again")
+    return tuple(records)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(content_of(path, largest=MAX_BYTES).decode("utf-8-sig"))
+    except FileError as error:
+        raise ModelFolderError(f"{path} can't be used ({error}): {AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is no JSON ({error}): {AGAIN}") from error
