@@ -80,6 +80,7 @@ def exhibit(models: "tuple[Shown, ...]", photos: PhotoFolder) -> "Exhibit":
 def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Gradio with a folder of this test file's own for uploads, and without a word to anybody."""
     from huggingface_hub import constants
+    from uvicorn.config import LOOP_FACTORIES
 
     folder = tmp_path_factory.mktemp("gradio")
     with pytest.MonkeyPatch.context() as patch:
@@ -87,6 +88,8 @@ def gradio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # The client, not the page, would ask the Hub who is calling and tell Gradio that somebody does.
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        # Where uvloop is installed it looks names up by itself, unseen by `loopback_only`.
+        patch.setitem(LOOP_FACTORIES, "auto", LOOP_FACTORIES["asyncio"])
         yield folder
 
 

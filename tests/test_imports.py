@@ -74,7 +74,7 @@ PAGE = (
     {"words"},
     {"exhibition", "visitors"},
     {"choice", "gate", "photo", "plots"},
-    {"batches", "classify", "inside", "report", "teach", "train"},
+    {"batches", "classify", "inside", "report", "teach", "train", "uploads"},
     {"page"},
     {"__init__"},
 )

@@ -34,7 +34,6 @@ from antbee.ui.exhibition import how_to_train
 from antbee.ui.words import CHINESE, ENGLISH
 
 ROOT = Path(__file__).resolve().parents[1]
-FRIENDLY = "This file can't be used: not an uploaded file. Try a JPEG or PNG photo."
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +213,8 @@ def test_a_call_that_names_a_file_that_was_not_uploaded_is_refused(caller, gradi
     verdicts = {name: hostile.call_verdict(caller, handler, among(sent[name]), private) for name in TRIED}
     assert {name: told for name, told in verdicts.items() if told} == {}
     assert private.is_untouched()
-    if sink in ("predict", "classify"):
-        # What Gradio itself refuses, before antbee is asked, it refuses without a word.
-        assert caller.call(handler, among(sent["a picture elsewhere as a path"]))["error"] == FRIENDLY
+    refused = caller.join(handler, among(sent["a picture elsewhere as a path"]))
+    assert (refused.status_code, ENGLISH("gate.file") in refused.text) == (422, True)
 
 
 def test_every_sink_of_files_is_tried(caller):

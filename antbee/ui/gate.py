@@ -46,7 +46,7 @@ class Gate:
         if self._for_this_computer and (refusal := _from_elsewhere(scope["method"], headers, speech)):
             await refusal(scope, receive, send)
             return
-        kind, largest = (_Upload, LARGEST_UPLOAD) if scope["path"] == UPLOAD else (_Body, LARGEST_BODY)
+        kind, largest = (_Upload, LARGEST_UPLOAD) if route_of(scope) == UPLOAD else (_Body, LARGEST_BODY)
         await self._let_in(scope, kind(receive, headers, largest, speech), send)
 
     async def _let_in(self, scope: Scope, body: "_Body", send: Send) -> None:
@@ -77,6 +77,11 @@ class Gate:
             await self._app(scope, receive, unless_answered)
         except TooMuchError:
             return
+
+
+def route_of(scope: Scope) -> str:
+    """The path of a request as Gradio's routes know it: below --root-path, which not every proxy takes away."""
+    return str(scope["path"].removeprefix(scope.get("root_path", "")))
 
 
 # MultiPartException: at it, and at no other, Gradio deletes what it has written of an upload.

@@ -22,6 +22,7 @@ from antbee.ui.inside import inside_tab
 from antbee.ui.report import report_tab
 from antbee.ui.teach import teach_tab
 from antbee.ui.train import train_tab
+from antbee.ui.uploads import UploadsOnly
 from antbee.ui.words import label, speech_of, translations
 
 LOOK = 10  # seconds between two looks at the models' folders
@@ -173,7 +174,9 @@ def launch(
             theme=_theme(),
             css=STYLE,
             i18n=translations(),
-            app_kwargs={"middleware": [Middleware(Gate, for_this_computer=for_this_computer)]},
+            app_kwargs={
+                "middleware": [Middleware(Gate, for_this_computer=for_this_computer), Middleware(UploadsOnly, page)]
+            },
             max_file_size="20mb",
             state_session_capacity=MOST_SESSIONS,
             footer_links=["api", "settings"],

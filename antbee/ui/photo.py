@@ -50,12 +50,15 @@ def uploaded(upload: Any) -> Path:
     """
     named = upload.get("path") if isinstance(upload, dict) else None
     if isinstance(named, str):
-        try:
-            path = Path(named).resolve()
-        except (OSError, ValueError) as error:  # a name that no file can have
-            raise DataError("not an uploaded file") from error
-        if Path(get_upload_folder()).resolve() in path.parents:
-            return path
+        path, uploads = Path(named).absolute(), Path(get_upload_folder()).absolute()
+        # By the name first: to resolve //host/share would ask that host, on Windows.
+        if uploads in path.parents and ".." not in path.parts:
+            try:
+                path = path.resolve()
+            except (OSError, ValueError) as error:  # a name that no file can have
+                raise DataError("not an uploaded file") from error
+            if uploads.resolve() in path.parents:
+                return path
     raise DataError("not an uploaded file")
 
 

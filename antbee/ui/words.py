@@ -58,6 +58,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Nothing but files can be uploaded here: send each with its name.",
         "这里只能上传文件：请连同文件名一起发送。",
     ),
+    "gate.file": (
+        "Only files that were uploaded to this page are opened: upload the file first, then name it as the upload's"
+        " answer does. Addresses, data: URLs and other paths are never followed.",
+        "本页只打开已上传到本页的文件：请先上传文件，再使用上传后返回的路径。网址、data: URL 和其他路径一律不会打开。",
+    ),
     "gate.host": (
         "This page is for the computer that it runs on, since it can train there: open it as localhost or 127.0.0.1, or"
         " start it with --no-train to have it answer under other names.",
