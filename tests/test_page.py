@@ -53,11 +53,11 @@ def client(served: str, tmp_path: Path) -> Client:
 
 
 @pytest.mark.parametrize("language", ["python", "sh"])
-def test_the_readmes_ways_to_ask_the_page_answer_as_the_classifier_does(served, models, tmp_path, language):
+def test_the_documented_ways_to_ask_the_page_answer_as_the_classifier_does(served, models, tmp_path, language):
     if language == "sh" and (shutil.which("bash") is None or shutil.which("curl") is None):
         pytest.skip("needs bash and curl")
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (code,) = (code for code in re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL) if "7860" in code)
+    page = (ROOT / "docs" / "page.md").read_text("utf-8")
+    (code,) = (code for code in re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) if "7860" in code)
     draw("bees", 0, 200).save(tmp_path / "photo.jpg", quality=95)
     command = {"python": [sys.executable, "-c"], "sh": ["bash", "-c"]}[language]
     asked = code.replace("http://127.0.0.1:7860", served.rstrip("/"))
