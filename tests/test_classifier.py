@@ -177,9 +177,12 @@ def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tm
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}, "no 'architecture' where"),
+        (
+            {"architectures": ["ResNetForImageClassification"], "model_type": "resnet"},
+            "architecture is missing: expected a config by antbee",
+        ),
         ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown architecture 'vit_base"),
-        ({"architecture": "resnet18", "num_classes": 1000}, "no 'label_names' where"),
+        ({"architecture": "resnet18", "num_classes": 1000}, "label_names is missing"),
     ],
 )
 def test_a_foreign_config_that_is_of_no_resnet_or_names_no_labels_is_a_clear_error(tmp_path, config, words):
@@ -240,7 +243,7 @@ def test_another_head_answers_on_the_very_same_backbone_and_leaves_the_first_as_
     holder = new_classifier()
     answers, weights = holder.logits([photo()]), holder.network.fc.weight.clone()
     head = model.new_head(512, 3, seed=1)
-    config = replace(CONFIG, label_names=("a", "b", "c"), metrics={})
+    config = replace(CONFIG, label_names=("a", "b", "c"), metrics=None)
     other = holder.with_head(head, config)
     with torch.inference_mode():
         torch.testing.assert_close(other.logits([photo()]), head(holder.features([photo()])))

@@ -1,10 +1,8 @@
-"""What holds for every config, name, size and kind of pixels, and not only for those that somebody thought of."""
+"""What holds for every name, size and kind of pixels, and not only for those that somebody thought of."""
 
 import io
-import json
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,47 +11,11 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from antbee import cards, files, images
-from antbee.classifier import ClassifierConfig, ModelFolderError
 from antbee.images import Augmentation, DataError, Preprocessing, open_photo
 from antbee.tensors import TensorsError, read_tensors
 
 # The same examples in every run: what is found by chance is found by tests/endurance/fuzz.py.
 alike = settings(derandomize=True, deadline=None, max_examples=25, database=None)
-TEXT = st.text(max_size=60)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
-    max_leaves=8,
-)
-CONFIG = ClassifierConfig("resnet18", ("ants", "bees"), mode="frozen", seed=1).to_json()
-KEYS = [
-    *CONFIG,
-    *(("pretrained_cfg", key) for key in CONFIG["pretrained_cfg"]),
-    *(("antbee", key) for key in CONFIG["antbee"]),
-]
-
-
-@alike
-@given(st.lists(st.tuples(st.sampled_from(KEYS), JSON), min_size=1, max_size=3))
-def test_any_config_is_read_and_told_of_or_refused_in_a_line(changes: list[tuple[Any, Any]]) -> None:
-    content = json.loads(json.dumps(CONFIG))
-    for key, value in changes:
-        holder, name = (content, key) if isinstance(key, str) else (content[key[0]], key[1])
-        if isinstance(holder, dict):
-            holder[name] = value
-    try:
-        config = ClassifierConfig.from_json(content)
-    except ModelFolderError as error:
-        assert str(error)  # noqa: PT017 - it may as well be read
-        return
-    assert cards.model_card(config.to_json())
-
-
-@alike
-@given(st.lists(TEXT.filter(str.strip), min_size=2, max_size=4, unique=True))
-def test_any_class_names_come_back_as_they_were(names: list[str]) -> None:
-    config = ClassifierConfig("resnet18", tuple(names))
-    assert ClassifierConfig.from_json(json.loads(json.dumps(config.to_json()))).label_names == tuple(names)
 
 
 @alike

@@ -14,11 +14,13 @@ import torch
 import transformers
 from PIL import Image
 
-from antbee import cards, classifier, evaluation, foreign, model, neighbours, resampling, teaching
+from antbee import cards, evaluation, foreign, model, neighbours, resampling, teaching
 from antbee.classifier import Classifier, ClassifierConfig
 from antbee.data import Skipped
 from antbee.drawn import draw
 from antbee.images import Preprocessing
+from antbee.models.metrics import Found, Parameters
+from antbee.report import comparison
 from antbee.teaching import Example, Lesson, TeachingError, ZipPhoto, look, photos_in_zip, teach, write_zip
 from antbee.training import FAST
 
@@ -582,7 +584,7 @@ def test_figures_are_of_photos_that_were_not_learned_from(base):
     assert learned.accuracy > 0.95
     assert taught.report.score.accuracy < 0.7
     assert taught.report.score.count == 60
-    assert taught.classifier.config.metrics["kept"]["interval"] == list(
+    assert taught.classifier.config.metrics.kept.interval == list(
         evaluation.wilson_interval(taught.report.score.correct, 60)
     )
 
@@ -606,7 +608,7 @@ def test_the_head_gives_calibrated_probabilities_by_itself(base):
     lesson = lesson_of(base, {"a": noise(20, 1), "b": noise(20, 2)})
     taught, features = teach(base, lesson), lesson.features(torch.device("cpu"))
     head = resampling.trained_head(features, 2, FAST, seed=0, device=torch.device("cpu"))
-    temperature = taught.classifier.config.metrics["calibration"]["temperature"]
+    temperature = taught.classifier.config.metrics.calibration.temperature
     assert temperature > 1.5  # of labels that can't be learned
     torch.testing.assert_close(taught.classifier.network.fc.weight * temperature, head.weight)
 
@@ -614,13 +616,13 @@ def test_the_head_gives_calibrated_probabilities_by_itself(base):
 def test_classes_of_two_photos_are_cross_validated_in_two_parts(base):
     taught = teach(base, lesson_of(base, {"a": noise(2, 1), "b": noise(9, 2)}))
     assert taught.folds == 2
-    assert taught.classifier.config.data["split"] == "2-fold cross-validation"
+    assert taught.classifier.config.data.split == "2-fold cross-validation"
 
 
 def test_one_photo_of_a_class_gives_a_classifier_without_figures(base, tmp_path):
     taught = teach(base, lesson_of(base, {"a": noise(1, 1), "b": noise(30, 2)}))
     assert (taught.report, taught.left_out_logits, taught.folds) == (None, None, None)
-    assert taught.classifier.config.metrics == {}
+    assert taught.classifier.config.metrics is None
     assert taught.classifier.bank.limit is None
     prediction = taught.classifier.predict([photo("bees", 0)])[0]
     assert not prediction.is_neither
@@ -640,13 +642,13 @@ def test_the_config_says_what_was_learned_from_and_where_the_backbone_is_from(ta
     config = taught.classifier.config
     assert (config.architecture, config.preprocessing) == (BASE.architecture, BASE.preprocessing)
     assert (config.label_names, config.mode) == (("蚂蚁", "bees"), "frozen")
-    assert config.data["train"] == {"蚂蚁": 12, "bees": 12}
-    assert "val" not in config.data
+    assert config.data.train == {"蚂蚁": 12, "bees": 12}
+    assert config.data.val is None
     assert config.weights == BASE.weights
     assert config.recipe == FAST.flat("frozen")
-    assert config.metrics["parameters"] == {"total": 11_177_538, "trainable": 1026}
+    assert config.metrics.parameters == Parameters(total=11_177_538, trainable=1026)
     assert ClassifierConfig.from_json(config.to_json()) == config
-    ((mode, trainable, accuracy, *_),) = classifier.comparison([config])
+    ((mode, trainable, accuracy, *_),) = comparison([config])
     assert (mode, trainable) == ("frozen", "1,026")
     assert accuracy.endswith("(cross-validated)")
 
@@ -662,8 +664,8 @@ def test_the_config_says_what_was_learned_from_and_where_the_backbone_is_from(ta
 )
 def test_a_backbone_that_learned_more_than_its_start_is_told_as_such(lesson, changes, name):
     config = teach(new_base(replace(BASE, **changes)), lesson).classifier.config
-    assert config.weights["name"] == name
-    assert config.weights.get("base_model") == (BASE.weights["base_model"] if name == "imagenet" else None)
+    assert config.weights.name == name
+    assert config.weights.base_model == (BASE.weights.base_model if name == "imagenet" else None)
 
 
 # ---- neither and nearest ---------------------------------------------------------------------------------------------
@@ -686,18 +688,18 @@ def test_the_limit_is_that_of_photos_left_out(base, lesson, taught):
     features = lesson.features(torch.device("cpu")).features
     distances = neighbours.kth_distance(features, features, same=True)
     assert taught.classifier.bank.threshold == neighbours.threshold(distances)
-    assert taught.classifier.config.metrics["neither"]["threshold"] == taught.classifier.bank.threshold
+    assert taught.classifier.config.metrics.neither.threshold == taught.classifier.bank.threshold
 
 
 def test_photos_of_a_class_left_out_are_counted_only_where_that_says_something(base):
     apart = torch.eye(512)[:3].repeat_interleave(20, 0) + 0.1 * noise(60, 0)
     rows = {name: apart[20 * number : 20 * number + 20] for number, name in enumerate("abc")}
-    metrics = teach(base, lesson_of(base, rows)).classifier.config.metrics["neither"]
-    assert metrics["left_out"] == {"found": 60, "count": 60}
+    metrics = teach(base, lesson_of(base, rows)).classifier.config.metrics.neither
+    assert metrics.left_out == Found(found=60, count=60)
     few = {name: features[:10] for name, features in rows.items() if name != "c"}  # 10 photos have no limit
-    assert teach(base, lesson_of(base, few)).classifier.config.metrics["neither"]["left_out"] is None
+    assert teach(base, lesson_of(base, few)).classifier.config.metrics.neither.left_out is None
     learned = new_base(replace(BASE, mode="finetune"))  # a backbone that may know the classes
-    assert teach(learned, lesson_of(learned, rows)).classifier.config.metrics["neither"]["left_out"] is None
+    assert teach(learned, lesson_of(learned, rows)).classifier.config.metrics.neither.left_out is None
 
 
 # ---- a model to take away --------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, 
     train(*flags(root, tmp_path / "out", "--epochs", 1, "--mode", "frozen", "--weights", "random"))
     assert "train/ants/imageNotFound.gif" in capsys.readouterr().out
     (skipped,) = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config.data.skipped
-    assert skipped["file"] == "train/ants/imageNotFound.gif"
+    assert skipped.file == "train/ants/imageNotFound.gif"
     assert "imageNotFound.gif" in (tmp_path / "out" / "frozen" / "README.md").read_text()
 
 
@@ -364,10 +364,10 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
 def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):
     train(*flags(tiny_root, tmp_path / "two", "--epochs", 2, "--mode", "frozen", "--seeds", 2, "--seed", 5))
     metrics = metrics_of(tmp_path / "two")
-    assert len(metrics["seeds"]["kept"]["values"]) == len(metrics["seeds"]["last"]["values"]) == 2
-    assert metrics["seeds"]["kept"]["values"][0] == metrics["kept"]["accuracy"]
+    assert len(metrics.seeds.kept.values) == len(metrics.seeds.last.values) == 2
+    assert metrics.seeds.kept.values[0] == metrics.kept.accuracy
     train(*flags(tiny_root, tmp_path / "one", "--epochs", 2, "--mode", "frozen", "--seed", 6))
-    assert metrics["seeds"]["kept"]["values"][1] == metrics_of(tmp_path / "one")["kept"]["accuracy"]
+    assert metrics.seeds.kept.values[1] == metrics_of(tmp_path / "one").kept.accuracy
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ MARKUP = "<img src=x>**a**"
 def told_by(shown, **metrics):
     """A model with other metrics; those of None are left out."""
     kept = {name: value for name, value in (METRICS | metrics).items() if value is not None}
-    config = replace(shown.config, metrics=kept)
+    config = replace(shown.config, metrics=kept or None)
     return replace(shown, classifier=Classifier(shown.classifier.network, config))
 
 

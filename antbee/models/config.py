@@ -300,6 +300,8 @@ _EXPECTED = {  # by pydantic's types of errors; where none is given, what its me
     "value_error": "{error}",
     "model_type": "an object",
     "dict_type": "an object",
+    "list_type": "a list",
+    "tuple_type": "a list",
     "too_short": "{min_length} entries",
     "too_long": "{max_length} entries",
     "greater_than_equal": "{ge} or more",

@@ -30,8 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from PIL import Image
 
-from antbee import cards, classifier, drawn, images, neighbours, tensors
-from antbee.classifier import ClassifierConfig
+from antbee import cards, drawn, images, neighbours, tensors
+from antbee.model import WeightsError
+from antbee.models.config import ClassifierConfig, ModelFolderError, read_config
+from antbee.report import comparison
 
 COUNTS = {"pictures": 100_000, "tensors": 20_000, "configs": 20_000}
 LONGEST, MOST_MEMORY = 10.0, 400.0  # seconds for one file; MB beyond what the process took before
@@ -189,11 +191,11 @@ def try_config(content: bytes, folder: Path) -> str:
     """What comes of a config, and of the card that is filled from it."""
     (folder / "config.json").write_bytes(content)
     try:
-        config = classifier.read_config(folder)
-    except (classifier.ModelFolderError, classifier.model.WeightsError) as error:
+        config = read_config(folder)
+    except (ModelFolderError, WeightsError) as error:
         return refused(error)
     cards.model_card(config.to_json())
-    classifier.comparison([config])
+    comparison([config])
     return "used"
 
 
