@@ -402,7 +402,7 @@ def _metrics_shape(class_count: int) -> _Object:
 # ---------------------------------------------------------------------------------------------------------------------
 # How trained modes compare
 
-COMPARISON_COLUMNS = ("mode", "trainable", "val", "95 % interval", "kept epoch", "chosen on", "last epoch", "seconds")
+COMPARISON_COLUMNS = ("mode", "trainable", "val", "95% interval", "kept epoch", "chosen on", "last epoch", "seconds")
 
 
 def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:

@@ -28,12 +28,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet
 
 import antbee
-from antbee import cards, evaluation, model, neighbours, resampling, training
-from antbee.cards import one_line
+from antbee import evaluation, model, neighbours, resampling, training
 from antbee.classifier import Classifier, ClassifierConfig
 from antbee.data import HIDDEN, Skipped
+from antbee.hub.card import FEW_SHOT_DATA, card_without_figures
 from antbee.images import DataError, open_photo
 from antbee.neighbours import FeatureBank
+from antbee.text import one_line
 from antbee.training import FAST, Features
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 10
@@ -618,7 +619,7 @@ def _config(base: ClassifierConfig, lesson: Lesson, left_out: _LeftOut | None, s
         seed=seed,
         recipe=FAST.flat("frozen"),
         data={
-            "name": cards.TAUGHT_DATA,
+            "name": FEW_SHOT_DATA,
             "train": lesson.counts,
             "split": f"{left_out.answers.folds}-fold cross-validation"
             if left_out
@@ -650,8 +651,7 @@ def _backbone_is_its_start(base: ClassifierConfig) -> bool:
 def write_folder(classifier: Classifier, folder: Path) -> None:
     """Writes a model folder with its card; no pictures."""
     classifier.save_pretrained(folder)
-    card = cards.without_figures(cards.model_card(classifier.config.to_json()))
-    (folder / "README.md").write_text(card, "utf-8")
+    (folder / "README.md").write_text(card_without_figures(classifier.config.to_json()), "utf-8")
 
 
 def write_zip(classifier: Classifier, path: Path) -> None:

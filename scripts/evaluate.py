@@ -14,9 +14,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import cards, data, ending, evaluation, hub, model, resampling, training
+from antbee import data, ending, evaluation, hub, model, resampling, training
 from antbee.classifier import Classifier, ModelFolderError
 from antbee.installation import home
+from antbee.text import one_line
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,7 +45,7 @@ def main() -> None:
     own = photos.digest == classifier.config.data.get("digest")  # else another photo may have an excluded one's name
     result |= measured(classifier, split, split.names(photos.root) if own else ())
 
-    for line in said(result, [cards.one_line(name) for name in names]):
+    for line in said(result, [one_line(name) for name in names]):
         print(line)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")

@@ -34,7 +34,6 @@ from torchvision.models import ResNet
 
 import antbee
 from antbee import (
-    cards,
     data,
     ending,
     evaluation,
@@ -59,7 +58,9 @@ from antbee.classifier import (
     read_config,
     replacing,
 )
+from antbee.hub.card import model_card, without_comparison
 from antbee.installation import home, spoken
+from antbee.text import one_line
 
 BATCH_FIGURE = 16  # photos in the sample batch grid
 MISTAKES_FIGURE = 24  # photos at most
@@ -763,7 +764,7 @@ def write_model(job: Job, folder: Path, outcome: Outcome, history: training.Hist
     with replacing(folder) as beside:
         outcome.classifier.save_pretrained(beside)
         (beside / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
-        (beside / "README.md").write_text(cards.model_card(config.to_json()), "utf-8")
+        (beside / "README.md").write_text(model_card(config.to_json()), "utf-8")
         (beside / "figures").mkdir()
         for name, figure in figures_of(job, outcome, history).items():
             figure.save(beside / "figures" / f"{name}.png")
@@ -820,8 +821,8 @@ def compare_in_folders(job: Job, outcomes: Sequence[Outcome]) -> None:
             answers_grid(job, apart[:MISTAKES_FIGURE], outcomes).save(differences)
         path = folder / "README.md"
         written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-        card = cards.model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))
-        if written != card and cards.without_comparison(written) == cards.without_comparison(card):
+        card = model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))
+        if written != card and without_comparison(written) == without_comparison(card):
             beside = path.with_name(f".{path.name}.writing")
             beside.write_text(card, "utf-8")
             beside.replace(path)
@@ -911,7 +912,7 @@ def describe(job: Job) -> None:
 
 def printable(name: object) -> str:
     """A name from somebody's folder, as a line of a terminal can show it."""
-    return cards.one_line(str(name), longest=4096)
+    return one_line(str(name), longest=4096)
 
 
 def epoch_line(epoch: training.Epoch) -> str:

@@ -291,7 +291,10 @@ class LoopbackHub:
                 "gated": "manual" if repository.gated else False,
                 "sdk": repository.sdk,
                 "tags": [],
-                "siblings": [{"rfilename": path} for path in commit.files],
+                "siblings": [
+                    {"rfilename": path} | (metadata(stored) if request.query_params.get("blobs") else {})
+                    for path, stored in commit.files.items()
+                ],
             }
         )
 
@@ -518,6 +521,12 @@ class _Recorded:
         if self.hub.answer_lost:
             await self.app(scope, receive, unheard)
         await refusal(fault, None, "the Hub is in trouble")(scope, receive, noted)
+
+
+def metadata(stored: StoredFile) -> dict[str, Any]:
+    """What repo_info(files_metadata=True) gives of a file beside its path."""
+    lfs = {"lfs": {"sha256": stored.sha256, "size": stored.size, "pointerSize": 132}} if stored.lfs else {}
+    return {"size": stored.size, "blobId": stored.oid, **lfs}
 
 
 def refusal(status: int, code: str | None, message: str) -> JSONResponse:

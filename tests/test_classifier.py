@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
-from antbee import Classifier, cards, classifier, model
+from antbee import Classifier, classifier, model
 from antbee.classifier import ClassifierConfig, ModelFolderError, replacing
 from antbee.drawn import draw
+from antbee.hub.card import model_card
 from antbee.images import Preprocessing, pixels_of
 
 CONFIG = ClassifierConfig(
@@ -436,7 +437,7 @@ def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line
             place[path[-1]] = junk
             try:
                 read = ClassifierConfig.from_json(content)
-                cards.model_card(read.to_json(), [classifier.COMPARISON_COLUMNS, *classifier.comparison([read])])
+                model_card(read.to_json(), [classifier.COMPARISON_COLUMNS, *classifier.comparison([read])])
                 model.check_architecture(read.architecture)
             except (ModelFolderError, model.WeightsError) as error:
                 refusals.append(str(error))

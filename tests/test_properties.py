@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from antbee import cards, files, images
+from antbee import files, images
 from antbee.classifier import ClassifierConfig, ModelFolderError
+from antbee.hub.card import model_card
 from antbee.images import Augmentation, DataError, Preprocessing, open_photo
 from antbee.tensors import TensorsError, read_tensors
+from antbee.text import as_text
 
 # The same examples in every run: what is found by chance is found by tests/endurance/fuzz.py.
 alike = settings(derandomize=True, deadline=None, max_examples=25, database=None)
@@ -46,7 +48,7 @@ def test_any_config_is_read_and_told_of_or_refused_in_a_line(changes: list[tuple
     except ModelFolderError as error:
         assert str(error)  # noqa: PT017 - it may as well be read
         return
-    assert cards.model_card(config.to_json())
+    assert model_card(config.to_json())
 
 
 @alike
@@ -59,7 +61,7 @@ def test_any_class_names_come_back_as_they_were(names: list[str]) -> None:
 @alike
 @given(st.text(alphabet=st.sampled_from("<>&[]()!*_`#|{}/:.ab1wh\n\t\u202e\x1b\"'=-~^$@"), max_size=40))
 def test_any_name_is_text_in_markdown_and_in_html(name: str) -> None:
-    rendered = MarkdownIt("commonmark").enable("table").render(f"a {cards.as_text(name)} z")
+    rendered = MarkdownIt("commonmark").enable("table").render(f"a {as_text(name)} z")
     inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
     assert "<" not in inner, "no tag came of it"
 

@@ -14,10 +14,11 @@ import torch
 import transformers
 from PIL import Image
 
-from antbee import cards, classifier, evaluation, foreign, model, neighbours, resampling, teaching
+from antbee import classifier, evaluation, foreign, model, neighbours, resampling, teaching
 from antbee.classifier import Classifier, ClassifierConfig
 from antbee.data import Skipped
 from antbee.drawn import draw
+from antbee.hub.card import model_card
 from antbee.images import Preprocessing
 from antbee.teaching import Example, Lesson, TeachingError, ZipPhoto, look, photos_in_zip, teach, write_zip
 from antbee.training import FAST
@@ -626,7 +627,7 @@ def test_one_photo_of_a_class_gives_a_classifier_without_figures(base, tmp_path)
     assert not prediction.is_neither
     loaded = Classifier.from_pretrained(unpacked(taught.classifier, tmp_path), device="cpu")
     assert replace(loaded.config, files={}) == taught.classifier.config
-    card = cards.model_card(loaded.config.to_json())
+    card = model_card(loaded.config.to_json())
     assert "too few photos to keep any back" in card
     assert "## Results" not in card
 
@@ -761,7 +762,7 @@ def test_a_zip_that_can_not_be_finished_leaves_nothing(taught, tmp_path, monkeyp
     def fail(card):
         raise OSError("no space left")
 
-    monkeypatch.setattr(cards, "without_figures", fail)
+    monkeypatch.setattr(teaching, "card_without_figures", fail)
     with pytest.raises(OSError, match="no space left"):
         write_zip(taught.classifier, tmp_path / "model.zip")
     assert list(Path(tmp_path).iterdir()) == []

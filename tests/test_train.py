@@ -403,7 +403,7 @@ def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_wit
     assert excluded[0] not in classifier.bank.names
     assert classifier.config.metrics["kept"]["count"] == 4
     assert classifier.config.metrics["cleaned"]["count"] == 3
-    assert "Without the pictures that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
+    assert "Without the images that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
 
 
 def test_a_set_worse_than_three_to_one_earns_a_warning_unless_it_is_balanced(described, tmp_path):
@@ -529,7 +529,7 @@ def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(
     assert status == 0, runs.errors.read_text()
     tracked = [path.parent.name.split()[0] for path in tmp_path.glob("tensorboard/*/events*")]
     assert sorted(tracked) == (["finetune", "frozen"] if track else [])
-    assert printed.count("95 % interval") == 1
+    assert printed.count("95% interval") == 1
     for mode in ("frozen", "finetune"):
         assert files_of(tmp_path / mode) == FILES
         one, two = (load_file(folder / mode / "model.safetensors") for folder in (whole_run[0], tmp_path))

@@ -11,9 +11,9 @@ from exhibits import exhibition_of, write_model
 
 from antbee import ui
 from antbee.background import BackgroundError, TrainingRequest, TrainingState
-from antbee.cards import as_text
 from antbee.classifier import ModelFolderError
 from antbee.installation import home
+from antbee.text import as_text
 from antbee.ui import train
 from antbee.ui.train import LINES, Shop, histories_of, request_of, status_sentence
 from antbee.ui.words import CHINESE, ENGLISH, label

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from antbee.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
-from antbee.cards import as_text
 from antbee.classifier import MODES, ModelFolderError
 from antbee.images import DataError
 from antbee.model import WeightsError
+from antbee.text import as_text
 from antbee.training import RECIPES
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.exhibition import Exhibition

@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from PIL import Image
 
-from antbee import cards, classifier, drawn, images, neighbours, tensors
+from antbee import classifier, drawn, images, neighbours, tensors
 from antbee.classifier import ClassifierConfig
+from antbee.hub.card import model_card
 
 COUNTS = {"pictures": 100_000, "tensors": 20_000, "configs": 20_000}
 LONGEST, MOST_MEMORY = 10.0, 400.0  # seconds for one file; MB beyond what the process took before
@@ -192,7 +193,7 @@ def try_config(content: bytes, folder: Path) -> str:
         config = classifier.read_config(folder)
     except (classifier.ModelFolderError, classifier.model.WeightsError) as error:
         return refused(error)
-    cards.model_card(config.to_json())
+    model_card(config.to_json())
     classifier.comparison([config])
     return "used"
 
