@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from antbee import cards, data, drawn, ending, hub, model, ui
+from antbee import data, drawn, ending, hub, model, ui
 from antbee.background import BackgroundTraining
 from antbee.classifier import model_folders
 from antbee.installation import home
@@ -69,7 +69,7 @@ def main() -> None:
             lambda models: choose_photos(arguments.data, models, Path(workshop)),
         )
         for shown in exhibition.now.models:
-            print(f"model     {shown.name}: {', '.join(map(cards.one_line, shown.config.label_names))}")
+            print(f"model     {shown.name}: {', '.join(map(one_line, shown.config.label_names))}")
         with closing(BackgroundTraining()) as training:
             page = ui.build_page(exhibition, training if may_train(arguments) else None)
             addresses = ui.launch(
@@ -100,7 +100,7 @@ def is_for_this_computer(arguments: argparse.Namespace) -> bool:
 
 def choose_models(named: Sequence[str]) -> Sequence[str | Path]:
     """The models named on the command line, else those a Space is told of by its variable, else all in outputs/."""
-    return named or os.environ.get(cards.MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
+    return named or os.environ.get(MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
 
 
 def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from types import FrameType
 
-from antbee.cards import one_line
+from antbee.text import one_line
 
 FAULT, BAD_INPUT = 1, 2
 LONGEST = 2000  # characters of the line

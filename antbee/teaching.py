@@ -32,10 +32,12 @@ from antbee import cards, evaluation, model, neighbours, resampling, training
 from antbee.cards import one_line
 from antbee.classifier import Classifier
 from antbee.data import HIDDEN, Skipped
+from antbee.hub.card import FEW_SHOT_DATA, card_without_figures
 from antbee.images import DataError, open_photo
 from antbee.models.config import ClassifierConfig, DataInfo, WeightsInfo
 from antbee.models.metrics import Calibration, EpochScore, Found, Metrics, OODMetrics, Parameters
 from antbee.neighbours import FeatureBank
+from antbee.text import one_line
 from antbee.training import FAST, Features
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 10
@@ -652,8 +654,7 @@ def _backbone_is_its_start(base: ClassifierConfig) -> bool:
 def write_folder(classifier: Classifier, folder: Path) -> None:
     """Writes a model folder with its card; no pictures."""
     classifier.save_pretrained(folder)
-    card = cards.without_figures(cards.model_card(classifier.config.to_json()))
-    (folder / "README.md").write_text(card, "utf-8")
+    (folder / "README.md").write_text(card_without_figures(classifier.config.to_json()), "utf-8")
 
 
 def write_zip(classifier: Classifier, path: Path) -> None:

@@ -168,21 +168,19 @@ def features_of(
 
 def said(checked: Checked) -> str:
     """A path's findings as a table."""
-    told = f"{cards.one_line(checked.path)}: {checked.kind}"
+    told = f"{one_line(checked.path)}: {checked.kind}"
     if checked.error is not None:
-        told += f", can't be used: {cards.one_line(checked.error, longest=1000)}"
+        told += f", can't be used: {one_line(checked.error, longest=1000)}"
     if checked.classes is not None:
-        told += f", {', '.join(map(cards.one_line, checked.classes))}"
+        told += f", {', '.join(map(one_line, checked.classes))}"
     if checked.used is not None:
         told += f", {checked.used} photo{'s' * (checked.used != 1)}" + (
             f", {len(checked.skipped)} skipped" if checked.skipped else ""
         )
     rows = [("skipped", entry.file, entry.reason) for entry in checked.skipped]
     rows += [(finding.kind, finding.file, finding.reason) for finding in checked.findings]
-    width = max((len(cards.one_line(file)) for _, file, _ in rows), default=0)
-    lines = [
-        f"  {kind:12}{cards.one_line(file):{min(width, 60)}}  {cards.one_line(reason)}" for kind, file, reason in rows
-    ]
+    width = max((len(one_line(file)) for _, file, _ in rows), default=0)
+    lines = [f"  {kind:12}{one_line(file):{min(width, 60)}}  {one_line(reason)}" for kind, file, reason in rows]
     return "\n".join([told, *lines] if lines or not checked.ok else [f"{told}: nothing found"])
 
 
@@ -214,7 +212,7 @@ def write_list(path: Path, results: Sequence[Checked]) -> None:
     for checked in results:
         for finding in checked.findings:
             if finding.kind in inspection.UNWANTED:
-                lines += [f"# {finding.kind}: {cards.one_line(finding.reason)}", data.exclusion_line(finding.file)]
+                lines += [f"# {finding.kind}: {one_line(finding.reason)}", data.exclusion_line(finding.file)]
     path.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
     print(f"list written to {path}", file=sys.stderr)
 

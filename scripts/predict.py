@@ -55,7 +55,7 @@ def main() -> None:
     if arguments.csv is None:
         for path, prediction in answers:
             probability = prediction.probabilities[prediction.label]
-            print(f"{probability:6.1%}  {answer(prediction)}  {cards.one_line(str(path), longest=4096)}")
+            print(f"{probability:6.1%}  {answer(prediction)}  {one_line(str(path), longest=4096)}")
     else:
         write_csv(arguments.csv, classifier.config.label_names, answers)
         print(f"{len(answers)} answers written to {arguments.csv}")
@@ -124,7 +124,7 @@ def explain(classifier: Classifier, path: Path, folder: Path) -> None:
 
 def answer(prediction: Prediction) -> str:
     """The likeliest class, and a warning where the photo is like none that was learned from."""
-    label = cards.one_line(prediction.label)
+    label = one_line(prediction.label)
     if not prediction.is_neither:
         return label
     return f"neither (likeliest: {label}; distance {prediction.distance:.2f}, limit {prediction.threshold:.2f})"

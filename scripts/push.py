@@ -14,13 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import cards, ending, hub
+from antbee import ending, hub
 from antbee.classifier import CONFIG_FILE, model_folders
-from antbee.installation import PACKAGE, project, spoken
-
-# Free Spaces have no GPU: this index has builds of torch without CUDA's libraries, a tenth in size.
-SPACE_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
-SPACE_SIGN_IN = "gradio[oauth]"  # what `hf_oauth` in the Space's card needs
+from antbee.hub.space import space_files
+from antbee.installation import spoken
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,20 +93,6 @@ def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
     address = hub.push_space(files, arguments.repo_id, model_ids, private=arguments.private)
     print(f"The Space is at {address}, where it takes some minutes to be built")
     print("(it reads private models only with a secret HF_TOKEN in its settings, a token that may read them)")
-
-
-def space_files(repo_id: str, model_ids: Sequence[str]) -> dict[str, bytes]:
-    """What a Space runs, by path: the page, the package, what they need, and the Space's card."""
-    paths = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
-    rooms = [path for path in paths if path.parts[0] != "project"]  # see antbee/installation.py
-    files = {f"antbee/{path.as_posix()}": (PACKAGE / path).read_bytes() for path in rooms}
-    requirements = f"{SPACE_INDEX}\n{SPACE_SIGN_IN}\n{(project() / 'requirements.txt').read_text('utf-8')}"
-    return {
-        "README.md": cards.space_card(repo_id, model_ids).encode(),
-        "app.py": (project() / "app.py").read_bytes(),
-        "requirements.txt": requirements.encode(),
-        **files,
-    }
 
 
 def show(files: Sequence[tuple[str, int]], way: str) -> None:

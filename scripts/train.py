@@ -34,7 +34,6 @@ from torchvision.models import ResNet
 
 import antbee
 from antbee import (
-    cards,
     data,
     ending,
     evaluation,
@@ -953,7 +952,7 @@ def describe(job: Job) -> None:
 
 def printable(name: object) -> str:
     """A name from somebody's folder, as a line of a terminal can show it."""
-    return cards.one_line(str(name), longest=4096)
+    return one_line(str(name), longest=4096)
 
 
 def epoch_line(epoch: training.Epoch) -> str:

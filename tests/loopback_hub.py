@@ -1,7 +1,7 @@
 """A loopback Hugging Face Hub, small enough to read, for tests of push and pull with the real client.
 
 It speaks the routes that huggingface_hub 2.4 calls for create_repo, create_branch, create_commit, repo_info,
-add_space_variable, list_repo_tree, snapshot_download and hf_hub_download, keeps everything under one folder, and
+add_space_variable, list_repo_tree and hf_hub_download, keeps everything under one folder, and
 listens on 127.0.0.1 only.
 
 Bytes arrive in three ways, as on the Hub:
@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import uvicorn
 import yaml
@@ -158,8 +159,8 @@ class LoopbackHub:
             Route(
                 f"/{{type:repository_type}}/{repository}.git/info/lfs/objects/batch", self.lfs_batch, methods=["POST"]
             ),
-            Route(f"/{{type:repository_type}}/{repository}/resolve/{{revision}}/{{path:path}}", self.resolve),
-            Route(f"/{repository}/resolve/{{revision}}/{{path:path}}", self.resolve),
+            Route(f"/{{type:repository_type}}/{repository}/resolve/{{address:path}}", self.resolve),
+            Route(f"/{repository}/resolve/{{address:path}}", self.resolve),
         ]
 
     # ---- who may do what --------------------------------------------------------------------------------------------
@@ -291,7 +292,10 @@ class LoopbackHub:
                 "gated": "manual" if repository.gated else False,
                 "sdk": repository.sdk,
                 "tags": [],
-                "siblings": [{"rfilename": path} for path in commit.files],
+                "siblings": [
+                    {"rfilename": path} | (metadata(stored) if request.query_params.get("blobs") else {})
+                    for path, stored in commit.files.items()
+                ],
             }
         )
 
@@ -447,10 +451,13 @@ class LoopbackHub:
         repository = self.readable(request)
         if isinstance(repository, Response):
             return repository
-        commit = repository.commit_at(request.path_params["revision"])
+        # As it was sent: a branch's own slashes come as %2F.
+        address = request.scope["raw_path"].decode().partition("/resolve/")[2]
+        revision, _, path = map(unquote, address.partition("/"))
+        commit = repository.commit_at(revision)
         if commit is None:
             return refusal(404, "RevisionNotFound", "Invalid rev id")
-        stored = commit.files.get(request.path_params["path"])
+        stored = commit.files.get(path)
         if stored is None:
             return refusal(404, "EntryNotFound", "Entry not found")
         headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{stored.sha256 if stored.lfs else stored.oid}"'}
@@ -518,6 +525,12 @@ class _Recorded:
         if self.hub.answer_lost:
             await self.app(scope, receive, unheard)
         await refusal(fault, None, "the Hub is in trouble")(scope, receive, noted)
+
+
+def metadata(stored: StoredFile) -> dict[str, Any]:
+    """What repo_info(files_metadata=True) gives of a file beside its path."""
+    lfs = {"lfs": {"sha256": stored.sha256, "size": stored.size, "pointerSize": 132}} if stored.lfs else {}
+    return {"size": stored.size, "blobId": stored.oid, **lfs}
 
 
 def refusal(status: int, code: str | None, message: str) -> JSONResponse:

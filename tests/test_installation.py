@@ -23,7 +23,7 @@ def site(tmp_path_factory):
     place = tmp_path_factory.mktemp("built")
     source = place / "source"  # setuptools leaves its own files where it builds
     for path in (ROOT / "antbee", ROOT / "scripts", *ROOT.glob("*.*")):
-        for file in [path] if path.is_file() else path.rglob("*.py"):
+        for file in [path] if path.is_file() else (*path.rglob("*.py"), *path.rglob("*.jinja")):
             copy = source / file.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
@@ -85,7 +85,7 @@ def test_the_package_holds_every_room_every_script_and_what_a_space_needs(site):
         packed = site / "antbee" / "project" / path.relative_to(ROOT)
         assert packed.read_bytes() == path.read_bytes(), name
     assert (site / "antbee" / "project" / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()
-    for path in (ROOT / "antbee").rglob("*.py"):
+    for path in (*(ROOT / "antbee").rglob("*.py"), *(ROOT / "antbee").rglob("*.jinja")):
         assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), path
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
     assert "antbee = antbee.__main__:main" in entry_points.read_text()
@@ -100,7 +100,7 @@ def test_an_installed_command_trains_in_the_current_folder_and_says_how_to_go_on
 
 def test_an_installed_command_that_pushes_gives_a_space_the_package_alone(answered):
     _, printed = answered
-    for room in ("installation.py", "ui/page.py"):
+    for room in ("installation.py", "hub/card.md.jinja", "ui/page.py"):
         assert f"bytes  antbee/{room}" in printed["push"]
     assert "antbee/project" not in printed["push"]
 

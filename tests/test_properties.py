@@ -13,6 +13,7 @@ from PIL import Image
 from antbee import cards, files, images
 from antbee.images import Augmentation, DataError, Preprocessing, open_photo
 from antbee.tensors import TensorsError, read_tensors
+from antbee.text import as_text
 
 # The same examples in every run: what is found by chance is found by tests/endurance/fuzz.py.
 alike = settings(derandomize=True, deadline=None, max_examples=25, database=None)
@@ -21,7 +22,7 @@ alike = settings(derandomize=True, deadline=None, max_examples=25, database=None
 @alike
 @given(st.text(alphabet=st.sampled_from("<>&[]()!*_`#|{}/:.ab1wh\n\t\u202e\x1b\"'=-~^$@"), max_size=40))
 def test_any_name_is_text_in_markdown_and_in_html(name: str) -> None:
-    rendered = MarkdownIt("commonmark").enable("table").render(f"a {cards.as_text(name)} z")
+    rendered = MarkdownIt("commonmark").enable("table").render(f"a {as_text(name)} z")
     inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
     assert "<" not in inner, "no tag came of it"
 

@@ -18,6 +18,7 @@ from antbee import cards, evaluation, foreign, model, neighbours, resampling, te
 from antbee.classifier import Classifier, ClassifierConfig
 from antbee.data import Skipped
 from antbee.drawn import draw
+from antbee.hub.card import model_card
 from antbee.images import Preprocessing
 from antbee.models.metrics import Found, Parameters
 from antbee.report import comparison
@@ -628,7 +629,7 @@ def test_one_photo_of_a_class_gives_a_classifier_without_figures(base, tmp_path)
     assert not prediction.is_neither
     loaded = Classifier.from_pretrained(unpacked(taught.classifier, tmp_path), device="cpu")
     assert replace(loaded.config, files={}) == taught.classifier.config
-    card = cards.model_card(loaded.config.to_json())
+    card = model_card(loaded.config.to_json())
     assert "too few photos to keep any back" in card
     assert "## Results" not in card
 
@@ -763,7 +764,7 @@ def test_a_zip_that_can_not_be_finished_leaves_nothing(taught, tmp_path, monkeyp
     def fail(card):
         raise OSError("no space left")
 
-    monkeypatch.setattr(cards, "without_figures", fail)
+    monkeypatch.setattr(teaching, "card_without_figures", fail)
     with pytest.raises(OSError, match="no space left"):
         write_zip(taught.classifier, tmp_path / "model.zip")
     assert list(Path(tmp_path).iterdir()) == []

@@ -63,7 +63,7 @@ def test_a_model_of_somebody_elses_making_is_shown_beside_antbees_own(models, ph
     (foreign,) = ui.load_models([tmp_path / "pets"], device="cpu")
     assert foreign.name.endswith("/pets")
     assert foreign.history == ()
-    assert "learned by transfer learning" not in foreign.card
+    assert "trained by transfer learning" not in foreign.card
     exhibit = ui.Exhibit((foreign, models[0]), photos)
     assert predict(draw("bees", 0, 100), exhibit.models).keys() == {foreign.name, "frozen"}
     drawn = batch(exhibit, None, "val", 4, 0)
@@ -87,7 +87,7 @@ def test_a_folder_of_weights_and_config_alone_is_shown(tmp_path, place):
     (place(tmp_path / "model") / "history.json").unlink()
     (shown,) = ui.load_models([tmp_path / "model"], device="cpu")
     assert shown.history == ()
-    assert "It predicts: ants, bees." in shown.card
+    assert "Classes: ants, bees." in shown.card
 
 
 def test_models_of_the_photos_classes_are_those_of_the_same_names_in_whatever_order(models, photos):

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from antbee import ui
 from antbee.background import BackgroundError, TrainingRequest, TrainingState
-from antbee.cards import as_text
 from antbee.classifier import ModelFolderError
 from antbee.installation import home
+from antbee.text import as_text
 from antbee.ui import train
 from antbee.ui.train import LINES, Shop, histories_of, request_of, status_sentence
 from antbee.ui.words import CHINESE, ENGLISH, label

@@ -10,10 +10,10 @@ from PIL import ImageOps
 from torch import Tensor
 
 from antbee import figures
-from antbee.cards import one_line
 from antbee.data import PhotoFolder, Photos, Split, seeded_generator
 from antbee.images import Augmentation, open_photo
 from antbee.installation import spoken
+from antbee.text import one_line
 from antbee.training import FAST
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, of_classes

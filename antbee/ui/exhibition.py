@@ -1,6 +1,5 @@
 """What the page shows: models, and the photos they learned from; looked up again when their folders change."""
 
-import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from antbee import cards
 from antbee.cards import as_text, one_line
 from antbee.classifier import WEIGHTS_FILE, Classifier, find_folder, model_folders
 from antbee.data import PhotoFolder, read_folder
+from antbee.hub.card import PLACEHOLDER, page_text
 from antbee.installation import spoken
 from antbee.models.config import CONFIG_FILE, ClassifierConfig, read_history
 from antbee.ui.words import ENGLISH, Speech
@@ -84,12 +84,7 @@ def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[s
 
 def _card(config: ClassifierConfig, source: str | Path) -> str:
     """The model's card, written anew from its config: nothing but weights and JSON is downloaded of a model."""
-    card = cards.model_card(config.to_json())
-    if not Path(source).is_dir():
-        card = card.replace(cards.PLACEHOLDER, str(source))
-    without_front_matter = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
-    # The card's pictures are files of its repository; the page shows the same figures by itself.
-    return cards.without_figures(without_front_matter)
+    return page_text(config.to_json(), PLACEHOLDER if Path(source).is_dir() else str(source))
 
 
 def of_classes(models: Sequence[Shown], photos: PhotoFolder) -> list[Shown]:

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from antbee import figures
-from antbee.cards import one_line
 from antbee.classifier import Classifier, Explanation, Neighbour, Prediction
 from antbee.data import PhotoFolder
 from antbee.images import DataError, open_photo
+from antbee.text import one_line
 from antbee.ui.words import ENGLISH, Speech, in_toast
 
 NEIGHBOUR_SIDE = 160  # pixels

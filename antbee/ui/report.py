@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from antbee import evaluation, figures, inspection, training
-from antbee.cards import as_text, one_line
 from antbee.data import Loading, PhotoFolder, Photos
 from antbee.images import DataError, open_photo
 from antbee.inspection import Finding

@@ -14,11 +14,11 @@ from gradio.utils import get_space, get_upload_folder
 from PIL import Image
 
 from antbee import hub, teaching
-from antbee.cards import as_text, one_line
 from antbee.classifier import Classifier
 from antbee.data import Skipped
 from antbee.images import DataError, open_photo
 from antbee.teaching import MODEL_FOLDER, MOST_CLASSES, MOST_PHOTOS, LessonClass, Taught, TeachingError
+from antbee.text import as_text, one_line
 from antbee.ui.choice import Choice
 from antbee.ui.classify import NEIGHBOURS, Classifying, verdict_sentence
 from antbee.ui.exhibition import Exhibit, Exhibition, Shown, how_to_train

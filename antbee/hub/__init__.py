@@ -1,0 +1,10 @@
+"""The Hugging Face Hub: `client` pushes and pulls models, `card` writes model cards, `space` makes a Space.
+
+huggingface_hub is imported inside the functions that use it: its import takes half a second, which nobody who only
+trains or predicts should wait for.
+"""
+
+from antbee.hub.client import card_for, pull, push, push_space, repository_files
+from antbee.hub.errors import HubError
+
+__all__ = ["HubError", "card_for", "pull", "push", "push_space", "repository_files"]
