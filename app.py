@@ -16,8 +16,10 @@ from pathlib import Path
 from antbee import data, drawn, ending, hub, model, ui
 from antbee.background import BackgroundTraining
 from antbee.classifier import model_folders
+from antbee.hub.space import MODELS_VARIABLE
 from antbee.installation import home
 from antbee.models.config import ModelFolderError
+from antbee.text import one_line
 
 PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # and no flag, which everybody on the computer could read
 DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here

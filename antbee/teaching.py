@@ -28,8 +28,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet
 
 import antbee
-from antbee import cards, evaluation, model, neighbours, resampling, training
-from antbee.cards import one_line
+from antbee import evaluation, model, neighbours, resampling, training
 from antbee.classifier import Classifier
 from antbee.data import HIDDEN, Skipped
 from antbee.hub.card import FEW_SHOT_DATA, card_without_figures
@@ -623,7 +622,7 @@ def _config(base: ClassifierConfig, lesson: Lesson, left_out: _LeftOut | None, s
         seed=seed,
         recipe=FAST.flat("frozen"),
         data=DataInfo(
-            name=cards.TAUGHT_DATA,
+            name=FEW_SHOT_DATA,
             train=lesson.counts,
             split=f"{left_out.answers.folds}-fold cross-validation" if left_out else "too few photos to keep any back",
         ),

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from antbee import cards, data, ending, images, inspection, model, training
+from antbee import data, ending, images, inspection, model, training
 from antbee.classifier import UNREAD_WEIGHTS, WEIGHTS_FILE, Classifier
 from antbee.inspection import Finding, PhotoFacts
 from antbee.installation import home
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
+from antbee.text import one_line
 
 ARCHITECTURE = "resnet18"  # whose features photos are compared by
 SHEET = 48  # findings on the contact sheet at most

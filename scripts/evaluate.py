@@ -13,11 +13,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import cards, data, ending, evaluation, hub, model, report, resampling, training
+from antbee import data, ending, evaluation, hub, model, report, resampling, training
 from antbee.classifier import Classifier
 from antbee.installation import home
 from antbee.models.config import ModelFolderError
 from antbee.models.metrics import Evaluation
+from antbee.text import one_line
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,7 +45,7 @@ def main() -> None:
     own = photos.digest == classifier.config.data.digest  # else another photo may have an excluded one's name
     result = measured(classifier, split, split.names(photos.root) if own else ())
 
-    for line in report.evaluation(result, [cards.one_line(name) for name in names]):
+    for line in report.evaluation(result, [one_line(name) for name in names]):
         print(line)
     if arguments.json is not None:
         of_what = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}

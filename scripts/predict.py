@@ -22,9 +22,10 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from antbee import cards, data, ending, hub, images, model
+from antbee import data, ending, hub, images, model
 from antbee.classifier import Classifier, Prediction
 from antbee.models.config import ModelFolderError
+from antbee.text import one_line
 
 BATCH = 32  # photos predicted at once
 

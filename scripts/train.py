@@ -48,11 +48,13 @@ from antbee import (
     training,
 )
 from antbee.classifier import Classifier
+from antbee.hub.card import model_card, without_comparison
 from antbee.installation import home, spoken
 from antbee.models import versions
 from antbee.models.config import MODES, ClassifierConfig, DataInfo, ModelFolderError, WeightsInfo, read_config
 from antbee.models.metrics import Metrics
 from antbee.report import COMPARISON_COLUMNS, aligned, comparison, conclusions
+from antbee.text import one_line
 
 BATCH_FIGURE = 16  # photos in the sample batch grid
 MISTAKES_FIGURE = 24  # photos at most
@@ -770,7 +772,7 @@ def write_model(job: Job, mode: str, outcome: Outcome, history: training.History
     with job.run_folder.writing(mode) as folder:
         outcome.classifier.save_pretrained(folder)
         (folder / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
-        (folder / "README.md").write_text(cards.model_card(config.to_json()), "utf-8")
+        (folder / "README.md").write_text(model_card(config.to_json()), "utf-8")
         (folder / "figures").mkdir()
         for name, figure in figures_of(job, outcome, history).items():
             figure.save(folder / "figures" / f"{name}.png")
@@ -861,8 +863,8 @@ def compare_in_folders(job: Job, outcomes: Sequence[Outcome]) -> None:
             answers_grid(job, apart[:MISTAKES_FIGURE], outcomes).save(differences)
         path = folder / "README.md"
         written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-        card = cards.model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))
-        if written != card and cards.without_comparison(written) == cards.without_comparison(card):
+        card = model_card(outcome.config.to_json(), compared, modes_differ(job, outcomes))
+        if written != card and without_comparison(written) == without_comparison(card):
             beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             beside.write_text(card, "utf-8")
             beside.replace(path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from antbee import cards, files, images
+from antbee import files, images
 from antbee.images import Augmentation, DataError, Preprocessing, open_photo
 from antbee.tensors import TensorsError, read_tensors
 from antbee.text import as_text

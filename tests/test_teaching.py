@@ -14,7 +14,7 @@ import torch
 import transformers
 from PIL import Image
 
-from antbee import cards, evaluation, foreign, model, neighbours, resampling, teaching
+from antbee import evaluation, foreign, model, neighbours, resampling, teaching
 from antbee.classifier import Classifier, ClassifierConfig
 from antbee.data import Skipped
 from antbee.drawn import draw

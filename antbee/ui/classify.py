@@ -14,11 +14,11 @@ import pandas
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from antbee.cards import as_text, one_line
 from antbee.classifier import Prediction
 from antbee.data import PhotoFolder
 from antbee.images import DataError, open_photo
 from antbee.models.config import MODES
+from antbee.text import as_text, one_line
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train, learned_from
 from antbee.ui.photo import Captioned, files_of, gallery, heat_map, neighbour_pictures, photo_of, shown_probabilities

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from antbee import cards
-from antbee.cards import as_text, one_line
 from antbee.classifier import WEIGHTS_FILE, Classifier, find_folder, model_folders
 from antbee.data import PhotoFolder, read_folder
 from antbee.hub.card import PLACEHOLDER, page_text
 from antbee.installation import spoken
 from antbee.models.config import CONFIG_FILE, ClassifierConfig, read_history
+from antbee.text import as_text, one_line
 from antbee.ui.words import ENGLISH, Speech
 
 SIDE_BY_SIDE = 2  # models

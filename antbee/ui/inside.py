@@ -12,9 +12,9 @@ from torch import Tensor
 
 from antbee import anatomy, figures
 from antbee.anatomy import MAPS, Anatomy
-from antbee.cards import as_text, one_line
 from antbee.images import Preprocessing, pixels_of
 from antbee.models.config import ClassifierConfig
+from antbee.text import as_text, one_line
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, Shown, how_to_train
 from antbee.ui.photo import Captioned, gallery, photo_of, picture_of

@@ -7,12 +7,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from antbee.background import BackgroundTraining
-from antbee.cards import as_text
 from antbee.hub import HubError
 from antbee.images import DataError
 from antbee.installation import home
 from antbee.model import WeightsError
 from antbee.models.config import ModelFolderError
+from antbee.text import as_text
 from antbee.ui.batches import batches_tab
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.classify import classify_tab

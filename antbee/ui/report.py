@@ -17,6 +17,7 @@ from antbee.data import Loading, PhotoFolder, Photos
 from antbee.images import DataError, open_photo
 from antbee.inspection import Finding
 from antbee.report import metric_rows
+from antbee.text import as_text, one_line
 from antbee.ui.choice import Choice
 from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibit, Exhibition, Shown, how_to_train, of_classes
 from antbee.ui.photo import Captioned, gallery, heat_map

@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 
 from antbee.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
-from antbee.cards import as_text
 from antbee.classifier import model_folders
 from antbee.images import DataError
 from antbee.model import WeightsError
 from antbee.models import versions
 from antbee.models.config import MODES, ModelFolderError
+from antbee.text import as_text
 from antbee.training import RECIPES
 from antbee.ui.choice import Choice, newly_chosen
 from antbee.ui.exhibition import Exhibition, Stamp, stamp_of

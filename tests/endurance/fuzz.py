@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from PIL import Image
 
-from antbee import cards, drawn, images, neighbours, tensors
+from antbee import drawn, images, neighbours, tensors
+from antbee.hub.card import model_card
 from antbee.model import WeightsError
 from antbee.models.config import ClassifierConfig, ModelFolderError, read_config
 from antbee.report import comparison
@@ -194,7 +195,7 @@ def try_config(content: bytes, folder: Path) -> str:
         config = read_config(folder)
     except (ModelFolderError, WeightsError) as error:
         return refused(error)
-    cards.model_card(config.to_json())
+    model_card(config.to_json())
     comparison([config])
     return "used"
 

@@ -11,8 +11,9 @@ from configs import CONFIG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antbee import cards, model
+from antbee import model
 from antbee.data import MOST_CLASSES
+from antbee.hub.card import model_card
 from antbee.images import Preprocessing
 from antbee.models import config as configs
 from antbee.models.config import ClassifierConfig, DataInfo, ModelFolderError, read_config, read_history
@@ -317,7 +318,7 @@ def nested(depth):
 
 def shown_everywhere(config):
     """What is done with a config that was read."""
-    cards.model_card(config.to_json(), [COMPARISON_COLUMNS, *comparison([config])])
+    model_card(config.to_json(), [COMPARISON_COLUMNS, *comparison([config])])
     conclusions([config])
     if config.metrics:
         metric_rows(config.metrics)
