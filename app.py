@@ -13,13 +13,20 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from antbee import data, drawn, ending, hub, model, ui
-from antbee.background import BackgroundTraining
-from antbee.classifier import model_folders
+from antbee import errors, hub, ui
+from antbee.data import folder as data_folder
+from antbee.data.download import DownloadError, folder_named
+from antbee.data.drawn import CLASSES, write_drawn_set
+from antbee.data.folder import ImageDataset
+from antbee.data.images import DataError
 from antbee.hub.space import MODELS_VARIABLE
 from antbee.installation import home
 from antbee.models.config import ModelFolderError
+from antbee.models.device import DeviceError
+from antbee.models.folder import model_folders
+from antbee.models.weights import WeightsError
 from antbee.text import one_line
+from antbee.training.background import BackgroundTraining
 
 PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # and no flag, which everybody on the computer could read
 DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
@@ -66,14 +73,14 @@ def main() -> None:
         os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(workshop) / "uploads"))
         # It counts what it was asked for, and at every error it goes through all of that.
         os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
-        exhibition = ui.Exhibition(
+        registry = ui.ModelRegistry(
             lambda: choose_models(arguments.models),
             lambda models: choose_photos(arguments.data, models, Path(workshop)),
         )
-        for shown in exhibition.now.models:
+        for shown in registry.now.models:
             print(f"model     {shown.name}: {', '.join(map(one_line, shown.config.label_names))}")
         with closing(BackgroundTraining()) as training:
-            page = ui.build_page(exhibition, training if may_train(arguments) else None)
+            page = ui.build_page(registry, training if may_train(arguments) else None)
             addresses = ui.launch(
                 page,
                 host=arguments.host,
@@ -105,7 +112,7 @@ def choose_models(named: Sequence[str]) -> Sequence[str | Path]:
     return named or os.environ.get(MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
 
 
-def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Path) -> data.PhotoFolder | None:
+def choose_photos(choice: Path | None, models: Sequence[ui.LoadedModel], workshop: Path) -> ImageDataset | None:
     """The photos to show: the folder named, else the models' own data set, else drawn ones where those fit.
 
     Raises data.DataError where the folder named can't be used or has other classes than the models.
@@ -113,27 +120,27 @@ def choose_photos(choice: Path | None, models: Sequence[ui.Shown], workshop: Pat
     # Without a val/ folder a model's own seed draws the photos that it was checked with, and not trained on.
     seeds = [shown.config.seed or 0 for shown in models] or [0]
     if choice is not None:
-        photos = data.read_folder(choice, seed=seeds[0])
+        photos = data_folder.read_folder(choice, seed=seeds[0])
         if models and not ui.of_classes(models, photos):
-            raise data.DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
+            raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
     names = [shown.config.data.name for shown in models]
     for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
-        if folder := data.folder_named(home() / "data", name):
-            photos = data.read_folder(folder, seed=seed)
+        if folder := folder_named(home() / "data", name):
+            photos = data_folder.read_folder(folder, seed=seed)
             if not models or ui.of_classes(models, photos):
                 return photos
-    if models and all(set(shown.config.label_names) != set(drawn.CLASSES) for shown in models):
+    if models and all(set(shown.config.label_names) != set(CLASSES) for shown in models):
         return None
     if not (folder := workshop / "drawn").exists():  # it does where models are shown anew
-        counts = dict.fromkeys(drawn.CLASSES, DRAWN_EXAMPLES)
-        drawn.write_drawn_set(folder, train=counts, val=counts)
-    return data.read_folder(folder)
+        counts = dict.fromkeys(CLASSES, DRAWN_EXAMPLES)
+        write_drawn_set(folder, train=counts, val=counts)
+    return data_folder.read_folder(folder)
 
 
 if __name__ == "__main__":
-    ending.run(
+    errors.run(
         main,
-        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
-        faults=(data.DownloadError, hub.HubError),
+        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
+        faults=(DownloadError, hub.HubError),
     )

@@ -29,7 +29,7 @@ def commands() -> dict[str, Path]:
     return {script.stem: script for script in (project() / "app.py", *scripts)}
 
 
-def spoken(name: str) -> str:
+def command_name(name: str) -> str:
     """How a command is called here, for a person to type."""
     if is_installed():
         return f"antbee {name}"

@@ -1,4 +1,4 @@
-"""Text from somebody's folder, such as a class or file name, made safe to show."""
+"""Text of others, made fit to be shown in one line or in Markdown."""
 
 import re
 

@@ -46,10 +46,27 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import ResNet
 
 import antbee
-from antbee import data, ending, images, model, resident, training
-from antbee.classifier import Classifier
+from antbee import errors
+from antbee.data import download
+from antbee.data import folder as data_folder
+from antbee.data import loading as data_loading
+from antbee.data.download import folder_named
+from antbee.data.folder import ImageDataset, Split
+from antbee.data.images import DataError, open_photo
+from antbee.data.loading import ImageLoader, LoaderOptions, choose_loader
+from antbee.data.transforms import Augmentation, Preprocessing, pixels_of
 from antbee.installation import home
+from antbee.models.backbone import build_network, freeze_backbone, fuse_conv_bn
+from antbee.models.classifier import Classifier
 from antbee.models.config import MODES, ClassifierConfig
+from antbee.models.device import DeviceError, Precision, autocast, choose_device, choose_precision
+from antbee.models.weights import WeightsError, WeightsUnreachableError, load_starting_weights
+from antbee.training import features, modes
+from antbee.training.distributed import DistributedContext
+from antbee.training.features import evaluation_batch
+from antbee.training.modes import Run
+from antbee.training.recipe import FAST, TUTORIAL, Recipe
+from antbee.training.trainer import set_learning
 
 ROUNDS = 3  # of all figures in turn
 SEEDS = 5  # of `fast`, with --full
@@ -84,26 +101,26 @@ class Bench:
     weights: str
     device: torch.device
 
-    def photos(self) -> data.PhotoFolder:
+    def photos(self) -> ImageDataset:
         """The photos, read and checked."""
-        return data.read_folder(self.data)
+        return data_folder.read_folder(self.data)
 
     def network(self) -> ResNet:
         """ResNet-18 with the starting weights, where they are wanted."""
-        weights = model.load_starting_weights(self.weights, "resnet18")
-        return model.build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
+        weights = load_starting_weights(self.weights, "resnet18")
+        return build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
 
-    def recipe(self) -> training.Recipe:
+    def recipe(self) -> Recipe:
         """`fast`, as it runs on this device."""
-        precision = model.choose_precision(training.FAST.precision, self.device)
-        return replace(training.FAST, precision=precision)
+        precision = choose_precision(FAST.precision, self.device)
+        return replace(FAST, precision=precision)
 
     def looks(
-        self, split: data.Split, augmentation: images.Augmentation | None = None
-    ) -> data.Photos | resident.ResidentPhotos:
+        self, split: Split, augmentation: Augmentation | None = None
+    ) -> ImageLoader | data_loading.GPUImageLoader:
         """A split's photos, as training reads them."""
-        loading = replace(data.Loading.beside(self.device), layout=self.recipe().layout)
-        return resident.placed(data.Photos(split, self.recipe().preprocessing, augmentation, loading=loading))
+        loading = replace(LoaderOptions.for_device(self.device), layout=self.recipe().layout)
+        return choose_loader(ImageLoader(split, self.recipe().preprocessing, augmentation, loading=loading))
 
     def ready(self, count: int, size: int = 224) -> Iterator[Tensor]:
         """Batches of `count` images that are ready for the network, in the layout that `fast` uses.
@@ -127,7 +144,7 @@ def main() -> None:
     """Measure one figure in this process, or all of them in processes of their own."""
     arguments = parse_arguments()
     if arguments.figure:
-        bench = Bench(arguments.data, arguments.weights, model.choose_device(arguments.device))
+        bench = Bench(arguments.data, arguments.weights, choose_device(arguments.device))
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             values = list(FIGURES[arguments.figure](bench))
             values.append(Value("peak memory", peak_memory(bench.device), "MB"))
@@ -148,10 +165,10 @@ def starting_point(arguments: argparse.Namespace) -> tuple[Path, str]:
     """Photos and weights that lie on the disk, so that no figure waits for a network."""
     folder, weights = arguments.data, arguments.weights
     if folder is None:
-        folder = data.folder_named(home() / "data", "hymenoptera_data") or data.drawn_folder(home() / "data")
+        folder = folder_named(home() / "data", "hymenoptera_data") or download.drawn_folder(home() / "data")
     try:
-        model.load_starting_weights(weights, "resnet18")
-    except model.WeightsUnreachableError:
+        load_starting_weights(weights, "resnet18")
+    except WeightsUnreachableError:
         weights = "random"
     return folder, weights
 
@@ -190,7 +207,7 @@ def in_a_process(figure: str, arguments: argparse.Namespace) -> list[dict[str, A
 def forward(bench: Bench) -> Iterator[Value]:
     """The bare network answering, by batch size: as torchvision builds it, and as antbee uses it."""
     network = bench.network().eval()
-    folded = model.folded(network)
+    folded = fuse_conv_bn(network)
     precision = bench.recipe().precision
     for size in FORWARD_BATCHES:
         plain = [batch.contiguous() for batch in bench.ready(size)]
@@ -199,9 +216,9 @@ def forward(bench: Bench) -> Iterator[Value]:
             yield Value(f"folded, {how}, batch {size}", forward_rate(bench, folded, size, how), "images/s")
 
 
-def forward_rate(bench: Bench, folded: ResNet, size: int, precision: model.Precision) -> float:
+def forward_rate(bench: Bench, folded: ResNet, size: int, precision: Precision) -> float:
     """Images/s of a folded network, answering."""
-    with model.multiplying_in(precision, bench.device):
+    with autocast(precision, bench.device):
         return rate(bench, answering(folded, list(bench.ready(size))), size)
 
 
@@ -213,7 +230,7 @@ def step(bench: Bench) -> Iterator[Value]:
         yield Value(f"plain, batch {size}", rate(bench, learning(bench.network().train(), plain), size), "images/s")
         network = learner(bench, recipe)
         for precision in dict.fromkeys(("float32", recipe.precision)):
-            with model.multiplying_in(precision, bench.device):
+            with autocast(precision, bench.device):
                 value = rate(bench, learning(network, list(bench.ready(size))), size)
             yield Value(f"fast, {precision}, batch {size}", value, "images/s")
 
@@ -241,10 +258,10 @@ def learning(network: ResNet, ready: Sequence[Tensor]) -> Callable[[], object]:
     return learn
 
 
-def learner(bench: Bench, recipe: training.Recipe) -> ResNet:
+def learner(bench: Bench, recipe: Recipe) -> ResNet:
     """The network as a recipe fine-tunes it."""
     network = bench.network().to(memory_format=recipe.layout)
-    training.set_learning(network, recipe.batch_norm)
+    set_learning(network, recipe.batch_norm)
     return network
 
 
@@ -258,14 +275,14 @@ def frozen(bench: Bench) -> Iterator[Value]:
     From the disk, and once more from what memory keeps of them, as in a run, whose check has decoded them before.
     """
     photos, network = bench.photos(), bench.network()
-    folded, size = model.folded(network), training.evaluation_batch(bench.device)
-    process = training.Process(bench.device)
+    folded, size = fuse_conv_bn(network), evaluation_batch(bench.device)
+    process = DistributedContext(bench.device)
     spent, bare = {"from the disk": 0.0, "from memory": 0.0}, 0.0
     for split in (photos.train, photos.val):
         looks = bench.looks(split)
         before = forward_rate(bench, folded, size, "float32")
         for source in spent:
-            cached = training.CachedFeatures(network, looks, process=process, what="")
+            cached = features.FeatureCache(network, looks, context=process, what="")
             spent[source] += seconds(bench, lambda cached=cached: cached.computed)
         after = forward_rate(bench, folded, size, "float32")
         bare += len(split) * 2 / (before + after)  # before and after: the machine drifts
@@ -284,19 +301,19 @@ def finetune(bench: Bench) -> Iterator[Value]:
         pass
     for precision in dict.fromkeys(("float32", recipe.precision)):
         before = bare_seconds(bench, precision)
-        run = training.Run(replace(recipe, precision=precision), looks, val, process=training.Process(bench.device))
-        fitted = training.train_finetune(bench.network().to(memory_format=recipe.layout), run)
+        run = Run(replace(recipe, precision=precision), looks, val, context=DistributedContext(bench.device))
+        fitted = modes.train_finetune(bench.network().to(memory_format=recipe.layout), run)
         roof = (before + bare_seconds(bench, precision)) / 2  # before and after: the machine drifts
         spent = sum(epoch.train.seconds for epoch in fitted.history.epochs)
         yield Value(f"{precision}, steps", schedule.epochs * len(looks) / spent, "images/s")
         yield Value(f"{precision}, steps, of bare forward + backward", 100 * roof * len(looks) / spent, "%")
 
 
-def bare_seconds(bench: Bench, precision: model.Precision) -> float:
+def bare_seconds(bench: Bench, precision: Precision) -> float:
     """What a photo costs the bare network, forward and backward, in all epochs of fine-tuning."""
     recipe, network = bench.recipe(), learner(bench, bench.recipe())
     sizes, batch = recipe.augmentation("finetune").sizes, recipe.finetune.batch_size
-    with model.multiplying_in(precision, bench.device):
+    with autocast(precision, bench.device):
         rates = {size: rate(bench, learning(network, list(bench.ready(batch, size))), batch) for size in set(sizes)}
     return sum(1 / rates[size] for size in sizes)
 
@@ -362,7 +379,7 @@ def tutorial_in_full(bench: Bench) -> Iterator[Value]:
 def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[float, float]]:
     """Seconds and validation accuracy of each epoch of the tutorial, written as plainly as it is there.
 
-    https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, with the settings of `training.TUTORIAL`.
+    https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, with the settings of `recipe.TUTORIAL`.
     """
     torch.manual_seed(0)
     ending = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
@@ -376,8 +393,8 @@ def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[floa
     }
     network = bench.network()
     if mode == "frozen":
-        model.freeze_backbone(network)
-    schedule = training.TUTORIAL.schedule(mode)
+        freeze_backbone(network)
+    schedule = TUTORIAL.schedule(mode)
     weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(weights, lr=schedule.learning_rate, momentum=schedule.momentum)
     scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=7, gamma=0.1)
@@ -428,8 +445,8 @@ def processes(bench: Bench) -> Iterator[Value]:
 def photos(bench: Bench) -> Iterator[Value]:
     """What a photo costs before it reaches the network, on one thread."""
     split = bench.photos().train
-    augmentation = replace(training.FAST.augmentation("finetune"), sizes=(224,))
-    looks = data.Photos(split, images.Preprocessing(), augmentation)
+    augmentation = replace(FAST.augmentation("finetune"), sizes=(224,))
+    looks = ImageLoader(split, Preprocessing(), augmentation)
     everyone = range(len(split))
     yield Value("decode", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
     yield Value("kept picture", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
@@ -440,7 +457,7 @@ def photos(bench: Bench) -> Iterator[Value]:
         "ms",
     )
     batch = crops[:64]
-    once = seconds(bench, lambda: looks.preprocessing.normalise(images.pixels_of(batch)))
+    once = seconds(bench, lambda: looks.preprocessing.normalise(pixels_of(batch)))
     yield Value("stack and normalise", 1000 * once / len(batch), "ms")
 
 
@@ -449,12 +466,12 @@ def predict(bench: Bench) -> Iterator[Value]:
     config = ClassifierConfig("resnet18", CLASSES)
     classifier = Classifier(bench.network(), config)
     paths = bench.photos().val.paths
-    folded = model.folded(classifier.network)
+    folded = fuse_conv_bn(classifier.network)
     answer = answering(folded, list(bench.ready(1)))
     whole, bare = [], []
     for path in (*paths[:5], *paths):  # a few to warm up
-        whole.append(seconds(bench, lambda path=path: classifier.predict([images.open_photo(path)])))
-        bare.append(seconds(bench, lambda path=path: (images.open_photo(path), answer())))
+        whole.append(seconds(bench, lambda path=path: classifier.predict([open_photo(path)])))
+        bare.append(seconds(bench, lambda path=path: (open_photo(path), answer())))
     whole, bare = whole[5:], bare[5:]
     yield Value("one photo, p50", 1000 * statistics.median(whole), "ms")
     yield Value("one photo, p95", 1000 * statistics.quantiles(whole, n=20)[-1], "ms")
@@ -514,17 +531,17 @@ def page(bench: Bench) -> Iterator[Value]:
     if find_spec("gradio") is None:
         return
     from antbee import ui
-    from antbee.ui.classify import classify
+    from antbee.ui.tabs.classify import classify
 
     shown = [
-        ui.Shown(mode, Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES, mode=mode)), (), "")
+        ui.LoadedModel(mode, Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES, mode=mode)), (), "")
         for mode in MODES
     ]
-    paths = data.read_folder(bench.data).val.paths[:20]
-    classify(images.open_photo(paths[0]), shown, None)
+    paths = data_folder.read_folder(bench.data).val.paths[:20]
+    classify(open_photo(paths[0]), shown, None)
     for path in paths:
         started = time.perf_counter()
-        classify(images.open_photo(path), shown, None)
+        classify(open_photo(path), shown, None)
         yield Value("both modes' answers and maps", 1000 * (time.perf_counter() - started), "ms")
     if (chromium := shutil.which("chromium")) is None or find_spec("playwright") is None:
         return
@@ -634,7 +651,7 @@ def peak_memory(device: torch.device) -> float:
 
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:
     """Versions and hardware."""
-    device = model.choose_device(arguments.device)
+    device = choose_device(arguments.device)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "antbee": antbee.__version__,
@@ -645,7 +662,7 @@ def machine(arguments: argparse.Namespace) -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "precision": model.choose_precision("auto", device),
+        "precision": choose_precision("auto", device),
         "data": str(arguments.data),
         "weights": arguments.weights,
     }
@@ -684,8 +701,8 @@ def conclusions(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    ending.run(
+    errors.run(
         main,
-        bad_input=(data.DataError, model.WeightsError, model.DeviceError),
-        faults=(model.WeightsUnreachableError, subprocess.CalledProcessError),
+        bad_input=(DataError, WeightsError, DeviceError),
+        faults=(WeightsUnreachableError, subprocess.CalledProcessError),
     )

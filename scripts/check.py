@@ -18,12 +18,25 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from antbee import data, ending, images, inspection, model, training
-from antbee.classifier import UNREAD_WEIGHTS, WEIGHTS_FILE, Classifier
-from antbee.inspection import Finding, PhotoFacts
+from antbee import errors
+from antbee.data import folder as data_folder
+from antbee.data import quality
+from antbee.data.folder import ImageDataset, SkippedFile, Split, exclusion_line, refuse_damaged
+from antbee.data.images import DataError, open_photo
+from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, keep_checked
+from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
+from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.installation import home
+from antbee.models.backbone import build_network
+from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
+from antbee.models.device import DeviceError, choose_device
+from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
+from antbee.models.weights import WeightsError, WeightsUnreachableError, load_starting_weights
 from antbee.text import one_line
+from antbee.training.distributed import DistributedContext
+from antbee.training.features import compute_features
+from antbee.training.inspection import folder_findings
 
 ARCHITECTURE = "resnet18"  # whose features photos are compared by
 SHEET = 48  # findings on the contact sheet at most
@@ -56,7 +69,7 @@ class Checked:
     ok: bool  # whether it can be used at all
     classes: list[str] | None = None
     used: int | None = None  # photos that can be used; of a model, those whose features it keeps
-    skipped: Sequence[data.Skipped] = ()
+    skipped: Sequence[SkippedFile] = ()
     findings: Sequence[Finding] = ()
     error: str | None = None
 
@@ -65,7 +78,7 @@ def main() -> None:
     """Check every path; end with status 2 if one can't be used."""
     arguments = parse_arguments()
     if arguments.list is not None and len(arguments.paths) > 1:
-        raise data.DataError("--list is of one data folder: check the others apart")
+        raise DataError("--list is of one data folder: check the others apart")
     results = []
     for path in arguments.paths:
         checked = check(path, arguments)
@@ -75,7 +88,7 @@ def main() -> None:
         write_list(arguments.list, results)
     if unusable := [checked for checked in results if not checked.ok]:
         named = "; ".join(str(checked.error) for checked in unusable)
-        raise data.DataError(f"{len(unusable)} of {len(results)} can't be used: {named}")
+        raise DataError(f"{len(unusable)} of {len(results)} can't be used: {named}")
 
 
 def check(path: Path, arguments: argparse.Namespace) -> Checked:
@@ -85,7 +98,7 @@ def check(path: Path, arguments: argparse.Namespace) -> Checked:
         if kind == "picture":
             return check_picture(path)
         return check_model(path) if kind == "model" else check_data(path, arguments)
-    except (data.DataError, ModelFolderError, model.WeightsError, OSError) as error:
+    except (DataError, ModelFolderError, WeightsError, OSError) as error:
         return Checked(str(path), kind, ok=False, error=str(error))
 
 
@@ -102,10 +115,10 @@ def kind_of(path: Path) -> str:
 def check_picture(path: Path) -> Checked:
     """Whether a picture can be read, and what it is like."""
     try:
-        facts = inspection.measure(images.open_photo(path))
-    except data.DataError as error:
-        raise data.DataError(f"{path}: {error}") from error
-    findings = inspection.photo_findings(path.name, facts)
+        facts = quality.measure(open_photo(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    findings = photo_findings(path.name, facts)
     return Checked(str(path), "picture", ok=True, used=1, findings=findings)
 
 
@@ -115,52 +128,52 @@ def check_model(path: Path) -> Checked:
         raise ModelFolderError(f"{path} is a part of a model: name its folder, {path.parent}")
     classifier = Classifier.from_pretrained(path, device="cpu")
     read_history(path)
-    used = None if classifier.bank is None else len(classifier.bank.names)
+    used = None if classifier.detector is None else len(classifier.detector.names)
     return Checked(str(path), "model", ok=True, classes=list(classifier.config.label_names), used=used)
 
 
 def check_data(root: Path, arguments: argparse.Namespace) -> Checked:
     """What may be wrong with the photos of a data folder."""
     facts: dict[Path, PhotoFacts] = {}
-    memory, preprocessing = data.PictureMemory(), images.Preprocessing()
+    memory, preprocessing = ImageCache(), Preprocessing()
 
     def measure(path: Path, photo: Image.Image) -> None:
-        facts[path] = inspection.measure(photo)
-        data.keep_checked(memory, path, photo, [preprocessing])
+        facts[path] = quality.measure(photo)
+        keep_checked(memory, path, photo, [preprocessing])
 
-    photos = data.read_folder(root, seen=measure)
+    photos = data_folder.read_folder(root, seen=measure)
     features = features_of(photos.both, preprocessing, memory, arguments.weights)
     by_name = {path.relative_to(photos.root).as_posix(): fact for path, fact in facts.items()}
-    findings = inspection.folder_findings(photos, by_name, features)
+    findings = folder_findings(photos, by_name, features)
     if findings and not arguments.json:
         write_sheet(arguments.sheets / f"check-{photos.name}.png", photos, findings)
     error = None
     try:
         if not arguments.allow_bad:
-            data.refuse_damaged(photos)
-    except data.DataError as damage:
+            refuse_damaged(photos)
+    except DataError as damage:
         error = str(damage)
     classes = list(photos.class_names)
     return Checked(str(root), "data", error is None, classes, len(photos.both), photos.skipped, findings, error)
 
 
 def features_of(
-    split: data.Split, preprocessing: images.Preprocessing, memory: data.PictureMemory, weights: str | None
+    split: Split, preprocessing: Preprocessing, memory: ImageCache, weights: str | None
 ) -> torch.Tensor | None:
     """What a network that learned nothing of these photos sees in them: float32 (N, C); None without its weights."""
     try:
-        start = model.load_starting_weights(weights or "imagenet", ARCHITECTURE)
-    except model.WeightsUnreachableError as error:
+        start = load_starting_weights(weights or "imagenet", ARCHITECTURE)
+    except WeightsUnreachableError as error:
         if weights is not None:
             raise
         print(f"labels are not judged, and copies found by hash alone: {error}; or see --weights", file=sys.stderr)
         return None
-    device = model.choose_device("auto")
-    network = model.build_network(ARCHITECTURE, 2, start, seed=0).to(device)
-    loading = data.Loading.beside(device)
-    looks = data.Photos(split, preprocessing, loading=replace(loading, memory=memory))
-    process = training.Process(device)
-    return training.features_of(network, looks, process, what="features").features.cpu()
+    device = choose_device("auto")
+    network = build_network(ARCHITECTURE, 2, start, seed=0).to(device)
+    loading = LoaderOptions.for_device(device)
+    looks = ImageLoader(split, preprocessing, loading=replace(loading, cache=memory))
+    process = DistributedContext(device)
+    return compute_features(network, looks, process, what="features").features.cpu()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,16 +198,16 @@ def said(checked: Checked) -> str:
     return "\n".join([told, *lines] if lines or not checked.ok else [f"{told}: nothing found"])
 
 
-def write_sheet(path: Path, photos: data.PhotoFolder, findings: Sequence[Finding]) -> None:
+def write_sheet(path: Path, photos: ImageDataset, findings: Sequence[Finding]) -> None:
     """The photos that something was found of, with what, as one picture."""
-    from antbee import figures  # matplotlib takes half a second to import
+    from antbee.evaluation import plots  # matplotlib takes half a second to import
 
-    preprocessing = images.Preprocessing()
+    preprocessing = Preprocessing()
 
-    def tile(what: str, file: str) -> figures.Tile:
-        crop = preprocessing.cropped(images.open_photo(photos.root / file))
+    def tile(what: str, file: str) -> plots.Tile:
+        crop = preprocessing.cropped(open_photo(photos.root / file))
         folder, _, name = file.rpartition("/")
-        return figures.Tile(images.pixels_of([crop])[0] / 255, f"{what}\n{folder}\n{name}")
+        return plots.Tile(pixels_of([crop])[0] / 255, f"{what}\n{folder}\n{name}")
 
     tiles = []
     for finding in [finding for finding in findings if finding.kind != "imbalance"][:SHEET]:
@@ -203,7 +216,7 @@ def write_sheet(path: Path, photos: data.PhotoFolder, findings: Sequence[Finding
             tiles.append(tile(f"{finding.kind} of", finding.other))
     if tiles:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figures.grid(tiles).save(path)
+        plots.grid(tiles).save(path)
         print(f"contact sheet written to {path}")
 
 
@@ -212,11 +225,11 @@ def write_list(path: Path, results: Sequence[Checked]) -> None:
     lines = ["# What train.py --exclude leaves out. Look at each, and delete the lines of those that are right."]
     for checked in results:
         for finding in checked.findings:
-            if finding.kind in inspection.UNWANTED:
-                lines += [f"# {finding.kind}: {one_line(finding.reason)}", data.exclusion_line(finding.file)]
+            if finding.kind in UNWANTED:
+                lines += [f"# {finding.kind}: {one_line(finding.reason)}", exclusion_line(finding.file)]
     path.write_text("\n".join(lines) + "\n", "utf-8", errors="surrogateescape")
     print(f"list written to {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    ending.run(main, bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError))
+    errors.run(main, bad_input=(DataError, WeightsError, DeviceError, ModelFolderError))

@@ -13,12 +13,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import data, ending, evaluation, hub, model, report, resampling, training
-from antbee.classifier import Classifier
+from antbee import errors, hub
+from antbee.data.download import DownloadError, folder_named
+from antbee.data.folder import Split, read_folder_of
+from antbee.data.images import DataError
+from antbee.data.loading import ImageLoader, LoaderOptions
+from antbee.evaluation import metrics
+from antbee.evaluation.report import evaluation
 from antbee.installation import home
+from antbee.models.classifier import Classifier
 from antbee.models.config import ModelFolderError
+from antbee.models.device import DeviceError
 from antbee.models.metrics import Evaluation
+from antbee.models.weights import WeightsError
 from antbee.text import one_line
+from antbee.training.crossvalidation import logits_of
+from antbee.training.distributed import DistributedContext
+from antbee.training.features import compute_features
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,16 +47,16 @@ def main() -> None:
     arguments = parse_arguments()
     classifier = Classifier.from_pretrained(arguments.model)
     names = classifier.config.label_names
-    root = arguments.data or data.folder_named(home() / "data", classifier.config.data.name)
+    root = arguments.data or folder_named(home() / "data", classifier.config.data.name)
     if root is None:
-        raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
+        raise DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
-    photos = data.read_folder_of(root, names, seed=classifier.config.seed or 0)
+    photos = read_folder_of(root, names, seed=classifier.config.seed or 0)
     split = photos.val if arguments.split == "val" else photos.train
     own = photos.digest == classifier.config.data.digest  # else another photo may have an excluded one's name
     result = measured(classifier, split, split.names(photos.root) if own else ())
 
-    for line in report.evaluation(result, [one_line(name) for name in names]):
+    for line in evaluation(result, [one_line(name) for name in names]):
         print(line)
     if arguments.json is not None:
         of_what = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
@@ -54,29 +65,29 @@ def main() -> None:
         print(f"written to {arguments.json}")
 
 
-def measured(classifier: Classifier, split: data.Split, names: Sequence[str]) -> Evaluation:
+def measured(classifier: Classifier, split: Split, names: Sequence[str]) -> Evaluation:
     """How good the classifier is on a split's photos, and on those of them that its training did not exclude."""
-    loading = data.Loading.beside(classifier.device)
-    looks = data.Photos(split, classifier.config.preprocessing, loading=loading)
-    process = training.Process(classifier.device)
-    computed = training.features_of(classifier.network, looks, process, what="predicting")
+    loading = LoaderOptions.for_device(classifier.device)
+    looks = ImageLoader(split, classifier.config.preprocessing, loading=loading)
+    process = DistributedContext(classifier.device)
+    computed = compute_features(classifier.network, looks, process, what="predicting")
     features, labels = computed.features, computed.labels
-    logits = resampling.logits_of(classifier.network.fc, computed)
-    result = evaluation.report(logits, labels).to_record()
-    if (bank := classifier.bank) is not None and bank.limit is not None:
-        found = int((bank.distance(features) > bank.limit).sum())
-        result["neither"] = {"threshold": bank.limit, "found": found, "count": len(labels)}
+    logits = logits_of(classifier.network.fc, computed)
+    result = metrics.report(logits, labels).to_record()
+    if (detector := classifier.detector) is not None and detector.limit is not None:
+        found = int((detector.distance(features) > detector.limit).sum())
+        result["neither"] = {"threshold": detector.limit, "found": found, "count": len(labels)}
     told = classifier.config.data
     excluded = set(told.excluded or ()) if told.excluded_count is None else set()  # else not all of them are known
     kept = [position for position, name in enumerate(names) if name not in excluded]
     if 0 < len(kept) < len(names):
-        result["cleaned"] = evaluation.score(logits[kept], labels[kept]).to_record()
+        result["cleaned"] = metrics.score(logits[kept], labels[kept]).to_record()
     return Evaluation.model_validate(result)
 
 
 if __name__ == "__main__":
-    ending.run(
+    errors.run(
         main,
-        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
-        faults=(data.DownloadError, hub.HubError),
+        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
+        faults=(DownloadError, hub.HubError),
     )

@@ -31,10 +31,21 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import antbee
-from antbee import data, ending, evaluation, hub, model, training
-from antbee.classifier import Classifier
+from antbee import errors, hub
+from antbee.data.download import DownloadError, folder_named
+from antbee.data.folder import ImageDataset, Split, read_folder_of
+from antbee.data.images import DataError
+from antbee.data.loading import ImageLoader, LoaderOptions
+from antbee.data.seeds import seeded_generator
+from antbee.evaluation import metrics
 from antbee.installation import home
+from antbee.models.backbone import fuse_conv_bn
+from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, ModelFolderError
+from antbee.models.device import DeviceError
+from antbee.models.weights import WeightsError
+from antbee.training import features
+from antbee.training.distributed import DistributedContext
 
 if TYPE_CHECKING:  # optional, and imported where they are used
     import onnx
@@ -85,7 +96,7 @@ def main() -> None:
 
     chosen = spread(photos.train, CALIBRATION)
     with replacing(arguments.int8) as file:
-        program = quantised(arguments.onnx, data.Photos(chosen, classifier.config.preprocessing))
+        program = quantised(arguments.onnx, ImageLoader(chosen, classifier.config.preprocessing))
         describe(program, classifier.config, f"int8, calibrated with {len(chosen)} training photos of {photos.name}")
         file.write_bytes(program.SerializeToString())
     print(f"written to {arguments.int8}: int8, calibrated with {len(chosen)} training photos of {photos.root}")
@@ -101,16 +112,16 @@ def check_packages() -> None:
             raise ExportError(f"{package} can't be imported ({error}): pip install {' '.join(PACKAGES)}") from error
 
 
-def photos_of(classifier: Classifier, root: Path | None) -> data.PhotoFolder:
+def photos_of(classifier: Classifier, root: Path | None) -> ImageDataset:
     """The photos of `root`, or else of the model's own data set, labelled in the order of the model's outputs.
 
     Raises DataError where there are none, or none of the model's classes.
     """
-    root = root or data.folder_named(home() / "data", classifier.config.data.name)
+    root = root or folder_named(home() / "data", classifier.config.data.name)
     if root is None:
-        raise data.DataError("the model's own photos are not in data/: name a data folder with --data")
+        raise DataError("the model's own photos are not in data/: name a data folder with --data")
     # Without a val/ folder the model's own seed draws the photos that it was checked with, and not trained on.
-    return data.read_folder_of(root, classifier.config.label_names, seed=classifier.config.seed or 0)
+    return read_folder_of(root, classifier.config.label_names, seed=classifier.config.seed or 0)
 
 
 @contextlib.contextmanager
@@ -219,7 +230,7 @@ def largest_difference(classifier: Classifier, file: Path) -> float:
     session, crop = session_of(file), classifier.config.preprocessing.crop
     differences = []
     for count in (1, 3):
-        images = torch.randn(count, 3, crop, crop, generator=data.seeded_generator(0, "export", count))
+        images = torch.randn(count, 3, crop, crop, generator=seeded_generator(0, "export", count))
         with torch.inference_mode():
             expected = classifier.network(images)
         found = torch.from_numpy(answers(session, images))
@@ -239,7 +250,7 @@ def answers(session: "onnxruntime.InferenceSession", images: Tensor) -> np.ndarr
 # The same in 8-bit integers
 
 
-def quantised(file: Path, photos: data.Photos) -> "onnx.ModelProto":
+def quantised(file: Path, photos: ImageLoader) -> "onnx.ModelProto":
     """The program of a float32 file in 8-bit integers but for its last layer; `photos` give each tensor's range.
 
     Static quantisation after training, as in Jacob et al. 2018, arXiv 1712.05877, with a scale for each channel of the
@@ -271,7 +282,7 @@ def quantised(file: Path, photos: data.Photos) -> "onnx.ModelProto":
 class CalibrationImages:
     """The images that the ranges are taken from, one at a time, as onnxruntime asks for them."""
 
-    def __init__(self, photos: data.Photos) -> None:
+    def __init__(self, photos: ImageLoader) -> None:
         batches = photos.batches(torch.arange(len(photos)).split(1))
         self._images = iter(tqdm(batches, "calibrating", len(photos), leave=False, delay=0.5, disable=None))
 
@@ -281,12 +292,12 @@ class CalibrationImages:
         return None if images is None else {"images": images.numpy()}
 
 
-def spread(split: data.Split, count: int) -> data.Split:
+def spread(split: Split, count: int) -> Split:
     """So many photos of a split, or all that there are: of every class alike, drawn by a fixed seed."""
-    order = torch.randperm(len(split), generator=data.seeded_generator(0, "calibration")).tolist()
+    order = torch.randperm(len(split), generator=seeded_generator(0, "calibration")).tolist()
     by_class = [[i for i in order if split.labels[i] == label] for label in sorted(set(split.labels))]
     in_turns = [i for turn in itertools.zip_longest(*by_class) for i in turn if i is not None][:count]
-    return data.Split(tuple(split.paths[i] for i in in_turns), tuple(split.labels[i] for i in in_turns))
+    return Split(tuple(split.paths[i] for i in in_turns), tuple(split.labels[i] for i in in_turns))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -298,17 +309,17 @@ class Measurement:
     """What a file costs and how good its answers are."""
 
     file: Path
-    score: evaluation.Score
+    score: metrics.Score
     same: int  # answers that are torch's too
     milliseconds: float  # median for one photo by itself, decoded and cropped already
 
 
-def measured(files: Sequence[Path], classifier: Classifier, val: data.Split) -> list[Measurement]:
+def measured(files: Sequence[Path], classifier: Classifier, val: Split) -> list[Measurement]:
     """Every file's answers to the validation photos, one by one."""
-    photos = data.Photos(val, classifier.config.preprocessing, loading=data.Loading.beside(classifier.device))
+    photos = ImageLoader(val, classifier.config.preprocessing, loading=LoaderOptions.for_device(classifier.device))
     class_count = len(classifier.config.label_names)
-    network, process = model.folded(classifier.network), training.Process(classifier.device)
-    by_torch = training.compute_rows(network, photos, class_count, process, what="predicting with torch").argmax(1)
+    network, process = fuse_conv_bn(classifier.network), DistributedContext(classifier.device)
+    by_torch = features.compute_rows(network, photos, class_count, process, what="predicting with torch").argmax(1)
     measurements = []
     for file in files:
         session, rows, seconds = session_of(file), [], []
@@ -319,7 +330,7 @@ def measured(files: Sequence[Path], classifier: Classifier, val: data.Split) -> 
             seconds.append(time.perf_counter() - started)
         logits = torch.from_numpy(np.concatenate(rows))
         same = int((logits.argmax(1) == by_torch).sum())
-        score = evaluation.score(logits, photos.labels)
+        score = metrics.score(logits, photos.labels)
         measurements.append(Measurement(file, score, same, 1000 * statistics.median(seconds)))
     return measurements
 
@@ -329,7 +340,7 @@ def print_table(measurements: Sequence[Measurement]) -> None:
     rows = [("file", "MB", "accuracy on val", "95 % interval", "as torch", "ms a photo")]
     for found in measurements:
         score = found.score
-        low, high = evaluation.wilson_interval(score.correct, score.count)
+        low, high = metrics.wilson_interval(score.correct, score.count)
         rows.append(
             (
                 str(found.file),
@@ -346,8 +357,8 @@ def print_table(measurements: Sequence[Measurement]) -> None:
 
 
 if __name__ == "__main__":
-    ending.run(
+    errors.run(
         main,
-        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
-        faults=(ExportError, data.DownloadError, hub.HubError),
+        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
+        faults=(ExportError, DownloadError, hub.HubError),
     )

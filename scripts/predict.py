@@ -22,9 +22,12 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from antbee import data, ending, hub, images, model
-from antbee.classifier import Classifier, Prediction
+from antbee import errors, hub
+from antbee.data.images import DataError, open_photo
+from antbee.models.classifier import Classifier, Prediction
 from antbee.models.config import ModelFolderError
+from antbee.models.device import DeviceError
+from antbee.models.weights import WeightsError
 from antbee.text import one_line
 
 BATCH = 32  # photos predicted at once
@@ -63,7 +66,7 @@ def main() -> None:
     if arguments.explain is not None:
         print(f"heat maps written to {arguments.explain}")
     if unusable:
-        raise data.DataError("not answered: " + "; ".join(unusable))
+        raise DataError("not answered: " + "; ".join(unusable))
 
 
 def photos_in(path: Path) -> list[Path]:
@@ -72,17 +75,17 @@ def photos_in(path: Path) -> list[Path]:
         return [path]
     photos = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and not file.is_dir())
     if not photos:
-        raise data.DataError(f"{path} has no photo: expected files that end in {' '.join(IMG_EXTENSIONS)}")
+        raise DataError(f"{path} has no photo: expected files that end in {' '.join(IMG_EXTENSIONS)}")
     return photos
 
 
 def cropped(classifier: Classifier, paths: Sequence[Path], unusable: list[str]) -> Iterator[tuple[Path, Image.Image]]:
     """What the network sees of each photo, BATCH photos decoded beside each other; `unusable` takes what is none."""
 
-    def crop(path: Path) -> Image.Image | data.DataError:
+    def crop(path: Path) -> Image.Image | DataError:
         try:
-            return classifier.crop(images.open_photo(path))
-        except data.DataError as error:
+            return classifier.crop(open_photo(path))
+        except DataError as error:
             return error
 
     with (
@@ -91,7 +94,7 @@ def cropped(classifier: Classifier, paths: Sequence[Path], unusable: list[str]) 
     ):
         for group in batched(progress):
             for path, seen in zip(group, pool.map(crop, group), strict=True):
-                if isinstance(seen, data.DataError):
+                if isinstance(seen, DataError):
                     unusable.append(f"{path}: {seen}")
                 else:
                     yield path, seen
@@ -109,14 +112,14 @@ def batched(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def explain(classifier: Classifier, path: Path, folder: Path) -> None:
     """Writes the photo with its class activation map, named after its folder and itself."""
-    from antbee import figures  # matplotlib takes half a second to import
+    from antbee.evaluation import plots  # matplotlib takes half a second to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    photo = images.open_photo(path)
+    photo = open_photo(path)
     explanation = classifier.explain(photo)
     activation_map = explanation.activation_maps[explanation.prediction.label]
     box = classifier.config.preprocessing.crop_box(photo.width, photo.height)
-    picture = figures.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
+    picture = plots.heat_map(photo, activation_map, box, strongest=float(activation_map.max()))
     target = folder / f"{path.resolve().parent.name}_{path.name}.png"
     if target.exists():  # of another photo of that name
         target = target.with_stem(f"{target.stem}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}")
@@ -142,8 +145,8 @@ def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Pa
 
 
 if __name__ == "__main__":
-    ending.run(
+    errors.run(
         main,
-        bad_input=(data.DataError, model.WeightsError, model.DeviceError, ModelFolderError),
+        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
         faults=(hub.HubError,),
     )

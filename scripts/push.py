@@ -14,10 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import ending, hub
-from antbee.classifier import CONFIG_FILE, model_folders
+from antbee import errors, hub
 from antbee.hub.space import space_files
-from antbee.installation import spoken
+from antbee.installation import command_name
+from antbee.models.config import CONFIG_FILE
+from antbee.models.folder import model_folders
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,7 +55,7 @@ def main() -> None:
     if arguments.dry_run:
         print("\nNothing was uploaded. To upload, leave out --dry-run.")
     else:
-        print(f"Load it back with: {spoken('app')} {' '.join(models)}")
+        print(f"Load it back with: {command_name('app')} {' '.join(models)}")
 
 
 def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
@@ -103,4 +104,4 @@ def show(files: Sequence[tuple[str, int]], way: str) -> None:
 
 
 if __name__ == "__main__":
-    ending.run(main, bad_input=(), faults=(hub.HubError,))
+    errors.run(main, bad_input=(), faults=(hub.HubError,))

@@ -1,6 +1,6 @@
 """A config with all that antbee writes, and what tests do with configs."""
 
-from antbee.images import Preprocessing
+from antbee.data.transforms import Preprocessing
 from antbee.models.config import ClassifierConfig
 
 CONFIG = ClassifierConfig(

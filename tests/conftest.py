@@ -19,11 +19,11 @@ import pytest
 # networks take several times as long. Processes that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from antbee.data import PhotoFolder, read_folder
-from antbee.drawn import write_drawn_set
+from antbee.data.drawn import write_drawn_set
+from antbee.data.folder import ImageDataset, read_folder
 
 if TYPE_CHECKING:  # the page's imports take seconds: they are where they are used
-    from antbee.ui import Exhibit, Shown
+    from antbee.ui import LoadedModel, Snapshot
 
 
 CLEANING_UP = 30  # seconds that the fixtures of a test have once it failed
@@ -48,13 +48,13 @@ def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def photos(drawn_root: Path) -> PhotoFolder:
+def photos(drawn_root: Path) -> ImageDataset:
     """The drawn set, read."""
     return read_folder(drawn_root)
 
 
 @pytest.fixture(scope="session")
-def models(photos: PhotoFolder, tmp_path_factory: pytest.TempPathFactory) -> "tuple[Shown, ...]":
+def models(photos: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> "tuple[LoadedModel, ...]":
     """Both modes, untrained, as the page holds them; one of them takes everything for "neither"."""
     from exhibits import write_model
 
@@ -69,11 +69,11 @@ def models(photos: PhotoFolder, tmp_path_factory: pytest.TempPathFactory) -> "tu
 
 
 @pytest.fixture(scope="session")
-def exhibit(models: "tuple[Shown, ...]", photos: PhotoFolder) -> "Exhibit":
+def exhibit(models: "tuple[LoadedModel, ...]", photos: ImageDataset) -> "Snapshot":
     """Both with the photos they learned from."""
     from antbee import ui
 
-    return ui.Exhibit(models, photos)
+    return ui.Snapshot(models, photos)
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,14 @@ import gradio as gr
 import httpx
 import torch
 
-from antbee import Classifier, model, ui
-from antbee.classifier import ClassifierConfig
-from antbee.data import PhotoFolder, open_photo
-from antbee.images import Preprocessing
-from antbee.neighbours import FeatureBank, build_bank
+from antbee import Classifier, ui
+from antbee.data.folder import ImageDataset
+from antbee.data.images import open_photo
+from antbee.data.transforms import Preprocessing
+from antbee.models.backbone import build_network
+from antbee.models.config import ClassifierConfig
+from antbee.models.detector import KNNDetector, build_detector
+from antbee.models.weights import StartingWeights
 
 SMALL = Preprocessing(crop=96)  # pixels: quick, and as good as any where nothing was learned
 JSON = {"Content-Type": "application/json"}
@@ -44,13 +47,13 @@ def write_model(
     *,
     seed: int = 0,
     label_names: Sequence[str] = ("ants", "bees"),
-    photos: PhotoFolder | None = None,
+    photos: ImageDataset | None = None,
     threshold: float = 1.9,
     preprocessing: Preprocessing = SMALL,
     **config: Any,
 ) -> Path:
     """An untrained model in a folder, which knows the photos given and answers half of them with either class."""
-    network = model.build_network("resnet18", len(label_names), model.StartingWeights("random"), seed=seed)
+    network = build_network("resnet18", len(label_names), StartingWeights("random"), seed=seed)
     drawn = {"name": "drawn", "train": {"ants": 12, "bees": 12}, "val": {"ants": 8, "bees": 8}, "skipped": []}
     told: dict[str, Any] = {
         "data": drawn | {"digest": photos.digest if photos else None},
@@ -60,26 +63,26 @@ def write_model(
     classifier = Classifier(
         network, ClassifierConfig("resnet18", tuple(label_names), preprocessing, mode=mode, **told | config)
     )
-    bank = None if photos is None else _acquainted(classifier, photos, threshold)
-    Classifier(network, classifier.config, bank).save_pretrained(folder)
+    detector = None if photos is None else _acquainted(classifier, photos, threshold)
+    Classifier(network, classifier.config, detector).save_pretrained(folder)
     (folder / "history.json").write_text(json.dumps(HISTORY))
     return folder
 
 
-def _acquainted(classifier: Classifier, photos: PhotoFolder, threshold: float) -> FeatureBank:
+def _acquainted(classifier: Classifier, photos: ImageDataset, threshold: float) -> KNNDetector:
     """The features of the training photos; the head is moved so that neither of its classes has all answers."""
     features = classifier.features([open_photo(path) for path in photos.train.paths])
     with torch.no_grad():
         head = classifier.network.fc
         head.bias -= head(features).median(0).values
-    return build_bank(features, torch.tensor(photos.train.labels), photos.train.names(photos.root), threshold)
+    return build_detector(features, torch.tensor(photos.train.labels), photos.train.names(photos.root), threshold)
 
 
-def exhibition_of(models: Sequence[ui.Shown], photos: PhotoFolder | None) -> ui.Exhibition:
+def exhibition_of(models: Sequence[ui.LoadedModel], photos: ImageDataset | None) -> ui.ModelRegistry:
     """An exhibition of models that are in memory already."""
-    exhibition = ui.Exhibition(list, lambda models: photos)
-    exhibition.now = ui.Exhibit(tuple(models), photos)
-    return exhibition
+    registry = ui.ModelRegistry(list, lambda models: photos)
+    registry.now = ui.Snapshot(tuple(models), photos)
+    return registry
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from antbee import installation
 from antbee.__main__ import main
-from antbee.drawn import write_drawn_set
+from antbee.data.drawn import write_drawn_set
+from antbee.installation import commands, home, is_installed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,13 +75,13 @@ def answered(site, tmp_path_factory):
 
 def test_every_script_of_the_clone_is_a_command():
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    assert installation.commands().keys() == scripts | {"app"}
-    assert not installation.is_installed()
-    assert installation.home() == ROOT
+    assert commands().keys() == scripts | {"app"}
+    assert not is_installed()
+    assert home() == ROOT
 
 
 def test_the_package_holds_every_room_every_script_and_what_a_space_needs(site):
-    for name, path in installation.commands().items():
+    for name, path in commands().items():
         packed = site / "antbee" / "project" / path.relative_to(ROOT)
         assert packed.read_bytes() == path.read_bytes(), name
     assert (site / "antbee" / "project" / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()

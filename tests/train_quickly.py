@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = str(ROOT / "scripts" / "train.py")
 sys.path.insert(0, str(ROOT))
 
-from antbee import foreign, training  # noqa: E402 (they are found once the path is there)
+from antbee.evaluation import ood  # noqa: E402 (they are found once the path is there)
+from antbee.training import trainer  # noqa: E402 (they are found once the path is there)
+from antbee.training.recipe import Recipe  # noqa: E402 (they are found once the path is there)
 
 SMALL = 64  # pixels a side of the crops
 PATIENCE = 120  # seconds, after which a run that hangs is ended
@@ -28,12 +30,12 @@ PATIENCE = 120  # seconds, after which a run that hangs is ended
 
 def quickening() -> list[tuple[ModuleType, str, Any]]:
     """What makes a run quick: modules, the names in them, and their values."""
-    recipes = [(name, getattr(training, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
-    smaller = [(training, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in recipes]
-    return [(foreign, "COUNT", 1), *smaller]
+    recipes = [(name, getattr(trainer, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
+    smaller = [(trainer, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in recipes]
+    return [(ood, "COUNT", 1), *smaller]
 
 
-def small(recipe: training.Recipe) -> training.Recipe:
+def small(recipe: Recipe) -> Recipe:
     """The recipe with crops of a twelfth of the pixels, which grow where they grew before."""
     sizes = tuple(size * SMALL // recipe.preprocessing.crop for size in recipe.finetune_sizes)
     return replace(recipe, preprocessing=replace(recipe.preprocessing, crop=SMALL), finetune_sizes=sizes)

@@ -14,6 +14,7 @@ from antbee.text import as_text, one_line
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 # Stands in a card for the repository's name, which is only known when the model is pushed.

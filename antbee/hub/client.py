@@ -25,12 +25,13 @@ from antbee.hub.errors import (
     token_to_write,
 )
 from antbee.hub.space import MODELS_VARIABLE
-from antbee.installation import spoken
+from antbee.installation import command_name
 from antbee.text import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoSibling
+
 
 WEIGHTS_AND_CONFIG = ("model.safetensors", "config.json")
 REQUIRED_FILES = (*WEIGHTS_AND_CONFIG, "README.md")
@@ -44,8 +45,6 @@ UPLOAD_TIMEOUT = 30.0  # seconds
 
 
 # ---- push ------------------------------------------------------------------------------------------------------------
-
-
 def repository_files(folder: Path) -> list[tuple[str, int]]:
     """The files of a model folder that a push uploads: relative POSIX path and size in bytes, sorted by path.
 
@@ -56,7 +55,7 @@ def repository_files(folder: Path) -> list[tuple[str, int]]:
         what = "has no " + ", ".join(missing) if folder.is_dir() else "is not a folder"
         raise HubError(
             f"{folder} {what}: expected a model folder with {', '.join(REQUIRED_FILES)}; train a model with"
-            f" `{spoken('train')}` and give the folder that it wrote."
+            f" `{command_name('train')}` and give the folder that it wrote."
         )
     return sorted((name, (folder / name).stat().st_size) for name in REPOSITORY_FILES if (folder / name).is_file())
 
@@ -210,8 +209,6 @@ def _paths(repository: Any) -> set[str]:
 
 
 # ---- pull ------------------------------------------------------------------------------------------------------------
-
-
 def pull(
     repo_id: str, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:

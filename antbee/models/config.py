@@ -1,7 +1,6 @@
-"""config.json of a model folder as pydantic models: timm's keys, transformers' keys, and antbee's own under "antbee".
+"""What config.json says: all that is needed to rebuild a classifier, and how it came to be.
 
-The file may come from anybody, so every value that is used is checked. Keys that antbee does not know are kept and
-written again.
+It may come from anybody: every value is checked before it decides anything.
 """
 
 import json
@@ -27,12 +26,13 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from antbee import model
-from antbee.data import MOST_CLASSES
-from antbee.files import FileError, content_of
-from antbee.images import Interpolation, Preprocessing
-from antbee.installation import spoken
+from antbee.data.files import FileError, content_of
+from antbee.data.folder import MOST_CLASSES
+from antbee.data.transforms import Interpolation, Preprocessing
+from antbee.installation import command_name
+from antbee.models.backbone import feature_count
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
+from antbee.models.weights import WeightsError, check_architecture
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
@@ -50,10 +50,7 @@ class ModelFolderError(ValueError):
     """A model folder can't be used; the message says which file, why, and what to do."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Values. What a validator raises ends the sentence "KEY is VALUE, expected ..."
-
-
 def _recipe_value(value: Any) -> Any:
     # Comparing refuses NaN, and also a whole number that fits no float.
     is_number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
@@ -80,10 +77,6 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ClassNames = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_in_order), AfterValidator(_different)]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What it was trained from, and the whole file
 
 
 class SkippedFile(Part):
@@ -215,7 +208,7 @@ class ClassifierConfig:
         content = {
             "architecture": self.architecture,
             "num_classes": class_count,
-            "num_features": model.feature_count(self.architecture),
+            "num_features": feature_count(self.architecture),
             "global_pool": "avg",
             "label_names": list(self.label_names),
             "pretrained_cfg": pretrained | self.unknown.get("pretrained_cfg", {}),
@@ -228,7 +221,7 @@ class ClassifierConfig:
         """The config of a parsed `config.json`: antbee's own, or that of any ResNet that names network and labels.
 
         One that says nothing of preprocessing gets that of torchvision's ImageNet weights. Raises ModelFolderError,
-        naming the key that is missing or wrong, and model.WeightsError for an architecture that is not known.
+        naming the key that is missing or wrong, and WeightsError for an architecture that is not known.
         """
         _refuse_depth(content)
         flat = {key: content[key] for key in PretrainedCfg.model_fields if key in content}
@@ -236,7 +229,7 @@ class ClassifierConfig:
             content = {**content, "pretrained_cfg": flat}
         with _explained():
             file = ConfigFile.model_validate(content)
-        model.check_architecture(file.architecture)
+        check_architecture(file.architecture)
         own: dict[str, Any] = {"format": FORMAT} if file.antbee is None else file.antbee
         remedy = "install the antbee that wrote it, or train the model again"
         written_in = own.get("format")
@@ -272,7 +265,7 @@ def _preprocessing(said: PretrainedCfg | None) -> Preprocessing:
 
 def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     """Raises ModelFolderError where values contradict each other."""
-    classes, width = len(config.label_names), model.feature_count(config.architecture)
+    classes, width = len(config.label_names), feature_count(config.architecture)
     in_arguments = file.model_args.num_classes if file.model_args else None
     _expect(file.num_classes in (None, classes), "num_classes", file.num_classes, str(classes))
     _expect(file.num_features in (None, width), "num_features", file.num_features, str(width))
@@ -292,9 +285,6 @@ def _expect(is_right: bool, key: str, value: object, expected: str) -> None:
     if not is_right:
         raise ModelFolderError(f"{key} is {_shown(value)}, expected {expected}")
 
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What is wrong, in a line
 
 _EXPECTED = {  # by pydantic's types of errors; where none is given, what its message says
     "value_error": "{error}",
@@ -352,21 +342,17 @@ def _refuse_depth(content: Any) -> None:
         raise ModelFolderError(f"objects and lists lie more than {MAX_DEPTH} deep in each other: {AGAIN}")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Files
-
-
 def read_config(folder: Path) -> ClassifierConfig:
     """The config of a model folder. Raises what `ClassifierConfig.from_json` raises, also where there is no config."""
     path = folder / CONFIG_FILE
     if not path.exists() and not path.is_symlink():
-        raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{spoken('train')}` wrote")
+        raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{command_name('train')}` wrote")
     content = _read_json(path)
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object")
     try:
         config = ClassifierConfig.from_json(content)
-    except (ModelFolderError, model.WeightsError) as error:
+    except (ModelFolderError, WeightsError) as error:
         raise type(error)(f"{path} can't be used: {error}") from error
     _refuse_padding(path, config)
     return config

@@ -19,15 +19,15 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from antbee.classifier import BANK_FILE, WEIGHTS_FILE
-from antbee.files import FileError, content_of
+from antbee.data.files import FileError, content_of
 from antbee.models.config import CONFIG_FILE, HISTORY_FILE, MAX_BYTES, MODES, Mode
+from antbee.models.folder import DETECTOR_FILE, WEIGHTS_FILE
 
 VERSIONS = "versions"
 RUN_FOLDER = ".training"
 MARKER = "antbee.txt"
 MARKER_TEXT = "A training of antbee in progress: its checkpoints, and the models that it has finished.\n"
-MODEL_FILES = {WEIGHTS_FILE, BANK_FILE, CONFIG_FILE, HISTORY_FILE, "README.md", "figures"}
+MODEL_FILES = {WEIGHTS_FILE, DETECTOR_FILE, CONFIG_FILE, HISTORY_FILE, "README.md", "figures"}
 
 Replace = Literal["unless-worse", "always", "never"]
 REPLACE: tuple[Replace, ...] = ("unless-worse", "always", "never")
@@ -59,10 +59,6 @@ class Placement:
     kept: str | None = None  # why the models in place stay, in a sentence; then `folders` are those of a version
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What antbee wrote
-
-
 def is_model_folder(folder: Path) -> bool:
     """Whether antbee wrote this folder: its config.json says so."""
     return isinstance(_config(folder).get("antbee"), dict)
@@ -86,10 +82,6 @@ def check_output(output: Path, modes: Sequence[str]) -> None:
             )
     if (output / VERSIONS).exists() and not (output / VERSIONS).is_dir():
         raise OutputError(f"{output / VERSIONS} is no folder: move it, or choose another folder with --output")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# A run in progress
 
 
 @dataclass(frozen=True)
@@ -201,10 +193,6 @@ def discard_run(output: Path) -> None:
     if run.path.exists():
         with run.locked():
             run.clear()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Versions
 
 
 def versions(output: Path) -> list[Version]:

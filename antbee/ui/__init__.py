@@ -3,7 +3,7 @@
 Gradio is imported here alone.
 """
 
-from antbee.ui.exhibition import Exhibit, Exhibition, Shown, load_models, of_classes
 from antbee.ui.page import build_page, launch
+from antbee.ui.registry import LoadedModel, ModelRegistry, Snapshot, load_models, of_classes
 
-__all__ = ["Exhibit", "Exhibition", "Shown", "build_page", "launch", "load_models", "of_classes"]
+__all__ = ["LoadedModel", "ModelRegistry", "Snapshot", "build_page", "launch", "load_models", "of_classes"]

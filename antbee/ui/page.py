@@ -6,24 +6,24 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from antbee.background import BackgroundTraining
+from antbee.data.images import DataError
 from antbee.hub import HubError
-from antbee.images import DataError
 from antbee.installation import home
-from antbee.model import WeightsError
 from antbee.models.config import ModelFolderError
+from antbee.models.weights import WeightsError
 from antbee.text import as_text
-from antbee.ui.batches import batches_tab
-from antbee.ui.choice import Choice, newly_chosen
-from antbee.ui.classify import classify_tab
-from antbee.ui.exhibition import SIDE_BY_SIDE, Exhibition, notices
-from antbee.ui.gate import Gate
-from antbee.ui.inside import inside_tab
-from antbee.ui.report import report_tab
-from antbee.ui.teach import teach_tab
-from antbee.ui.train import train_tab
+from antbee.training.background import BackgroundTraining
+from antbee.ui.components import Choice, newly_chosen
+from antbee.ui.i18n import label, translations, translator_of
+from antbee.ui.registry import SIDE_BY_SIDE, ModelRegistry, notices
+from antbee.ui.security import RequestLimits
+from antbee.ui.tabs.batches import batches_tab
+from antbee.ui.tabs.classify import classify_tab
+from antbee.ui.tabs.inside import inside_tab
+from antbee.ui.tabs.report import report_tab
+from antbee.ui.tabs.teach import teach_tab
+from antbee.ui.tabs.train import train_tab
 from antbee.ui.uploads import UploadsOnly
-from antbee.ui.words import label, speech_of, translations
 
 LOOK = 10  # seconds between two looks at the models' folders
 USER = "antbee"  # whose password it is where the page has one
@@ -58,33 +58,33 @@ STYLE = """
 """
 
 
-def build_page(exhibition: Exhibition, training: BackgroundTraining | None = None) -> gr.Blocks:
+def build_page(registry: ModelRegistry, training: BackgroundTraining | None = None) -> gr.Blocks:
     """The whole page; with the tab that trains where there is something to train with."""
     with gr.Blocks(title="antbee", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
-        choice = _sidebar(exhibition, page)
+        choice = _sidebar(registry, page)
         gr.Markdown(label("page.title"))
-        _announce(exhibition, choice)
+        _announce(registry, choice)
         with gr.Tabs(overflow_behavior="wrap"):  # a phone shows all of them
             with gr.Tab(label("classify.tab")):
-                classifying = classify_tab(exhibition, choice)
+                classifying = classify_tab(registry, choice)
             with gr.Tab(label("batches.tab")):
-                batches_tab(exhibition, choice)
+                batches_tab(registry, choice)
             with gr.Tab(label("report.tab")) as report:
-                report_tab(exhibition, choice, report)
+                report_tab(registry, choice, report)
             with gr.Tab(label("inside.tab")) as inside:
-                inside_tab(exhibition, choice, classifying.photo, inside)
+                inside_tab(registry, choice, classifying.photo, inside)
             with gr.Tab(label("teach.tab")):
-                teach_tab(exhibition, choice, classifying, page)
+                teach_tab(registry, choice, classifying, page)
             if training is not None:
                 with gr.Tab(label("train.tab")):
-                    train_tab(exhibition, choice, training, home() / "outputs")
+                    train_tab(registry, choice, training, home() / "outputs")
     return page
 
 
-def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
+def _sidebar(registry: ModelRegistry, page: gr.Blocks) -> Choice:
     """Which models answer; and an offer where others have come meanwhile."""
     with gr.Sidebar(label("page.models"), open=False):
-        names = exhibition.now.names
+        names = registry.now.names
         chosen = gr.Dropdown(
             names,
             value=names[:SIDE_BY_SIDE],
@@ -93,36 +93,36 @@ def _sidebar(exhibition: Exhibition, page: gr.Blocks) -> Choice:
             label=label("page.models.shown"),
             info=label("page.models.info"),
         )
-    edition = gr.State(exhibition.edition)
+    version = gr.State(registry.version)
     news = gr.Markdown(visible=False, elem_classes="notice")
     renew = gr.Button(label("page.models.renew"), visible=False, size="sm")
 
     def look(request: gr.Request) -> list[Any]:
-        changed = exhibition.changed()
-        told = speech_of(request)("page.models.changed", names=", ".join(map(as_text, changed)))
+        changed = registry.changed()
+        told = translator_of(request)("page.models.changed", names=", ".join(map(as_text, changed)))
         return [gr.Markdown(told, visible=bool(changed)), gr.Button(visible=bool(changed))]
 
     def take(request: gr.Request) -> list[Any]:
-        speech = speech_of(request)
+        translate = translator_of(request)
         try:
-            exhibition.renew()
+            registry.renew()
         except (ModelFolderError, WeightsError, DataError, HubError, OSError) as error:
             print(f"the models shown stay: {error}", file=sys.stderr)  # where folders lie is no visitor's business
-            raise gr.Error(speech("page.models.failed"), print_exception=False) from error
-        return [*newly_chosen(exhibition), gr.Markdown(visible=False), gr.Button(visible=False)]
+            raise gr.Error(translate("page.models.failed"), print_exception=False) from error
+        return [*newly_chosen(registry), gr.Markdown(visible=False), gr.Button(visible=False)]
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    page.load(lambda: newly_chosen(exhibition), None, [chosen, edition], **quiet)
+    page.load(lambda: newly_chosen(registry), None, [chosen, version], **quiet)
     gr.Timer(LOOK).tick(look, None, [news, renew], **quiet)
-    renew.click(take, None, [chosen, edition, news, renew], api_visibility="private")
-    return Choice(chosen, edition, [page.load, chosen.change, edition.change])
+    renew.click(take, None, [chosen, version, news, renew], api_visibility="private")
+    return Choice(chosen, version, [page.load, chosen.change, version.change])
 
 
-def _announce(exhibition: Exhibition, choice: Choice) -> None:
+def _announce(registry: ModelRegistry, choice: Choice) -> None:
     notice = gr.Markdown(visible=False, elem_classes="notice")
 
     def announce(request: gr.Request) -> gr.Markdown:
-        said = notices(exhibition.now.models, speech_of(request))
+        said = notices(registry.now.models, translator_of(request))
         return gr.Markdown("\n\n".join(said), visible=bool(said))
 
     gr.on(choice.changes, announce, None, notice, api_visibility="private", queue=False)
@@ -175,7 +175,10 @@ def launch(
             css=STYLE,
             i18n=translations(),
             app_kwargs={
-                "middleware": [Middleware(Gate, for_this_computer=for_this_computer), Middleware(UploadsOnly, page)]
+                "middleware": [
+                    Middleware(RequestLimits, for_this_computer=for_this_computer),
+                    Middleware(UploadsOnly, page),
+                ]
             },
             max_file_size="20mb",
             state_session_capacity=MOST_SESSIONS,

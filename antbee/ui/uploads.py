@@ -20,10 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from antbee.images import DataError
-from antbee.ui.gate import UPLOAD, route_of
-from antbee.ui.photo import uploaded
-from antbee.ui.words import Speech, speech_in
+from antbee.data.images import DataError
+from antbee.ui.components import uploaded
+from antbee.ui.i18n import Translator, translator_in
+from antbee.ui.security import UPLOAD, route_of
 
 DOWNLOADS = ("/gradio_api/file=", "/gradio_api/file/")
 
@@ -41,9 +41,9 @@ class UploadsOnly:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        speech = speech_in(request.headers.get("accept-language", ""))
+        translate = translator_in(request.headers.get("accept-language", ""))
         if not _may_download(route):
-            await PlainTextResponse(speech("gate.file"), 403)(scope, receive, send)
+            await PlainTextResponse(translate("gate.file"), 403)(scope, receive, send)
             return
         try:
             body = await request.body()
@@ -52,7 +52,7 @@ class UploadsOnly:
         if self._may_call(route, body):
             await self._app(scope, _replayed(body, receive), send)
         else:
-            await _refusal(speech)(scope, receive, send)
+            await _refusal(translate)(scope, receive, send)
 
     def _may_call(self, route: str, body: bytes) -> bool:
         try:
@@ -158,9 +158,9 @@ def _may_download(route: str) -> bool:
     )
 
 
-def _refusal(speech: Speech) -> JSONResponse:
+def _refusal(translate: Translator) -> JSONResponse:
     """In the form in which Gradio says that an argument is wrong: its clients show the sentence."""
-    wrong = {"__type__": "validate", "is_valid": False, "parameter_name": "file", "message": speech("gate.file")}
+    wrong = {"__type__": "validate", "is_valid": False, "parameter_name": "file", "message": translate("gate.file")}
     return JSONResponse({"detail": [wrong]}, 422)
 
 

@@ -30,11 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 from PIL import Image
 
-from antbee import drawn, images, neighbours, tensors
+from antbee.data.drawn import draw
+from antbee.data.images import DataError, open_photo
+from antbee.data.transforms import Preprocessing
+from antbee.evaluation.report import comparison
 from antbee.hub.card import model_card
-from antbee.model import WeightsError
 from antbee.models.config import ClassifierConfig, ModelFolderError, read_config
-from antbee.report import comparison
+from antbee.models.detector import DetectorError, KNNDetector, build_detector
+from antbee.models.weights import TensorsError, WeightsError, read_tensors, write_tensors
 
 COUNTS = {"pictures": 100_000, "tensors": 20_000, "configs": 20_000}
 LONGEST, MOST_MEMORY = 10.0, 400.0  # seconds for one file; MB beyond what the process took before
@@ -48,10 +51,10 @@ INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000
 @cache
 def whole_pictures() -> tuple[bytes, ...]:
     """A picture in every format and kind of pixels that is read, and in some that are not."""
-    photo = drawn.draw("ants", 0, 64).resize((64, 48))
+    photo = draw("ants", 0, 64).resize((64, 48))
     exif = Image.Exif()
     exif[0x0112] = 6
-    frames = [drawn.draw("bees", seed, 64).resize(photo.size) for seed in range(3)]
+    frames = [draw("bees", seed, 64).resize(photo.size) for seed in range(3)]
     several: dict[str, Any] = {"save_all": True, "append_images": frames}
     ways: list[tuple[Image.Image, str, dict[str, Any]]] = [
         (photo, "JPEG", {}),
@@ -89,10 +92,10 @@ def whole_pictures() -> tuple[bytes, ...]:
 def try_picture(content: bytes, folder: Path) -> str:
     """What comes of a picture."""
     try:
-        photo = images.open_photo(io.BytesIO(content))
-    except images.DataError as error:
+        photo = open_photo(io.BytesIO(content))
+    except DataError as error:
         return refused(error)
-    images.Preprocessing().cropped(photo)
+    Preprocessing().cropped(photo)
     return "used"
 
 
@@ -105,10 +108,10 @@ def whole_tensors() -> tuple[bytes, ...]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a"
         named = {"conv1.weight": torch.ones(4, 3, 3, 3), "fc.bias": torch.zeros(2), "steps": torch.tensor(3)}
-        tensors.write_tensors(path, named)
+        write_tensors(path, named)
         few = path.read_bytes()
         labels = torch.tensor([0, 1, 0, 1])
-        neighbours.build_bank(torch.eye(4, 8), labels, ["a.jpg", "b.jpg", "c/ü.jpg", "d"], 0.5).save(path)
+        build_detector(torch.eye(4, 8), labels, ["a.jpg", "b.jpg", "c/ü.jpg", "d"], 0.5).save(path)
         return few, path.read_bytes()
 
 
@@ -117,12 +120,12 @@ def try_tensors(content: bytes, folder: Path) -> str:
     path = folder / "model.safetensors"
     path.write_bytes(content)
     try:
-        neighbours.FeatureBank.load(path, feature_count=8, class_count=2)
-    except neighbours.BankError as error:
+        KNNDetector.load(path, feature_count=8, class_count=2)
+    except DetectorError as error:
         refused(error)
     try:
-        tensors.read_tensors(path)
-    except tensors.TensorsError as error:
+        read_tensors(path)
+    except TensorsError as error:
         return refused(error)
     return "used"
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import httpx
 from exhibits import META, Caller
 
-from antbee.drawn import draw
+from antbee.data.drawn import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = b"what nobody may read 5f1c9d"

@@ -280,7 +280,7 @@ def killed(place: Place, case: Case, home: Path) -> tuple[float, Said, str]:
     """
     place.line.break_at(case.request, "silent" if case.lasting else "stuck in the body", lasting=True)
     call = f"push(__import__('pathlib').Path({str(place.root / 'model 2')!r}), {REPOSITORY!r})"
-    code = f"from antbee import hub; hub.{call if case.operation == 'push' else f'pull({REPOSITORY!r})'}"
+    code = f"from antbee.hub import client; client.{call if case.operation == 'push' else f'pull({REPOSITORY!r})'}"
     environment = os.environ | {"HF_ENDPOINT": place.line.url, "HF_HOME": str(home), "HF_DEBUG": "1"}
     child = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

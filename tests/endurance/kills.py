@@ -31,7 +31,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from antbee.drawn import write_drawn_set
+from antbee.data.drawn import write_drawn_set
 from antbee.models.versions import MARKER, RunFolder
 
 COUNTS = {"kills": 100, "row": 10, "signals": 20, "disk": 20, "refusals": 20, "ranks": 10}

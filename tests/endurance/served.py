@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from exhibits import free_port, write_model
 
-from antbee.data import read_folder
-from antbee.drawn import draw, write_drawn_set
-from antbee.images import Preprocessing
+from antbee.data.drawn import draw, write_drawn_set
+from antbee.data.folder import read_folder
+from antbee.data.transforms import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 2**20

@@ -24,9 +24,11 @@ import torch
 from exhibits import SMALL, serving
 from load import Visitor, function_of, photos_of
 
-from antbee import Classifier, model, ui
-from antbee.classifier import CONFIG_FILE, WEIGHTS_FILE, ClassifierConfig, ModelFolderError
-from antbee.model import WeightsError
+from antbee import Classifier, ui
+from antbee.models.backbone import build_network
+from antbee.models.config import CONFIG_FILE, ClassifierConfig, ModelFolderError
+from antbee.models.folder import WEIGHTS_FILE
+from antbee.models.weights import StartingWeights, WeightsError
 
 MODES = ("frozen", "finetune")
 STEPS = 1000  # a version is a probability in steps of one in so many
@@ -55,7 +57,7 @@ def write_version(outputs: Path, version: int) -> None:
     """Both models, which say the version of every photo: as the probability of its first class."""
     share = torch.tensor([version / STEPS, 1 - version / STEPS])
     for mode in MODES:
-        network = model.build_network("resnet18", 2, model.StartingWeights("random"), seed=version)
+        network = build_network("resnet18", 2, StartingWeights("random"), seed=version)
         with torch.no_grad():
             network.fc.weight.zero_()
             network.fc.bias.copy_(share.log())
@@ -112,21 +114,21 @@ class Swapping:
         self.log = log
         self.oldest = self.newest = 1  # that an answer may come from now
         write_version(outputs, 1)
-        self.exhibition = ui.Exhibition(lambda: [outputs / mode for mode in MODES], lambda models: None, device="cpu")
+        self.registry = ui.ModelRegistry(lambda: [outputs / mode for mode in MODES], lambda models: None, device="cpu")
 
     def swap(self, number: int) -> None:
         """One replacement; every fifth is damaged."""
         write_version(self.outputs, number + 1)
         if number % 5:
             self.newest = number + 1
-            self.exhibition.renew()
+            self.registry.renew()
             self.oldest = self.newest
             self.log.swapped += 1
             return
         damage = DAMAGES[number // 5 % len(DAMAGES)]
         damage(self.outputs / MODES[number // 5 % 2])
         try:
-            self.exhibition.renew()
+            self.registry.renew()
         except (ModelFolderError, WeightsError):
             self.log.refused += 1
         else:
@@ -165,7 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="antbee-endurance-") as workshop:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(workshop) / "uploads")
         swapping = Swapping(Path(workshop) / "outputs", log)
-        with serving(ui.build_page(swapping.exhibition)) as url:
+        with serving(ui.build_page(swapping.registry)) as url:
             asking = threading.Thread(target=lambda: asyncio.run(visit(url, swapping, arguments)))
             asking.start()
             for number in range(1, arguments.swaps + 1):

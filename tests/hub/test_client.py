@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torchvision.models import get_model
 
 from antbee import Classifier, hub, ui
-from antbee.classifier import ClassifierConfig, ModelFolderError
-from antbee.hub import client
 from antbee.hub.card import PLACEHOLDER, model_card
-from antbee.model import empty_network
+from antbee.hub.client import PULLED_FILES
+from antbee.models.backbone import empty_network
+from antbee.models.config import ClassifierConfig, ModelFolderError
 
 
 def test_what_is_pushed_comes_back_byte_for_byte(either_server, model_folder):
@@ -33,7 +33,7 @@ def test_what_is_pushed_comes_back_byte_for_byte(either_server, model_folder):
     assert repository.head.files["model.safetensors"].lfs
     assert bool(repository.head.files["model.safetensors"].xet) == either_server.xet
     assert repository.head.files.keys() == before.keys()
-    assert pulled == {path: before[path] for path in client.PULLED_FILES}
+    assert pulled == {path: before[path] for path in PULLED_FILES}
     assert content(model_folder) == before, "a push leaves the folder as it is"
 
 
@@ -80,7 +80,7 @@ def test_only_safetensors_and_json_are_ever_downloaded(server, model_folder):
     )
     for path in unwanted:
         server.add_file(repository, path, b"import os")
-    assert content(hub.pull("tester/bugs")).keys() == set(client.PULLED_FILES)
+    assert content(hub.pull("tester/bugs")).keys() == set(PULLED_FILES)
     fetched = [path for _, path, _ in server.requests if "/resolve/" in path]
     assert fetched
     assert all(path.endswith((".safetensors", ".json")) for path in fetched)

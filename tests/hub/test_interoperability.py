@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torchvision.models import get_model
 
 from antbee import Classifier, hub
-from antbee.classifier import ClassifierConfig
-from antbee.drawn import draw
+from antbee.data.drawn import draw
+from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.hub.card import model_card
-from antbee.images import Preprocessing, pixels_of
-from antbee.model import empty_network
+from antbee.models.backbone import empty_network
+from antbee.models.config import ClassifierConfig
 
 
 def pushed(folder, architecture, class_count):

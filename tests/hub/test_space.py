@@ -12,12 +12,12 @@ import pytest
 from hub_helpers import ROOT, complaint, push_script
 
 from antbee import Classifier, hub
-from antbee.classifier import ClassifierConfig
-from antbee.drawn import draw
+from antbee.data.drawn import draw
+from antbee.data.images import open_photo
 from antbee.hub.card import model_card
 from antbee.hub.space import MODELS_VARIABLE, space_files
-from antbee.images import open_photo
-from antbee.model import empty_network
+from antbee.models.backbone import empty_network
+from antbee.models.config import ClassifierConfig
 
 FILES = {"README.md": b"---\nsdk: gradio\n---\n", "app.py": b"print()\n"}
 

@@ -11,16 +11,24 @@ from configs import CONFIG
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antbee import model
-from antbee.data import MOST_CLASSES
+from antbee.data.folder import MOST_CLASSES
+from antbee.data.transforms import Preprocessing
+from antbee.evaluation.report import COMPARISON_COLUMNS, comparison, conclusions, metric_rows
 from antbee.hub.card import model_card
-from antbee.images import Preprocessing
-from antbee.models import config as configs
-from antbee.models.config import ClassifierConfig, DataInfo, ModelFolderError, read_config, read_history
+from antbee.models.config import (
+    MAX_EXCLUDED,
+    MAX_SKIPPED,
+    MODES,
+    ClassifierConfig,
+    DataInfo,
+    ModelFolderError,
+    read_config,
+    read_history,
+)
 from antbee.models.metrics import Found, Metrics
-from antbee.report import COMPARISON_COLUMNS, comparison, conclusions, metric_rows
+from antbee.models.weights import WeightsError
 
-OLD = {mode: Path(__file__).with_name(f"config_0_1_{mode}.json") for mode in configs.MODES}
+OLD = {mode: Path(__file__).with_name(f"config_0_1_{mode}.json") for mode in MODES}
 
 
 def copied(content):
@@ -44,7 +52,7 @@ def complaint(call, *arguments, kind=ModelFolderError):
 # ---- written and read ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", configs.MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_a_config_of_version_0_1_is_read_and_written_again_key_by_key(mode):
     content = json.loads(OLD[mode].read_text())
     config = ClassifierConfig.from_json(content)
@@ -294,7 +302,7 @@ def test_an_unknown_network_is_refused_by_the_file(tmp_path):
     written(tmp_path, CONFIG)
     content = CONFIG.to_json() | {"architecture": "vgg11"}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    text = complaint(read_config, tmp_path, kind=model.WeightsError)
+    text = complaint(read_config, tmp_path, kind=WeightsError)
     assert text.startswith(f"{tmp_path / 'config.json'} can't be used: unknown architecture 'vgg11'")
 
 
@@ -340,7 +348,7 @@ def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line
             place[path[-1]] = junk
             try:
                 shown_everywhere(ClassifierConfig.from_json(content))
-            except (ModelFolderError, model.WeightsError) as error:
+            except (ModelFolderError, WeightsError) as error:
                 refusals.append(str(error))
     assert len(refusals) > 300
     assert all(len(refusal.splitlines()) == 1 and len(refusal) < 500 for refusal in refusals)
@@ -365,7 +373,7 @@ def test_any_config_is_read_and_shown_or_refused_in_a_line(changes):
             holder[name] = value
     try:
         config = ClassifierConfig.from_json(content)
-    except (ModelFolderError, model.WeightsError) as error:
+    except (ModelFolderError, WeightsError) as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017 - it may as well be read
         return
     shown_everywhere(config)
@@ -397,7 +405,7 @@ def test_of_very_many_skipped_files_the_first_are_named_and_all_are_counted_by_r
     skipped += [("train/ants/a.jpg", "too large a photo (50000 x 50000 pixels, at most 60 are read): make it smaller")]
     skipped += [("train/ants/b.jpg", "too large a photo (40000 x 40000 pixels, at most 60 are read): make it smaller")]
     data = DataInfo.listing(skipped, [], name="x", train={"ants": 1, "bees": 2})
-    assert [(one.file, one.reason) for one in data.skipped] == skipped[: configs.MAX_SKIPPED]
+    assert [(one.file, one.reason) for one in data.skipped] == skipped[:MAX_SKIPPED]
     assert data.skipped_count == 80_002
     assert data.skipped_reasons == {".json file extension": 80_000, "too large a photo": 2}
     config = replace(CONFIG, data=data)
@@ -408,7 +416,7 @@ def test_of_very_many_skipped_files_the_first_are_named_and_all_are_counted_by_r
 def test_of_very_many_excluded_files_the_first_are_named_and_a_list_of_all_can_be_checked(tmp_path):
     excluded = [os.fsdecode(b"train/ants/\xff%d.jpg" % number) for number in range(5_000)]
     data, other = (DataInfo.listing([], names) for names in (excluded, [*excluded[:-1], "another"]))
-    assert data.excluded == excluded[: configs.MAX_EXCLUDED]
+    assert data.excluded == excluded[:MAX_EXCLUDED]
     assert data.excluded_count == 5_000
     assert len(data.excluded_digest) == 64
     assert other.excluded_digest != data.excluded_digest

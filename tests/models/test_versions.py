@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from antbee.models import versions
 from antbee.models.config import CONFIG_FILE, MODES
-from antbee.models.versions import OutputError, RunFolder, check_output, discard_run, place_models, restore
+from antbee.models.versions import (
+    MARKER,
+    RUN_FOLDER,
+    OutputError,
+    RunFolder,
+    check_output,
+    discard_run,
+    place_models,
+    restore,
+    versions,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +51,7 @@ def tree(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if versions.RUN_FOLDER not in path.parts
+        if RUN_FOLDER not in path.parts
     }
 
 
@@ -51,10 +60,10 @@ def tree(folder):
 
 def test_models_of_a_finished_run_take_their_places_and_the_older_ones_become_a_version(tmp_path):
     place_models(tmp_path, finish(tmp_path, note="old"), replace="unless-worse")
-    assert versions.versions(tmp_path) == []
+    assert versions(tmp_path) == []
     placed = place_models(tmp_path, finish(tmp_path, note="new"), replace="unless-worse")
     assert [note_of(tmp_path / mode) for mode in MODES] == ["new", "new"]
-    (version,) = versions.versions(tmp_path)
+    (version,) = versions(tmp_path)
     assert placed.put_aside == version.folder
     assert [note_of(version.folder / mode) for mode in MODES] == ["old", "old"]
     assert version.accuracies == {"frozen": 0.8, "finetune": 0.8}
@@ -70,13 +79,13 @@ def test_a_run_in_progress_changes_nothing_in_place_and_a_discarded_one_leaves_n
     discard_run(tmp_path)
     assert tree(tmp_path) == before
     assert not run.is_interrupted
-    assert {path.name for path in run.path.iterdir()} <= {"lock", versions.MARKER}
+    assert {path.name for path in run.path.iterdir()} <= {"lock", MARKER}
 
 
 def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
     for number in range(5):
         place_models(tmp_path, finish(tmp_path, note=str(number)), replace="always")
-    notes = {note_of(version.folder / "frozen") for version in versions.versions(tmp_path)}
+    notes = {note_of(version.folder / "frozen") for version in versions(tmp_path)}
     assert notes == {"0", "1", "2", "3"}
     assert note_of(tmp_path / "frozen") == "4"
 
@@ -84,10 +93,10 @@ def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
 def test_going_back_puts_a_version_in_place_and_makes_a_version_of_what_was_there(tmp_path):
     for note in ("old", "new"):
         place_models(tmp_path, finish(tmp_path, note=note), replace="always")
-    (version,) = versions.versions(tmp_path)
+    (version,) = versions(tmp_path)
     restore(tmp_path, version.name)
     assert [note_of(tmp_path / mode) for mode in MODES] == ["old", "old"]
-    (version,) = versions.versions(tmp_path)
+    (version,) = versions(tmp_path)
     assert note_of(version.folder / "finetune") == "new"
     restore(tmp_path, version.name)
     assert note_of(tmp_path / "finetune") == "new"
@@ -96,7 +105,7 @@ def test_going_back_puts_a_version_in_place_and_makes_a_version_of_what_was_ther
 def test_an_unknown_version_is_refused_with_the_names_of_those_that_are_there(tmp_path):
     for note in ("old", "new"):
         place_models(tmp_path, finish(tmp_path, note=note), replace="always")
-    (version,) = versions.versions(tmp_path)
+    (version,) = versions(tmp_path)
     for name in ("nonsense", "..", ""):
         with pytest.raises(OutputError, match=version.name):
             restore(tmp_path, name)
@@ -120,7 +129,7 @@ def test_new_models_take_their_places_unless_they_are_significantly_worse(tmp_pa
     place_models(tmp_path, finish(tmp_path, accuracy=0.8, note="old"), replace="always")
     placed = place_models(tmp_path, finish(tmp_path, note="new", **what), replace=replace)
     assert note_of(tmp_path / "frozen") == ("new" if takes_its_place else "old")
-    (version,) = versions.versions(tmp_path)
+    (version,) = versions(tmp_path)
     assert note_of(version.folder / "frozen") == ("old" if takes_its_place else "new")
     assert (placed.kept is None) == takes_its_place
     if not takes_its_place:
@@ -178,11 +187,11 @@ def test_a_run_folder_that_holds_anything_else_is_never_cleared(tmp_path, stray)
 
 
 def test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts(tmp_path):
-    (tmp_path / versions.RUN_FOLDER).mkdir()
-    (tmp_path / versions.RUN_FOLDER / "frozen.pt").write_bytes(b"somebody else's")
+    (tmp_path / RUN_FOLDER).mkdir()
+    (tmp_path / RUN_FOLDER / "frozen.pt").write_bytes(b"somebody else's")
     with pytest.raises(OutputError, match="it is not"), RunFolder(tmp_path).locked():
         pass
-    assert (tmp_path / versions.RUN_FOLDER / "frozen.pt").read_bytes() == b"somebody else's"
+    assert (tmp_path / RUN_FOLDER / "frozen.pt").read_bytes() == b"somebody else's"
 
 
 def test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed(tmp_path):

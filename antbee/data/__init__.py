@@ -1,0 +1,1 @@
+"""Folders of photos, and the batches of images that they become."""

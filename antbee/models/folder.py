@@ -1,0 +1,36 @@
+"""A model folder: its files' names, where it is found, and how it is replaced."""
+
+from pathlib import Path
+
+from antbee import hub
+from antbee.models.config import CONFIG_FILE, MODES, ModelFolderError
+
+WEIGHTS_FILE = "model.safetensors"
+DETECTOR_FILE = "neighbours.safetensors"
+UNREAD_WEIGHTS = ("pytorch_model.bin", "model.bin", "model.pth", "model.pt", "pytorch_model.pth")  # pickles
+PREVIOUS = ".previous"  # what the name of a model ends in that a new one took the place of
+
+
+def find_folder(
+    source: str | Path, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
+) -> Path:
+    """The model folder `source` itself, or the downloaded one of a Hub repository such as "user/name".
+
+    Raises ModelFolderError where it is neither, hub.HubError where the repository can't be fetched.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise ModelFolderError(f"no folder {source}: expected a model folder, or a Hub id such as user/name")
+    try:
+        return hub.pull(str(source), revision=revision, token=token, local_files_only=local_files_only)
+    except hub.HubError as error:
+        raise hub.HubError(f"There is no folder {source} here, and no such model from the Hub. {error}") from error
+
+
+def model_folders(folder: Path) -> list[Path]:
+    """The model folders in a folder, in the order in which modes are trained, without those that were put aside."""
+    found = [path.parent for path in folder.glob(f"[!.]*/{CONFIG_FILE}")]
+    kept = [path for path in found if not path.name.endswith(PREVIOUS)]
+    return sorted(kept, key=lambda path: (path.name != MODES[0], path.name))

@@ -1,0 +1,1 @@
+"""Training: recipes, the loop, the two modes, cross-validation, few-shot training."""

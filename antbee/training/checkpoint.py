@@ -1,0 +1,186 @@
+"""Runs that are saved, stopped and resumed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+
+from antbee.models.weights import NO_WEIGHTS
+from antbee.training.recipe import TrainingError
+
+
+class DeferredSignals:
+    """Whether somebody asked this process to stop, by Ctrl-C (SIGINT) or by SIGTERM.
+
+    A signal raises what Python raises at it, KeyboardInterrupt or SystemExit, but never in the middle of a `deferred`
+    block. A second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._is_whole = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        if self._number is not None:
+            os._exit(128 + number)
+        self._number = number
+        if not self._is_whole:
+            self._stop(number)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A block that a signal does not break: it is raised at the block's end."""
+        self._is_whole = True
+        try:
+            yield
+        finally:
+            self._is_whole = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises what a signal raises, if one came: Python itself loses an exception that it meets in a destructor."""
+        if self._number is not None:
+            self._stop(self._number)
+
+    def _stop(self, number: int) -> NoReturn:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+
+@contextlib.contextmanager
+def deferring_signals() -> Iterator[DeferredSignals]:
+    """What notes this process's signals during the block; Ctrl-C stays ignored where it was when the program started.
+
+    Under torchrun SIGTERM ends it at once: a process that waits for another in a collective hears of no Python handler.
+    """
+    signals = DeferredSignals()
+    terminated = signal.SIG_DFL if "LOCAL_RANK" in os.environ else signals.note
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGINT] != signal.SIG_IGN:  # else a script's training in the background would end with another's
+        signal.signal(signal.SIGINT, signals.note)
+    signal.signal(signal.SIGTERM, terminated)
+    report, sys.unraisablehook = sys.unraisablehook, _unless_stopped(sys.unraisablehook)
+    try:
+        yield signals
+        signals.check()
+    finally:
+        sys.unraisablehook = report
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _unless_stopped(report: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What reports the exceptions that Python loses, but for those of a signal, which `DeferredSignals.check` raises again."""
+    return lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit) else report(lost)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run in progress is kept, and what it must be a run of to be taken up again.
+
+    The one before the last is kept too, in case that the last can't be read.
+    """
+
+    path: Path
+    fingerprint: str
+
+    @property
+    def previous(self) -> Path:
+        """The one before the last."""
+        return self.path.with_suffix(f".previous{self.path.suffix}")
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Writes beside and renames: at any moment one checkpoint is whole. Raises TrainingError if it can't."""
+        beside = self.path.with_suffix(".writing")
+        made_by = {"fingerprint": self.fingerprint, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                self.path.replace(self.previous)
+            torch.save({**made_by, **content}, beside)
+            beside.replace(self.path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a disk that is full
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self.path} can't be written ({_reason(error)}): free some space, then go on from the checkpoint "
+                "before it with --resume"
+            ) from error
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last, or before the last where that can't be read; None where nothing was.
+
+        Warns where the one before it is taken, and where the run ends with other bytes than it would have. Raises
+        TrainingError where it is of another run, or where none can be read.
+        """
+        there = [path for path in (self.path, self.previous) if path.is_file()]
+        contents = [content for content in map(_read_checkpoint, there) if content is not None]
+        if not there:
+            return None
+        if not contents:
+            raise TrainingError(f"{there[0]} is damaged: delete it, or train without --resume")
+        content = contents[0]
+        if content.get("fingerprint") != self.fingerprint:
+            raise TrainingError(
+                f"{self.path} is of a run with other photos, weights, recipe or seed: "
+                "repeat that run's flags, or train without --resume"
+            )
+        if len(contents) < len(there):
+            warnings.warn(f"{self.path} is damaged: going on from the checkpoint before it", stacklevel=2)
+        for what, now in (("threads", torch.get_num_threads()), ("torch", str(torch.__version__))):
+            if content.get(what) != now:
+                then = content.get(what)
+                warnings.warn(
+                    f"the run began with {what} {then}, and goes on with {now}: its weights may end differently",
+                    stacklevel=2,
+                )
+        return content
+
+    def remove(self) -> None:
+        """Forgets the run: it is finished, or starts anew."""
+        for path in (self.path, self.previous, self.path.with_suffix(".writing")):
+            path.unlink(missing_ok=True)
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds; None where it can't be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *NO_WEIGHTS):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be written, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:100]
+
+
+def check_space(output: Path, needed: int) -> None:
+    """Raises TrainingError where a folder's disk has less free than so many bytes."""
+    if (free := shutil.disk_usage(output).free) < needed:
+        raise TrainingError(
+            f"{output} has {free / 1e6:,.0f} MB free, and the models and what a run keeps to go on from need "
+            f"{needed / 1e6:,.0f} MB: free some space, or choose another folder with --output"
+        )
+
+
+def fingerprint(description: Mapping[str, Any]) -> str:
+    """SHA-256 of all that decides a run's result: equal descriptions may be resumed, others not."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

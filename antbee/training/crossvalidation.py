@@ -1,0 +1,206 @@
+"""The same training on parts of the photos: what a classifier says of photos it did not learn from, and of how many.
+
+Whatever is fitted to a classifier's answers, a temperature or a threshold, is fitted to such answers. Those on photos
+it learned from are too sure: fitted to them, a temperature made the probabilities of a fine-tuned network worse.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet
+
+from antbee.data.seeds import seeded_generator
+from antbee.models.backbone import new_head
+from antbee.models.detector import NEAREST, kth_distance, sample
+from antbee.models.device import Precision
+from antbee.training.distributed import DistributedContext
+from antbee.training.features import Examples, Features, compute_features
+from antbee.training.modes import learn_mode
+from antbee.training.recipe import Recipe
+
+CURVE_SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # photos of each class; all that there are come last
+CURVE_DRAWS = 5  # other photos, and another head, each time
+CURVE_STEPS = 1000  # gradient steps of each head at most: the curve of a large set must not take hours
+FLAT = 0.01  # a gain in accuracy that is not worth more photos
+
+
+def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
+    """The fold of each photo, int64 (N,) in 0..count-1, drawn by `seed`: every fold has its share of every class.
+
+    Fewer folds where a class has fewer photos: each fold must have some to leave out, and some to learn from. One alone
+    where there are not even two.
+    """
+    count = max(1, min(count, int(torch.bincount(labels).min())))
+    folds = torch.zeros_like(labels)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(members), generator=seeded_generator(seed, "folds", label))
+        folds[members[order]] = (torch.arange(len(members)) + label) % count  # small classes start at other folds
+    return folds
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What every training photo gets from a network that learned from the other folds."""
+
+    folds: int  # into how many parts the photos were divided
+    logits: Tensor  # float32 (N, classes)
+    distances: Tensor  # float64 (<= N,), to the k-th nearest of the photos that a bank would keep, of as many of them
+
+
+def head_out_of_fold(
+    features: Features, folds: Tensor, recipe: Recipe, *, seed: int, device: torch.device, max_epochs: int | None = None
+) -> OutOfFold:
+    """Of heads on a frozen backbone, whose features know nothing of labels: they are those of the other photos too.
+
+    `max_epochs` is the epoch at which they stop; None: the last.
+    """
+    class_count = int(features.labels.max()) + 1
+    logits = torch.zeros(len(features), class_count)
+    for fold in folds.unique().tolist():
+        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        head = trained_head(
+            features.part(learned), class_count, recipe, seed=seed, device=device, max_epochs=max_epochs
+        )
+        logits[held] = logits_of(head, features.part(held))
+    return OutOfFold(len(folds.unique()), logits, distances_left_out(features))
+
+
+def distances_left_out(features: Features) -> Tensor:
+    """The distance of each photo that a bank keeps to the k-th nearest of the others it keeps: float64 (<= N,)."""
+    kept = features.part(sample(len(features))).features
+    return kth_distance(kept, kept, same=True)
+
+
+def trained_head(
+    features: Features,
+    class_count: int,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    max_epochs: int | None = None,
+) -> torch.nn.Linear:
+    """A new head that learned from `features` as the recipe's frozen mode does, to the epoch `max_epochs` or to its last."""
+    head = new_head(features.features.shape[1], class_count, seed=seed).to(device)
+    learn_mode(head, features, "frozen", recipe, seed=seed, context=DistributedContext(device), max_epochs=max_epochs)
+    return head.requires_grad_(False)
+
+
+def logits_of(head: torch.nn.Linear, features: Features) -> Tensor:
+    """What a head says of features: float32 (N, classes), on the CPU."""
+    with torch.inference_mode():
+        return head(features.features).float().cpu()
+
+
+def network_out_of_fold(
+    train_on: Callable[[Tensor], ResNet],
+    photos: Examples,
+    folds: Tensor,
+    context: DistributedContext,
+    precision: Precision,
+) -> OutOfFold:
+    """Of whole networks: `train_on` gives one that learned from the training photos at some positions.
+
+    `photos` are all of them, in evaluation crops. The distances are those in each network's own features.
+    """
+    logits = torch.zeros(len(folds), int(photos.labels.max()) + 1)
+    distances = torch.zeros(len(folds), dtype=torch.double)
+    for fold in folds.unique().tolist():
+        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        network = train_on(learned)
+        features = compute_features(network, photos, context, what="left-out photos", precision=precision)
+        logits[held] = logits_of(network.fc, features.part(held))
+        kept = learned[sample(len(learned))]
+        # Of fewer photos the k-th nearest is farther away: the same share of them is as far as k of all.
+        count = max(1, round(NEAREST * len(kept) / len(sample(len(folds)))))
+        distances[held] = kth_distance(features.part(held).features, features.part(kept).features, count=count)
+    return OutOfFold(len(folds.unique()), logits, distances)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """How good heads get that learn from so many photos of each class."""
+
+    per_class: int  # photos at most; the smaller classes have no more
+    photos: int  # in all
+    accuracies: tuple[float, ...]  # on the validation photos, of each draw
+    right: Tensor = field(compare=False)  # float32 (validation photos,): in what share of the draws each is right
+
+    @property
+    def accuracy(self) -> float:
+        """The mean over the draws."""
+        return statistics.fmean(self.accuracies)
+
+
+def learning_curve(
+    train: Features,
+    val: Features,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    sizes: Sequence[int] = CURVE_SIZES,
+) -> list[CurvePoint]:
+    """Accuracy on `val` by how many photos of each class a head on frozen features learned from.
+
+    Every size gets as many gradient steps as all photos together do, and CURVE_DRAWS draws of photos. The last size is
+    at least double the one before it, so that what it gains says something.
+    """
+    counts = torch.bincount(train.labels)
+    largest = int(counts.max())
+    points = []
+    for per_class in [*(size for size in sizes if 2 * size <= largest), largest]:
+        right = []
+        for draw in range(CURVE_DRAWS):
+            chosen = _drawn(train.labels, per_class, seed, draw)
+            lengthened = _as_many_steps(recipe, len(chosen), len(train))
+            head = trained_head(train.part(chosen), len(counts), lengthened, seed=seed + draw, device=device)
+            right.append((logits_of(head, val).argmax(1) == val.labels).float())
+        accuracies = tuple(float(draw.mean()) for draw in right)
+        points.append(CurvePoint(per_class, len(chosen), accuracies, torch.stack(right).mean(0)))
+    return points
+
+
+def _drawn(labels: Tensor, per_class: int, seed: int, draw: int) -> Tensor:
+    """Positions of at most so many photos of each class, int64, ascending."""
+    chosen = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(members), generator=seeded_generator(seed, "curve", draw, label))
+        chosen.append(members[order[:per_class]])
+    return torch.cat(chosen).sort().values
+
+
+def _as_many_steps(recipe: Recipe, photos: int, all_photos: int) -> Recipe:
+    schedule = recipe.frozen
+    steps, all_steps = (math.ceil(count / schedule.batch_size) for count in (photos, all_photos))
+    wanted = min(schedule.epochs * all_steps, CURVE_STEPS)
+    return replace(recipe, frozen=replace(schedule, epochs=max(1, round(wanted / steps))))
+
+
+def enough_data(points: Sequence[CurvePoint]) -> str:
+    """What a learning curve says, in a sentence."""
+    first, last = points[0], points[-1]
+    if len(points) < 2:
+        return f"With {last.photos} photos in all there are too few to tell whether more would help."
+    before = points[-2]
+    gain = last.accuracy - before.accuracy
+    # Of the difference of two means: by the draws of photos to learn from, and by those of photos to check with.
+    by_draws = [statistics.stdev(point.accuracies) / math.sqrt(CURVE_DRAWS) for point in (before, last)]
+    by_photos = float((last.right - before.right).std()) / math.sqrt(len(last.right)) if len(last.right) > 1 else 1.0
+    error = math.hypot(*by_draws, by_photos)
+    told = (
+        f"A head on frozen features reaches {first.accuracy:.1%} from {first.per_class} photos a class and "
+        f"{last.accuracy:.1%} from all {last.photos}. From {before.photos} photos to all of them that is "
+        f"{round(100 * gain, 1) + 0.0:+.1f} points (standard error {100 * error:.1f}): "
+    )
+    if gain > max(FLAT, 2 * error):
+        return told + "still rising, more photos are likely to help."
+    if gain > FLAT:
+        return told + "rising, if it is not chance; more photos may help."
+    return told + "level, so more photos of the same kind are not likely to help much."

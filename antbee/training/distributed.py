@@ -1,0 +1,106 @@
+"""Several processes that train together, started by torchrun."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from antbee.training.recipe import TrainingError
+
+
+@dataclass(frozen=True)
+class DistributedContext:
+    """This process among those that train together: alone by default, one of several under torchrun."""
+
+    device: torch.device = torch.device("cpu")
+    rank: int = 0
+    local_rank: int = 0  # among the processes on this machine
+    count: int = 1
+    local_count: int = 1  # processes on this machine
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that prints and writes."""
+        return self.rank == 0
+
+    def share(self, positions: Tensor) -> Tensor:
+        """This process's part of a batch of positions: every count-th."""
+        return positions[self.rank :: self.count]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of `values` over all processes, in each of them."""
+        if self.count > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def from_first(self, value: Any) -> Any:
+        """What the first process has, in every process: they need not see the same disk."""
+        if self.count == 1:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box)
+        return box[0]
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every process the first one's buffers: BatchNorm's statistics of different shares differ."""
+        if self.count > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Lets the first process through, then one on every machine, then the rest.
+
+        Whoever downloads or draws comes first, and those who come later find the files, on a shared disk or on none.
+        """
+        turn = 0 if self.is_first else 1 if self.local_rank == 0 else 2
+        self._wait(turn)
+        yield
+        self._wait(2 - turn)
+
+    def _wait(self, times: int) -> None:
+        for _ in range(times if self.count > 1 else 0):
+            torch.distributed.barrier()
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[DistributedContext]:
+    """This process, joined with the others that torchrun started, if it did."""
+    if "LOCAL_RANK" not in os.environ:
+        yield DistributedContext(device)
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    try:
+        store, rank, count = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+        # torchrun may keep its store when it starts lost processes anew: without a part of their own they would meet
+        # the addresses of those that are gone.
+        store = torch.distributed.PrefixStore(f"start {_restarts()}", store)  # type: ignore[attr-defined]
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+        yield DistributedContext(device, rank, local_rank, count, int(os.environ["LOCAL_WORLD_SIZE"]))
+    except RuntimeError as error:
+        if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():
+            raise TrainingError(
+                "another process of this run was lost: start it again with --resume, or give torchrun --max-restarts"
+            ) from error
+        raise
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def is_restarted() -> bool:
+    """Whether torchrun has started these processes anew, after it lost one of them (`--max-restarts`)."""
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

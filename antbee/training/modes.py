@@ -1,0 +1,110 @@
+"""The two modes of transfer learning: a frozen backbone, and fine-tuning."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torchvision.models import ResNet
+
+from antbee.data.loading import GPUImageLoader, ImageLoader
+from antbee.models.backbone import freeze_backbone, unfreeze
+from antbee.models.device import choose_precision
+from antbee.training.checkpoint import Checkpoint, DeferredSignals
+from antbee.training.distributed import DistributedContext
+from antbee.training.features import Examples, FeatureCache
+from antbee.training.history import Epoch
+from antbee.training.recipe import Recipe, balancing_weights
+from antbee.training.trainer import FitResult, fit, fit_without_validation
+
+
+@dataclass(frozen=True)
+class Run:
+    """What both modes have in common: the recipe, the photos, the seed, and where it runs."""
+
+    recipe: Recipe
+    train: ImageLoader | GPUImageLoader
+    val: ImageLoader | GPUImageLoader
+    seed: int = 0
+    context: DistributedContext = DistributedContext()
+    keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept, by the validation photos or by none
+    compiled: bool = False  # torch.compile for whole networks: minutes at first, faster steps then on some GPUs
+    signals: DeferredSignals = field(default_factory=DeferredSignals)  # what notes that somebody wants it to stop
+    report: Callable[[Epoch], None] = lambda epoch: None
+
+
+def cached_features(network: ResNet, run: Run) -> tuple[FeatureCache, FeatureCache]:
+    """What a head on a backbone that stays as it is learns from, and what it is measured on."""
+    return (
+        FeatureCache(network, run.train, context=run.context, what="training features"),
+        FeatureCache(network, run.val, context=run.context, what="validation features"),
+    )
+
+
+def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
+    """The backbone is a fixed feature extractor: only the head learns.
+
+    With cached features every backbone tensor is byte-equal before and after. Without them BatchNorm does what the
+    recipe says: "adapting" replaces the backbone's statistics, as the tutorial does.
+    """
+    freeze_backbone(network)
+    if not run.recipe.cached_features:
+        return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
+    return train_head(network.fc, *cached_features(network, run), run, checkpoint)
+
+
+def train_head(
+    head: nn.Linear, train: Examples, val: Examples, run: Run, checkpoint: Checkpoint | None = None
+) -> FitResult:
+    """The same from features that are there already, see `cached_features`."""
+    return _fit_mode(head, train, val, "frozen", run, checkpoint)
+
+
+def train_finetune(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
+    """Every weight learns, from wherever `network` stands."""
+    unfreeze(network)
+    return _fit_mode(network, run.train, run.val, "finetune", run, checkpoint)
+
+
+def _fit_mode(
+    module: nn.Module, train: Examples, val: Examples, mode: str, run: Run, checkpoint: Checkpoint | None
+) -> FitResult:
+    return fit(
+        module,
+        train,
+        val,
+        run.recipe.schedule(mode),
+        compiled=run.compiled and isinstance(module, ResNet),
+        keep=run.keep,
+        checkpoint=checkpoint,
+        signals=run.signals,
+        report=run.report,
+        **_terms(module, train.labels, run.recipe, run.seed, run.context),
+    )
+
+
+def learn_mode(
+    module: nn.Module,
+    train: Examples,
+    mode: str,
+    recipe: Recipe,
+    *,
+    seed: int,
+    context: DistributedContext,
+    max_epochs: int | None = None,
+) -> None:
+    """Trains a head or a whole network as a mode does, without looking; see `fit_without_validation`."""
+    terms = _terms(module, train.labels, recipe, seed, context)
+    fit_without_validation(module, train, recipe.schedule(mode), max_epochs=max_epochs, **terms)
+
+
+def _terms(module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, context: DistributedContext) -> dict[str, Any]:
+    """On what terms a recipe lets a module learn."""
+    whole = isinstance(module, ResNet)  # not the head alone, which is too small to be worth lower precision
+    return {
+        "batch_norm": recipe.batch_norm,
+        "precision": choose_precision(recipe.precision, context.device) if whole else "float32",
+        "class_weights": balancing_weights(labels) if recipe.balanced else None,
+        "seed": seed,
+        "context": context,
+    }

@@ -1,0 +1,137 @@
+"""Recipes: everything that decides how a run goes, besides photos, starting weights and seed."""
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from antbee.data.transforms import Augmentation, Preprocessing
+from antbee.models.device import Precision
+
+
+class TrainingError(RuntimeError):
+    """Training can't start or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast the weights of one mode learn, by stochastic gradient descent."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float  # at its highest
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    decay: Literal["step", "cosine"] = "cosine"
+    warmup: float = 0.0  # epochs in which the rate climbs to its highest; cosine only
+    folds: int = 0  # parts of the training photos, each predicted by a training on the others to calibrate; 0: none
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a run goes, besides the photos, the starting weights and the seed."""
+
+    name: str
+    frozen: Schedule
+    finetune: Schedule
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    smallest_crop: float = 0.08  # least share of a photo's area that a training crop keeps
+    shorter_side: int | None = None  # pixels to which larger photos are shrunk before training crops are cut from them
+    finetune_sizes: tuple[int, ...] = ()  # pixels a side of training crops, each for a like share of the epochs
+    cached_features: bool = False  # frozen: evaluation crops go through the backbone once, not in every epoch
+    head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
+    batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
+    channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
+    precision: Literal["auto"] | Precision = (
+        "float32"  # of learning, calibrating's included; what is measured is float32
+    )
+    balanced: bool = False  # the loss weighs every class the same, however many photos it has
+
+    def schedule(self, mode: str) -> Schedule:
+        """The schedule of a mode, "frozen" or "finetune"."""
+        return self.frozen if mode == "frozen" else self.finetune
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """How images and weights lie in memory."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def augmentation(self, mode: str) -> Augmentation | None:
+        """The random crops a mode learns from, in fine-tuning of a size that may grow; None: the evaluation's crop."""
+        if mode == "frozen" and self.cached_features:
+            return None
+        sizes = (self.finetune_sizes if mode == "finetune" else ()) or (self.preprocessing.crop,)
+        epochs = self.schedule(mode).epochs
+        return Augmentation(
+            smallest_crop=self.smallest_crop,
+            sizes=tuple(sizes[math.ceil(epoch * len(sizes) / epochs) - 1] for epoch in range(1, epochs + 1)),
+            shorter_side=self.shorter_side,
+        )
+
+    def flat(self, mode: str) -> dict[str, Any]:
+        """One mode's part of the recipe, by name: what a config or a model card tells of it."""
+        settings: dict[str, Any] = {"name": self.name, **asdict(self.schedule(mode))}
+        if (augmentation := self.augmentation(mode)) is not None:
+            settings["crop_sizes"] = ", ".join(map(str, dict.fromkeys(augmentation.sizes)))
+            settings["smallest_crop"] = augmentation.smallest_crop
+            settings["shorter_side"] = augmentation.shorter_side
+        own = {"frozen": "cached_features", "finetune": "head_first"}[mode]
+        common = ("batch_norm", "channels_last", "precision", "balanced")
+        return settings | {name: getattr(self, name) for name in (own, *common)}
+
+
+# The tutorial's two runs to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
+# Half and a quarter per channel are its normalisation, not the one ImageNet's weights were trained with.
+TUTORIAL = Recipe(
+    name="tutorial",
+    frozen=Schedule(epochs=25, batch_size=4, learning_rate=0.001, momentum=0.9, decay="step"),
+    finetune=Schedule(epochs=25, batch_size=4, learning_rate=0.001, decay="step"),
+    preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+    batch_norm="adapting",
+)
+# Head first, then everything: a new head's first, random gradients would otherwise spoil the features it is given.
+# Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features", arXiv 2202.10054.
+FAST = Recipe(
+    name="fast",
+    frozen=Schedule(epochs=40, batch_size=32, learning_rate=0.003, momentum=0.9, weight_decay=0.05, folds=5),
+    finetune=Schedule(
+        epochs=3, batch_size=16, learning_rate=0.0005, momentum=0.9, weight_decay=1e-4, warmup=1.0, folds=2
+    ),
+    finetune_sizes=(128, 160, 224),
+    smallest_crop=0.35,
+    shorter_side=448,
+    cached_features=True,
+    head_first=True,
+    channels_last=True,
+    precision="auto",
+)
+# Random weights bring neither BatchNorm statistics worth keeping nor features that larger steps could spoil.
+FAST_FROM_RANDOM = replace(FAST, batch_norm="adapting", finetune=replace(FAST.finetune, epochs=5, learning_rate=0.003))
+RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}
+RECIPES_FROM_RANDOM = {recipe.name: recipe for recipe in (FAST_FROM_RANDOM, TUTORIAL)}
+
+
+def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
+    """The rate of a step counted from 0: a function of its place alone, so that a resumed run needs no scheduler state.
+
+    "step" divides by ten after every seventh epoch; "cosine" climbs to the highest rate, then falls along half a
+    cosine to zero (Loshchilov and Hutter 2017, arXiv 1608.03983).
+    """
+    if schedule.decay == "step":
+        return schedule.learning_rate * 0.1 ** (step // steps_per_epoch // 7)
+    warmup, steps = schedule.warmup * steps_per_epoch, schedule.epochs * steps_per_epoch
+    if step < warmup:
+        return schedule.learning_rate * (step + 1) / (warmup + 1)
+    return schedule.learning_rate * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def balancing_weights(labels: Tensor) -> Tensor:
+    """A weight for each class, by which all weigh the same: N / (classes * photos of the class), float32 (classes,).
+
+    Their mean over the photos is 1, so that the learning rate need not change. The "balanced" weights of
+    https://scikit-learn.org/stable/modules/generated/sklearn.utils.class_weight.compute_class_weight.html
+    """
+    counts = torch.bincount(labels)
+    return len(labels) / (len(counts) * counts.float())

@@ -1,0 +1,377 @@
+"""Classify: one photo in, and what both modes answer, why, and what it looks like; or many photos, as a table."""
+
+import csv
+import hashlib
+import io
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from antbee.data.folder import ImageDataset
+from antbee.data.images import DataError, open_photo
+from antbee.models.classifier import Prediction
+from antbee.models.config import MODES
+from antbee.text import as_text, one_line
+from antbee.ui.components import (
+    Captioned,
+    Choice,
+    files_of,
+    gallery,
+    heat_map,
+    neighbour_pictures,
+    photo_of,
+    shown_probabilities,
+)
+from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
+from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train, learned_from
+
+NEIGHBOURS = 4  # training photos shown beside each answer
+EXAMPLES_PER_CLASS = 4
+EXAMPLE_SIDE = 160  # pixels
+MOST_PHOTOS = 200  # at once
+ANSWERED_AT_ONCE = 2  # visitors: while one's photo is decoded, another's keeps the processors busy
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model says of a photo, as the page shows it."""
+
+    title: str
+    verdict: str
+    probabilities: dict[str, float]
+    photo_and_map: tuple[Image.Image, Image.Image]
+    neighbours: list[Captioned]
+
+
+def classify(
+    photo: Image.Image, models: Sequence[LoadedModel], photos: ImageDataset | None, translate: Translator = ENGLISH
+) -> list[Answer]:
+    """What every model answers to a photo, why, and the training photos it is like."""
+    answers = []
+    for shown in models:
+        explanation = shown.classifier.explain(photo, NEIGHBOURS)
+        prediction = explanation.prediction
+        answers.append(
+            Answer(
+                title_of(shown, translate),
+                verdict_sentence(prediction, translate),
+                shown_probabilities(prediction),
+                (photo, heat_map(shown.classifier, photo, explanation, prediction.label)),
+                neighbour_pictures(explanation.neighbours, photos if learned_from(shown, photos) else None),
+            )
+        )
+    return answers
+
+
+def title_of(shown: LoadedModel, translate: Translator) -> str:
+    """What a model is called, as Markdown."""
+    return f"**{translate(f'mode.{shown.name}') if shown.name in MODES else as_text(shown.name)}**"
+
+
+def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) -> str:
+    """The answer and whether to believe it, as Markdown."""
+    probability = f"{prediction.probabilities[prediction.label]:.0%}"
+    answer = f"## {as_text(prediction.label)} · {probability}"
+    if prediction.distance is None:
+        return answer
+    if prediction.threshold is None:
+        return f"{answer}\n{translate('classify.unknown')}"
+    far = {"distance": f"{prediction.distance:.2f}", "limit": f"{prediction.threshold:.2f}"}
+    if prediction.is_neither:
+        return f"## {translate('classify.neither')}\n{translate('classify.unlike', **far)}"
+    return f"{answer}\n{translate('classify.like', **far)}"
+
+
+def predict(photo: Image.Image | None, models: Sequence[LoadedModel]) -> dict[str, Any]:
+    """For every model its answer and the probabilities: the page's API. Raises gr.Error where no photo came."""
+    if photo is None:
+        raise gr.Error("No photo came: send an image file.", print_exception=False)
+    predictions = {shown.name: shown.classifier.predict([photo])[0] for shown in models}
+    return {
+        name: {
+            "label": one_line(prediction.label),
+            "probabilities": shown_probabilities(prediction),
+            "verdict": one_line(prediction.verdict),
+            "distance": prediction.distance,
+            "threshold": prediction.threshold,
+        }
+        for name, prediction in predictions.items()
+    }
+
+
+def example_paths(photos: ImageDataset, per_class: int = EXAMPLES_PER_CLASS) -> list[Path]:
+    """A few validation photos, the classes in turn."""
+    by_class = [
+        [path for path, label in zip(photos.val.paths, photos.val.labels, strict=True) if label == index][:per_class]
+        for index in range(len(photos.class_names))
+    ]
+    return [path for turn in zip(*by_class, strict=False) for path in turn]
+
+
+def example_file(path: Path) -> str:
+    """An example as a file that the page may serve, to the pixel what is opened of it.
+
+    Gradio would write it anew for every visitor, in place, and whoever reads it meanwhile finds half a photo.
+    """
+    written = f"{path.resolve()} {path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")
+    file = Path(get_upload_folder()) / hashlib.sha256(written).hexdigest() / "example.png"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f"{secrets.token_hex(8)}.png")
+        open_photo(path).save(beside)
+        beside.replace(file)
+    return str(file)
+
+
+@dataclass(frozen=True)
+class Several:
+    """What is said of many photos: a row for each that could be opened, and why the others could not."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    pictures: tuple[Captioned, ...]
+
+    def to_csv(self) -> str:
+        """The table as a spreadsheet reads it; no cell is taken for a formula."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerows([[_no_formula(cell) for cell in row] for row in (self.columns, *self.rows)])
+        return text.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    # https://owasp.org/www-community/attacks/CSV_Injection
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[LoadedModel]) -> Several:
+    """What every model answers to every photo, by its name; what is no photo gets its reason instead."""
+    columns = ["file"]
+    for shown in models:
+        columns += [shown.name, *(f"{shown.name}: {one_line(name)}" for name in shown.config.label_names)]
+    rows, pictures = [], []
+    for file, path in files:
+        name = one_line(file)
+        try:
+            photo = open_photo(path)
+        except DataError as error:
+            rows.append((name, one_line(str(error)), *[""] * (len(columns) - 2)))
+            continue
+        row, verdicts = [name], []
+        for shown in models:
+            (prediction,) = shown.classifier.predict([photo])
+            verdicts.append(one_line(prediction.verdict))
+            row += [verdicts[-1], *(f"{probability:.4f}" for probability in prediction.probabilities.values())]
+        rows.append(tuple(row))
+        photo.thumbnail((2 * EXAMPLE_SIDE, 2 * EXAMPLE_SIDE))
+        pictures.append((photo, f"{name}: {' / '.join(dict.fromkeys(verdicts))}"))
+    return Several(tuple(columns), tuple(rows), tuple(pictures))
+
+
+@dataclass(frozen=True)
+class Classifying:
+    """What other tabs take up: the photo that is looked at, and what a visitor says it shows."""
+
+    photo: gr.Image
+    truth: gr.Radio
+    correct: gr.Button
+
+
+def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
+    """One photo in; what the chosen models answer, and where in the photo that comes from."""
+    empty = gr.Markdown(visible=False)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            # format: what the page itself puts here stays the same to the pixel
+            photo = gr.Image(
+                label=label("classify.photo"),
+                sources=["upload", "webcam", "clipboard"],
+                height=300,
+                format="png",
+                elem_id="photo",
+            )
+            examples = gallery(
+                label=label("classify.examples"),
+                columns=4,
+                allow_preview=False,
+                visible=registry.now.photos is not None,
+            )
+            crop = gr.Image(
+                label=label("classify.crop"),
+                interactive=False,
+                height=224,
+                buttons=["fullscreen"],
+            )
+        slots = [_answer_slot() for _ in range(SIDE_BY_SIDE)]
+    with gr.Group():
+        truth = gr.Radio(
+            [one_line(name) for name in _class_names(registry)],
+            label=label("classify.correct"),
+            info=label("classify.correct.info"),
+        )
+        correct = gr.Button(label("classify.correct.button"), size="sm")
+    with gr.Accordion(label("classify.several"), open=False):
+        _several(registry, choice)
+
+    def answer(upload: dict[str, Any] | None, names: list[str], request: gr.Request) -> list[Any]:
+        translate, exhibit = translator_of(request), registry.now
+        picture = photo_of(upload, translate)
+        models = exhibit.chosen(names)
+        if picture is None or not models:
+            return [None, *[part for _ in slots for part in _filled(None)]]
+        answers = classify(picture, models, exhibit.photos, translate)
+        seen = models[0].config.preprocessing.cropped(picture)
+        shown = [*answers, *[None] * (SIDE_BY_SIDE - len(answers))]
+        cropped = gr.Image(seen, alt_text=translate("classify.crop.alt"))
+        return [cropped, *[part for one in shown for part in _filled(one)]]
+
+    def start(upload: dict[str, Any] | None, request: gr.Request) -> list[Any]:
+        exhibit, translate = registry.now, translator_of(request)
+        paths = [] if exhibit.photos is None else example_paths(exhibit.photos)
+        pictures = [(open_photo(path, shorter_side=EXAMPLE_SIDE), one_line(path.parent.name)) for path in paths]
+        classes = [one_line(name) for name in _class_names(registry)]
+        return [
+            gr.Markdown(how_to_train(translate), visible=not exhibit.models),
+            gr.Gallery(pictures, visible=bool(paths)),
+            # A first answer says more than an empty form; a photo that is there already is the visitor's.
+            example_file(paths[0]) if paths and not upload else gr.skip(),
+            gr.Radio(classes, value=None, visible=bool(exhibit.models)),
+            gr.Button(visible=bool(exhibit.models)),
+        ]
+
+    def take_example(picked: gr.SelectData) -> str | None:
+        photos = registry.now.photos
+        return None if photos is None else example_file(example_paths(photos)[picked.index])
+
+    outputs = [crop, *[part for slot in slots for part in slot]]
+    # Not before the page has its first photo: that is a change of its own.
+    again = [photo.change, *choice.changes[1:]]
+    gr.on(
+        again,
+        answer,
+        [photo, choice.models],
+        outputs,
+        preprocess=False,
+        concurrency_limit=ANSWERED_AT_ONCE,
+        api_visibility="private",
+    )
+    gr.on(
+        [choice.changes[0], choice.version.change],
+        start,
+        photo,
+        [empty, examples, photo, truth, correct],
+        preprocess=False,
+        api_visibility="private",
+    )
+    examples.select(take_example, None, photo, api_visibility="private")
+    _endpoint(registry, photo)
+    return Classifying(photo, truth, correct)
+
+
+def _class_names(registry: ModelRegistry) -> tuple[str, ...]:
+    models = registry.now.chosen(None)
+    return models[0].config.label_names if models else ()
+
+
+def _answer_slot() -> list[gr.blocks.Block]:
+    with gr.Column(scale=3, min_width=280, visible=False) as column:
+        return [
+            column,
+            gr.Markdown(),
+            gr.Markdown(elem_classes="verdict"),
+            gr.ImageSlider(
+                label=str(label("classify.map")),
+                interactive=False,
+                buttons=["fullscreen"],
+                max_height=340,
+                format="jpeg",
+            ),
+            gr.Label(label=label("classify.probabilities"), num_top_classes=5, show_heading=False),
+            gallery(label=label("classify.neighbours"), columns=NEIGHBOURS),
+        ]
+
+
+def _filled(answer: Answer | None) -> list[Any]:
+    """What stands in a slot; a slot without an answer is not there."""
+    if answer is None:
+        return [gr.Column(visible=False), None, None, None, None, None]
+    return [
+        gr.Column(visible=True),
+        answer.title,
+        answer.verdict,
+        answer.photo_and_map,
+        answer.probabilities,
+        gr.Gallery(answer.neighbours, visible=bool(answer.neighbours)),
+    ]
+
+
+def _endpoint(registry: ModelRegistry, photo: gr.Image) -> None:
+    """The page's API: one photo in, every model's answer out."""
+
+    def predict_photo(photo: dict[str, Any] | None) -> dict[str, Any]:
+        return predict(photo_of(photo), registry.now.models)
+
+    gr.Button(visible=False).click(
+        predict_photo,
+        photo,
+        gr.JSON(visible=False),
+        preprocess=False,
+        concurrency_limit=ANSWERED_AT_ONCE,
+        api_name="predict",
+        api_description="Says what is in a photo: each model's answer, the probability of every class, and whether the "
+        "photo is like any it learned from.",
+    )
+
+
+def _several(registry: ModelRegistry, choice: Choice) -> None:
+    files = gr.File(
+        label=label("classify.several.files"), file_count="multiple", file_types=["image"], elem_id="several"
+    )
+    pictures = gallery(label=label("classify.several.answers"), columns=6, visible=False, buttons=None)
+    table = gr.Dataframe(label=label("classify.several.table"), interactive=False, visible=False)
+    download = gr.DownloadButton(str(label("classify.several.csv")), visible=False)
+
+    def answer(
+        uploads: list[dict[str, Any]] | None,
+        names: list[str],
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),
+    ) -> list[Any]:
+        if not uploads:
+            return [gr.Gallery(visible=False), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)]
+        if len(uploads) > MOST_PHOTOS:
+            raise gr.Error(
+                translator_of(request)("classify.several.most", count=len(uploads), most=MOST_PHOTOS),
+                print_exception=False,
+            )
+        paths = files_of(uploads, translator_of(request))
+        files = [(path.name, path) for path in paths]
+        several = classify_several(progress.tqdm(files), registry.now.chosen(names))
+        return [
+            gr.Gallery(list(several.pictures), visible=True),
+            gr.Dataframe(pandas.DataFrame(several.rows, columns=list(several.columns)), visible=True),
+            gr.DownloadButton(value=str(_written(several)), visible=True),
+        ]
+
+    files.change(
+        answer, [files, choice.models], [pictures, table, download], preprocess=False, api_visibility="private"
+    )
+
+
+def _written(several: Several) -> Path:
+    """The table as a file among the uploads, which the page's own sweep deletes after a while.
+
+    As uploads do, it lies in a folder named by its content: visitors who send the same photo have it at the same place.
+    """
+    content = several.to_csv().encode("utf-8-sig")  # with the mark by which spreadsheets know UTF-8
+    path = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest() / "answers.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path

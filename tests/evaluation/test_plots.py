@@ -1,0 +1,391 @@
+"""Pictures that show the data they were given, for every eye and every class name; any warning is an error."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.font_manager import get_font_names
+from PIL import Image, ImageColor
+from torch import Tensor
+
+from antbee.evaluation import plots
+from antbee.evaluation.plots import (
+    Tile,
+    beside,
+    channels,
+    confusion_matrix,
+    grid,
+    heat_map,
+    learning_curves,
+    signed_channels,
+)
+
+RED, GREEN, BLUE, GREY = (220, 20, 60), (20, 180, 40), (30, 60, 200), (128, 128, 128)
+LATIN_NAMES = ("$5 or $6", r"$\frac$", "a_b^c{", r"\alpha", "tab\there", "bad\udce4byte", "a long name " * 20)
+OTHER_NAMES = ("蚂蚁", "ミツバチ", "개미", "نمل", "🐜")
+
+
+def plain(colour: tuple[int, int, int], size: int = 48) -> Tensor:
+    """An image (3, size, size) of one colour."""
+    return (torch.tensor(colour) / 255).view(3, 1, 1).expand(3, size, size)
+
+
+def places_of(picture: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
+    """(N, 2): row and column of every pixel that has the colour, up to a rounding step."""
+    distance = np.abs(np.asarray(picture).astype(int) - colour).max(axis=2)
+    return np.argwhere(distance <= 1)
+
+
+def middle_of(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[float, float]:
+    places = places_of(picture, colour)
+    assert len(places) > 500, f"{colour} is hardly there"
+    row, column = places.mean(axis=0)
+    return float(row), float(column)
+
+
+def pixels(picture: Image.Image) -> bytes:
+    assert picture.mode == "RGB"
+    return picture.tobytes()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The grid
+
+
+def test_a_tile_shows_the_pixels_of_its_tensor_upright() -> None:
+    image = plain(RED, 200).clone()
+    image[:, :100, 100:] = plain(GREEN, 100)
+    image[:, 100:, :100] = plain(BLUE, 100)
+    image[:, 100:, 100:] = plain(GREY, 100)
+    picture = grid([Tile(image, "upright")])
+    top_left, top_right, bottom_left = (middle_of(picture, colour) for colour in (RED, GREEN, BLUE))
+    assert top_left[0] == pytest.approx(top_right[0], abs=2)
+    assert top_left[1] == pytest.approx(bottom_left[1], abs=2)
+    assert top_left[1] < top_right[1] - 50
+    assert top_left[0] < bottom_left[0] - 50
+
+
+def test_tiles_follow_each_other_along_the_rows() -> None:
+    tiles = [Tile(plain(colour), "") for colour in (RED, GREEN, BLUE)]
+    first, second, third = (middle_of(grid(tiles, columns=2), colour) for colour in (RED, GREEN, BLUE))
+    assert second[1] > first[1] + 50
+    assert second[0] == pytest.approx(first[0], abs=2)
+    assert third[0] > first[0] + 50
+    assert third[1] == pytest.approx(first[1], abs=2)
+
+
+def test_the_grid_grows_with_its_tiles_and_lines() -> None:
+    tile = Tile(plain(GREY), "one line")
+    one, row, rows = (grid([tile] * count, columns=4) for count in (1, 4, 5))
+    assert one.width < row.width == rows.width
+    assert one.height == row.height < rows.height
+    assert grid([Tile(plain(GREY), "two\nlines")]).height > one.height
+
+
+def zones(right: bool | None, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
+    """The title and the frame of an answer's tile, both drawn in black so that only shapes are left."""
+    monkeypatch.setattr(plots, "RIGHT", "black")
+    monkeypatch.setattr(plots, "WRONG", "black")
+    picture = grid([Tile(plain(RED), "bees", right)])
+    # A frame with gaps shows a little more of the image, so its place is taken from the same tile without a frame.
+    top, left = places_of(grid([Tile(plain(RED), "bees")]), RED).min(axis=0)
+    title = picture.crop((0, 0, picture.width, int(top) - 8))
+    frame = picture.crop((0, int(top), int(left) + 4, picture.height))
+    return pixels(title), pixels(frame)
+
+
+def test_right_and_wrong_differ_in_the_frame_and_in_the_sign_without_any_colour(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (right_title, right_frame), (wrong_title, wrong_frame) = (zones(right, monkeypatch) for right in (True, False))
+    assert right_title != wrong_title
+    assert right_frame != wrong_frame
+
+
+def test_right_and_wrong_differ_in_colour_and_a_picture_without_an_answer_has_neither() -> None:
+    blue, orange = ((0, 114, 178), (213, 94, 0))
+    right, wrong, unasked = (grid([Tile(plain(GREY), "bees", answer)]) for answer in (True, False, None))
+    assert [len(places_of(picture, blue)) > 100 for picture in (right, wrong, unasked)] == [True, False, False]
+    assert [len(places_of(picture, orange)) > 100 for picture in (right, wrong, unasked)] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", [*LATIN_NAMES, *OTHER_NAMES])
+def test_odd_class_names_are_drawn_without_a_warning(name: str) -> None:
+    assert grid([Tile(plain(GREY), name, True)]).mode == "RGB"
+    assert confusion_matrix([[3, 1], [0, 5]], [name, "bees"]).mode == "RGB"
+
+
+def test_what_is_between_dollar_signs_is_no_formula() -> None:
+    assert title_width("$ant$") > title_width("ant") + 10
+
+
+def title_width(title: str) -> int:
+    picture = grid([Tile(plain(RED), title)])
+    top = int(places_of(picture, RED).min(axis=0)[0]) - 2
+    ink = np.asarray(picture.crop((0, 0, picture.width, top)).convert("L")) < 128
+    return int(np.ptp(np.argwhere(ink)[:, 1]))
+
+
+def test_a_long_title_is_shortened_to_the_width_of_its_tile() -> None:
+    assert title_width("n" * 200) < grid([Tile(plain(RED), "")]).width - 2
+    assert title_width("n" * 16) > title_width("n" * 8) + 20
+
+
+def test_chinese_names_are_legible_where_there_is_a_font_for_them() -> None:
+    if not set(plots.FONTS[1:]) & set(get_font_names()):
+        pytest.skip(f"none of these fonts is installed: {', '.join(plots.FONTS[1:])}")
+    assert len({pixels(grid([Tile(plain(GREY), name)])) for name in ("蚂蚁", "蜜蜂", "🐜🐜")}) == 3
+
+
+def test_names_that_no_font_has_are_drawn_as_unknown_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "FONTS", ("DejaVu Sans",))
+    unknown = pixels(grid([Tile(plain(GREY), "\N{REPLACEMENT CHARACTER}" * 2)]))
+    assert pixels(grid([Tile(plain(GREY), "蚂蚁")])) == unknown
+    assert pixels(grid([Tile(plain(GREY), "ab")])) != unknown
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The heat map
+
+PHOTO = Image.linear_gradient("L").resize((120, 90)).convert("RGB")
+BOX = (20.0, 5.0, 100.0, 85.0)
+
+
+def inside(picture: Image.Image) -> np.ndarray:
+    """What lies within the white line around the crop."""
+    return np.asarray(picture.crop((21, 6, 99, 84))).astype(int)
+
+
+def test_a_heat_map_has_the_size_of_the_photo_and_leaves_the_photo_alone() -> None:
+    before = PHOTO.tobytes()
+    picture = heat_map(PHOTO, torch.rand(7, 7), BOX, strongest=1.0)
+    assert (picture.size, picture.mode) == (PHOTO.size, "RGB")
+    assert PHOTO.tobytes() == before
+
+
+def test_what_the_network_did_not_see_is_darkened() -> None:
+    picture = np.asarray(heat_map(PHOTO, torch.ones(7, 7), BOX, strongest=1.0))
+    outside = np.ones(picture.shape[:2], dtype=bool)
+    outside[5:85, 20:100] = False
+    assert (picture[outside] == np.asarray(PHOTO)[outside] // 3).all()
+
+
+def test_what_does_not_speak_for_the_class_stays_as_it_is() -> None:
+    picture = heat_map(PHOTO, torch.tensor([[0.0, -3.0], [-0.5, 0.0]]), BOX, strongest=2.0)
+    assert (inside(picture) == inside(PHOTO)).all()
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 1)])
+def test_the_glow_lies_where_the_activation_is(row: int, column: int) -> None:
+    activation_map = torch.zeros(4, 4)
+    activation_map[row, column] = 1
+    change = np.abs(inside(heat_map(PHOTO, activation_map, BOX, strongest=1.0)) - inside(PHOTO)).sum(axis=2)
+    place = np.unravel_index(change.argmax(), change.shape)
+    assert (place[0] * 4 // change.shape[0], place[1] * 4 // change.shape[1]) == (row, column)
+
+
+def test_the_glow_is_measured_by_the_strongest_and_not_by_the_photo_itself() -> None:
+    weak, full, beyond = (inside(heat_map(PHOTO, torch.full((3, 3), value), BOX, strongest=4.0)) for value in (1, 4, 9))
+    assert np.abs(weak - inside(PHOTO)).sum() < np.abs(full - inside(PHOTO)).sum() / 2
+    assert (beyond == full).all()
+
+
+def test_the_photo_stays_recognisable_below_the_strongest_glow() -> None:
+    glowing = inside(heat_map(PHOTO, torch.ones(3, 3), BOX, strongest=1.0))[:, :, 0].mean(axis=1)
+    assert np.corrcoef(glowing, inside(PHOTO)[:, :, 0].mean(axis=1))[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (400, 11)])
+def test_a_tiny_photo_has_a_heat_map_too(size: tuple[int, int]) -> None:
+    side = 0.875 * min(size)
+    left, top = (size[0] - side) / 2, (size[1] - side) / 2
+    picture = heat_map(Image.new("RGB", size, RED), torch.ones(7, 7), (left, top, left + side, top + side), 1.0)
+    assert picture.size == size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two pictures side by side
+
+
+def test_two_pictures_stand_side_by_side_with_every_pixel_of_the_first() -> None:
+    pair = beside(PHOTO, Image.new("RGB", PHOTO.size, RED))
+    assert (pair.size, pair.mode) == ((2 * PHOTO.width, PHOTO.height), "RGB")
+    assert pixels(pair.crop((0, 0, PHOTO.width, PHOTO.height))) == pixels(PHOTO)
+    assert pair.crop((PHOTO.width, 0, pair.width, pair.height)).getcolors() == [(PHOTO.width * PHOTO.height, RED)]
+
+
+@pytest.mark.parametrize(("size", "width"), [((60, 45), 120), ((120, 90), 120), ((480, 360), 120), ((30, 90), 30)])
+def test_the_second_picture_gets_the_height_of_the_first_and_keeps_its_shape(size: tuple[int, int], width: int) -> None:
+    pair = beside(PHOTO, Image.new("RGB", size, RED))
+    assert pair.size == (PHOTO.width + width, PHOTO.height)
+    assert pixels(pair.crop((0, 0, PHOTO.width, PHOTO.height))) == pixels(PHOTO)
+    assert pair.crop((PHOTO.width, 0, pair.width, pair.height)).getcolors() == [(width * PHOTO.height, RED)]
+
+
+def test_a_picture_that_is_thinner_than_a_pixel_beside_the_other_is_still_there() -> None:
+    pair = beside(PHOTO, Image.new("RGB", (1, 1000), RED))
+    assert pair.width == PHOTO.width + 1
+    assert pair.getpixel((PHOTO.width, 0)) == RED
+
+
+def test_putting_two_pictures_side_by_side_leaves_both_as_they_are() -> None:
+    first, second = PHOTO.copy(), Image.new("RGB", (30, 30), RED)
+    beside(first, second)
+    assert pixels(first) == pixels(PHOTO)
+    assert second.size == (30, 30)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Single channels
+
+DARK, YELLOW = (68, 1, 84), (253, 231, 37)  # the ends of viridis
+
+
+def test_every_channel_is_scaled_to_its_own_largest_value() -> None:
+    pattern = torch.rand(5, 7, generator=torch.Generator().manual_seed(0))
+    weak, strong = channels(torch.stack([pattern, 1000 * pattern]))
+    assert pixels(weak) == pixels(strong)
+
+
+def test_a_channel_is_dark_where_it_is_zero_or_less_and_yellow_where_it_is_largest() -> None:
+    (picture,) = channels(torch.tensor([[[0.0, 3.0], [-2.0, 1.5]]]))
+    side = picture.width // 2
+    corners = [picture.getpixel((x, y)) for y in (0, side) for x in (0, side)]
+    assert corners[:3] == [DARK, YELLOW, DARK]
+    assert corners[3] not in (DARK, YELLOW)
+
+
+def test_a_channel_without_any_activation_is_dark_all_over() -> None:
+    (picture,) = channels(torch.zeros(1, 7, 7))
+    assert picture.getcolors() == [(picture.width * picture.height, DARK)]
+
+
+@pytest.mark.parametrize("size", [(7, 7), (28, 28), (7, 11), (224, 224), (300, 200)])
+def test_every_value_of_a_channel_is_a_square_of_one_colour(size: tuple[int, int]) -> None:
+    activations = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
+    (picture,) = channels(activations)
+    side = picture.width // size[1]
+    assert picture.size == (side * size[1], side * size[0])
+    assert side == max(1, plots.CHANNEL_SIDE // max(size))
+    values = np.asarray(picture)
+    assert (values == values[::side, ::side].repeat(side, 0).repeat(side, 1)).all()
+
+
+def test_a_normalised_image_is_white_at_zero_orange_above_and_purple_below() -> None:
+    below, zero, above = (signed_channels(torch.tensor([[[value, 2.0]]]))[0].getpixel((0, 0)) for value in (-2, 0, 2))
+    assert min(zero) > 240
+    assert above[0] > above[1] > above[2]
+    assert below[2] > below[0] > below[1]
+
+
+def test_the_channels_of_a_normalised_image_have_one_scale() -> None:
+    half, full = signed_channels(torch.tensor([[[1.0]], [[2.0]]]))
+    assert half.getpixel((0, 0)) != full.getpixel((0, 0))
+    assert pixels(full) == pixels(signed_channels(torch.tensor([[[5.0]]]))[0])
+    assert [min(picture.getpixel((0, 0))) > 240 for picture in signed_channels(torch.zeros(3, 2, 2))] == [True] * 3
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Curves and counts
+
+
+def epochs(count: int, val_accuracy: float = 0.9) -> list[dict[str, float]]:
+    return [
+        {
+            "epoch": number,
+            "train_loss": 1 / number,
+            "val_loss": 1.2 / number,
+            "train_accuracy": 0.8,
+            "val_accuracy": val_accuracy,
+        }
+        for number in range(1, count + 1)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 25])
+def test_learning_curves_are_a_wide_rgb_picture(count: int) -> None:
+    picture = learning_curves({"frozen": epochs(count), "finetune": epochs(count, 0.95)})
+    assert picture.mode == "RGB"
+    assert 2 < picture.width / picture.height < 4
+    assert 600 < picture.width < 2000
+
+
+def test_loss_is_on_the_left_and_accuracy_on_the_right() -> None:
+    one, other = (learning_curves({"frozen": epochs(5, accuracy)}) for accuracy in (0.9, 0.95))
+    half = one.width // 2
+    left, right = (0, 0, half, one.height), (half, 0, one.width, one.height)
+    assert pixels(one.crop(left)) == pixels(other.crop(left))
+    assert pixels(one.crop(right)) != pixels(other.crop(right))
+
+
+def test_every_mode_has_its_own_colour() -> None:
+    picture = learning_curves({"frozen": epochs(9), "finetune": epochs(9, 0.95)})
+    for colour in plots.MODE_COLOURS.values():
+        red, green, blue = ImageColor.getrgb(colour)[:3]
+        assert len(places_of(picture, (red, green, blue))) > 50
+
+
+def test_a_confusion_matrix_is_darker_where_more_photos_are() -> None:
+    picture = confusion_matrix([[9, 0], [0, 9]], ["ants", "bees"])
+    dark = places_of(picture, (8, 48, 107))  # the deepest of matplotlib's Blues
+    rows, columns = dark.min(axis=0), dark.max(axis=0)
+    centre = (rows + columns) / 2
+    assert len(dark) > 5000
+    assert ((dark[:, 0] < centre[0]) == (dark[:, 1] < centre[1])).all()
+
+
+def test_the_counts_are_written_into_the_matrix() -> None:
+    # The shades are the same: only the numbers can tell these two apart.
+    two, three = (confusion_matrix([[count, 0], [0, count]], ["ants", "bees"]) for count in (2, 3))
+    assert pixels(two) != pixels(three)
+
+
+def test_true_classes_are_rows_and_answers_are_columns() -> None:
+    picture = confusion_matrix([[0, 9], [0, 0]], ["ants", "bees"])
+    row, column = middle_of(picture, (8, 48, 107))
+    assert row < picture.height / 2 - 20
+    assert column > picture.width / 2 + 20
+
+
+@pytest.mark.parametrize("size", [2, 5, 12, 80])
+def test_a_confusion_matrix_of_any_size_fits_into_memory_and_without_warnings(size: int) -> None:
+    counts = [[row * column % 7 for column in range(size)] for row in range(size)]
+    picture = confusion_matrix(counts, [f"class {number}" for number in range(size)])
+    assert picture.mode == "RGB"
+    assert 300 < picture.width < 4000
+    assert 300 < picture.height < 4000
+
+
+def test_a_confusion_matrix_without_any_photo_can_be_drawn() -> None:
+    assert confusion_matrix([[0, 0], [0, 0]], ["ants", "bees"]).mode == "RGB"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nothing shared
+
+
+def draw_everything() -> list[bytes]:
+    tiles = [Tile(plain(RED), "ants", True), Tile(plain(BLUE), "蜜蜂", False)]
+    pictures = [
+        grid(tiles),
+        learning_curves({"frozen": epochs(3)}),
+        confusion_matrix([[1, 2], [3, 4]], ["ants", "bees"]),
+        heat_map(PHOTO, torch.ones(7, 7), BOX, 1.0),
+    ]
+    return [pixels(picture) for picture in pictures]
+
+
+def test_no_figure_stays_in_pyplot_and_no_setting_of_matplotlib_changes() -> None:
+    before = dict(matplotlib.rcParams)
+    draw_everything()
+    assert pyplot.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_two_threads_can_draw_at_once() -> None:
+    expected = draw_everything()
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        assert all(drawn == expected for drawn in pool.map(lambda _: draw_everything(), range(4)))

@@ -1,0 +1,345 @@
+"""The model folder: what is saved is what is loaded, by antbee, torchvision, timm and transformers alike."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from configs import CONFIG
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torchvision.models import ResNet18_Weights, resnet18
+
+from antbee import Classifier
+from antbee.data.drawn import draw
+from antbee.data.transforms import pixels_of
+from antbee.models.backbone import build_network, new_head
+from antbee.models.config import ClassifierConfig, ModelFolderError
+from antbee.models.weights import StartingWeights, WeightsError
+
+UNMEASURED = {"format": 1}  # the least that stands under "antbee"
+
+
+def new_classifier(config=CONFIG):
+    network = build_network(config.architecture, len(config.label_names), StartingWeights("random"), seed=0)
+    return Classifier(network, config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder of two classes."""
+    folder = tmp_path_factory.mktemp("models") / "finetune"
+    new_classifier().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def editable_config(folder, tmp_path):
+    """A function that writes the model folder anew with changed config.json content, and returns it."""
+
+    def write(change):
+        content = json.loads((folder / "config.json").read_text())
+        change(content)
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        os.link(folder / "model.safetensors", tmp_path / "model.safetensors")
+        return tmp_path
+
+    return write
+
+
+def photo(seed=0):
+    return draw("bees", seed, 320)
+
+
+def complaint(call, *arguments, kind=ModelFolderError):
+    with pytest.raises(kind) as raised:
+        call(*arguments)
+    assert len(str(raised.value).splitlines()) == 1
+    return str(raised.value)
+
+
+# ---- saved and loaded ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_what_is_loaded(folder):
+    loaded = Classifier.from_pretrained(folder, device="cpu")
+    assert replace(loaded.config, files={}) == CONFIG
+    assert loaded.config.files.keys() == {"model.safetensors"}
+    assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
+
+
+def test_channels_last_weights_are_saved_plainly(tmp_path, folder):
+    trained = new_classifier()
+    trained.network.to(memory_format=torch.channels_last)
+    trained.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_the_weights_file_holds_torchvisions_122_tensors_and_says_it_is_of_torch(folder):
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert len(list(file.keys())) == 122
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_model_files_are_as_open_to_other_users_as_any_new_file(folder, tmp_path):
+    (tmp_path / "ordinary").touch()
+    for name in ("model.safetensors", "config.json"):
+        assert (folder / name).stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_any_number_of_classes_and_any_known_architecture_come_back(tmp_path):
+    names = tuple(f"class {number}" for number in range(7))
+    config = ClassifierConfig("resnet34", names)
+    new_classifier(config).save_pretrained(tmp_path)
+    assert replace(Classifier.from_pretrained(tmp_path, device="cpu").config, files={}) == config
+
+
+def test_class_names_that_are_no_valid_unicode_come_back(tmp_path):
+    config = ClassifierConfig("resnet18", ("ants", os.fsdecode(b"b\xff")))
+    new_classifier(config).save_pretrained(tmp_path)
+    assert replace(Classifier.from_pretrained(tmp_path, device="cpu").config, files={}) == config
+
+
+# ---- made by others --------------------------------------------------------------------------------------------------
+
+
+def write_foreign(folder, config, network):
+    folder.mkdir(exist_ok=True)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names", [{"label_names": ["cat", "dog", "owl"]}, {"id2label": {"0": "cat", "1": "dog", "2": "owl"}}]
+)
+def test_a_resnet_whose_config_names_only_network_and_labels_is_prepared_as_torchvision_does(tmp_path, names):
+    network = resnet18(num_classes=3).eval()
+    loaded = Classifier.from_pretrained(write_foreign(tmp_path, {"architecture": "resnet18"} | names, network))
+    assert loaded.config == ClassifierConfig("resnet18", ("cat", "dog", "owl"))
+    images = ResNet18_Weights.IMAGENET1K_V1.transforms()(photo())[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=1e-4, atol=1e-4)
+
+
+def test_a_resnet_that_timm_saved_is_loaded_with_timms_preprocessing_and_logits(tmp_path):
+    timm = pytest.importorskip("timm")
+    # Its pretrained_cfg is that of timm's own weights: bicubic, and another share for the crop.
+    network = timm.create_model("resnet50", num_classes=3).train()
+    network(torch.randn(4, 3, 64, 64))  # gives BatchNorm statistics with which logits stay small
+    labels = {"label_names": ["cat", "dog", "owl"]}
+    timm.models.save_for_hf(network.eval(), tmp_path, model_config=labels, safe_serialization=True)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config.label_names == ("cat", "dog", "owl")
+    assert (loaded.config.preprocessing.interpolation, loaded.config.preprocessing.crop_pct) == ("bicubic", 0.95)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
+    images = transform(photo())[None]
+    assert torch.equal(loaded.config.preprocessing.normalise(pixels_of([loaded.crop(photo())])), images)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=0, atol=1e-5)
+
+
+def test_what_timm_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    timm.models.save_for_hf(network, tmp_path, safe_serialization=True)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert (loaded.config.label_names, loaded.config.preprocessing) == (("ants", "bees"), CONFIG.preprocessing)
+    assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
+
+
+def test_timms_older_layout_of_one_object_is_read_with_its_preprocessing(tmp_path):
+    timm = pytest.importorskip("timm")
+    pretrained = {"input_size": [3, 160, 160], "interpolation": "bicubic", "crop_pct": 0.95}
+    pretrained |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "labels": ["cat", "dog"], "num_classes": 2}
+    write_foreign(tmp_path, {"architecture": "resnet18"} | pretrained, resnet18(num_classes=2))
+    network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config.label_names == ("cat", "dog")
+    assert torch.equal(
+        loaded.config.preprocessing.normalise(pixels_of([loaded.crop(photo())])), transform(photo())[None]
+    )
+
+
+@pytest.mark.filterwarnings("default")  # other people's warnings about each other
+def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
+    pytest.importorskip("timm")
+    transformers = pytest.importorskip("transformers")
+    transformers.AutoModelForImageClassification.from_pretrained(folder).save_pretrained(tmp_path)
+    loaded = Classifier.from_pretrained(tmp_path, device="cpu")
+    assert loaded.config.label_names == ("ants", "bees")
+    assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"architectures": ["ResNetForImageClassification"], "model_type": "resnet"},
+            "architecture is missing: expected a config by antbee",
+        ),
+        ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown architecture 'vit_base"),
+        ({"architecture": "resnet18", "num_classes": 1000}, "label_names is missing"),
+    ],
+)
+def test_a_foreign_config_that_is_of_no_resnet_or_names_no_labels_is_a_clear_error(tmp_path, config, words):
+    write_foreign(tmp_path, config, resnet18(num_classes=2))
+    assert words in complaint(Classifier.from_pretrained, tmp_path, kind=ValueError)
+
+
+# ---- predicting ------------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_the_softmax_of_the_logits():
+    holder = new_classifier()
+    (prediction,) = holder.predict([photo()])
+    expected = torch.softmax(holder.logits([photo()])[0], 0).tolist()
+    assert list(prediction.probabilities) == ["ants", "bees"]
+    assert list(prediction.probabilities.values()) == pytest.approx(expected)
+    assert prediction.label == max(prediction.probabilities, key=prediction.probabilities.get)
+
+
+def test_a_photo_gets_the_same_answer_alone_and_among_others():
+    holder = new_classifier()
+    together = holder.logits([photo(seed) for seed in range(3)])
+    torch.testing.assert_close(together[1:2], holder.logits([photo(1)]), rtol=1e-4, atol=1e-5)
+
+
+def test_an_explanation_is_the_prediction_and_maps_whose_mean_and_bias_are_the_logits():
+    holder = new_classifier()
+    explanation = holder.explain(photo())
+    assert explanation.prediction.label == holder.predict([photo()])[0].label
+    logits = holder.logits([photo()])[0]
+    for index, name in enumerate(CONFIG.label_names):
+        activation_map = explanation.activation_maps[name]
+        assert activation_map.shape == (7, 7)
+        torch.testing.assert_close(activation_map.mean() + holder.network.fc.bias[index].detach(), logits[index])
+
+
+def test_prediction_leaves_the_network_as_it_is():
+    holder = new_classifier()
+    before = {name: tensor.clone() for name, tensor in holder.network.state_dict().items()}
+    holder.predict([photo()])
+    holder.explain(photo())
+    assert all(torch.equal(before[name], tensor) for name, tensor in holder.network.state_dict().items())
+
+
+def test_features_are_what_the_head_answers_to_and_can_be_learned_from():
+    holder = new_classifier()
+    photos = [photo(seed) for seed in range(3)]
+    features = holder.features(photos)
+    assert (features.shape, features.dtype, features.device.type) == ((3, 512), torch.float32, "cpu")
+    torch.testing.assert_close(holder.network.fc(features), holder.logits(photos))
+    assert torch.equal(features, holder.features_of_crops([holder.crop(one) for one in photos]))
+    head = torch.nn.Linear(512, 2)
+    head(features).sum().backward()
+    assert head.weight.grad.abs().sum() > 0
+
+
+def test_another_head_answers_on_the_very_same_backbone_and_leaves_the_first_as_it_is():
+    holder = new_classifier()
+    answers, weights = holder.logits([photo()]), holder.network.fc.weight.clone()
+    head = new_head(512, 3, seed=1)
+    config = replace(CONFIG, label_names=("a", "b", "c"), metrics=None)
+    other = holder.with_head(head, config)
+    with torch.inference_mode():
+        torch.testing.assert_close(other.logits([photo()]), head(holder.features([photo()])))
+        head.weight.zero_()
+    assert list(other.predict([photo()])[0].probabilities) == ["a", "b", "c"]
+    assert other.network.fc.weight.any()  # nor does whoever gave the head change it any more
+    assert torch.equal(holder.network.fc.weight, weights)
+    assert torch.equal(holder.logits([photo()]), answers)
+    for own, shared in ((other.network, holder.network), (other._folded, holder._folded)):
+        places = {name: tensor.data_ptr() for name, tensor in shared.state_dict().items()}
+        assert [n for n, t in own.state_dict().items() if t.data_ptr() != places[n]] == ["fc.weight", "fc.bias"]
+
+
+def test_a_backbone_is_known_by_its_digest_whatever_its_head(folder):
+    holder = new_classifier()
+    assert len(holder.backbone_digest) == 64
+    assert Classifier.from_pretrained(folder, device="cpu").backbone_digest == holder.backbone_digest
+    config = replace(CONFIG, label_names=("a", "b", "c"))
+    assert holder.with_head(new_head(512, 3, seed=1), config).backbone_digest == holder.backbone_digest
+    with torch.no_grad():
+        holder.network.layer4[1].bn2.running_mean[0] += 1e-3
+    assert new_classifier().backbone_digest != Classifier(holder.network, CONFIG).backbone_digest
+
+
+def test_a_photo_of_any_shape_is_answered():
+    for size in ((1, 1), (40, 300), (1200, 90)):
+        image = Image.fromarray(np.full((size[1], size[0], 3), 128, np.uint8))
+        (prediction,) = new_classifier().predict([image])
+        assert sum(prediction.probabilities.values()) == pytest.approx(1)
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["nowhere", "/nowhere/at/all", "./user/name", "a/b/c"])
+def test_what_is_neither_a_folder_nor_a_hub_id_says_what_was_expected(source):
+    assert "expected a model folder, or a Hub id such as user/name" in complaint(Classifier.from_pretrained, source)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    assert "has no config.json" in complaint(Classifier.from_pretrained, tmp_path)
+
+
+def test_a_folder_without_weights_is_named(folder, tmp_path):
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    assert "model.safetensors is not there" in complaint(Classifier.from_pretrained, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(architecture="vgg11"), "unknown architecture 'vgg11'"),
+        (lambda c: c.update(architecture="resnet34"), "layer1.2.conv1.weight is missing"),
+        (lambda c: c.update(label_names=["a", "b", "c"], num_classes=3, antbee=UNMEASURED), "fc.weight is (2, 512)"),
+    ],
+)
+def test_weights_that_do_not_fit_the_config_are_refused(editable_config, change, words):
+    assert words in complaint(Classifier.from_pretrained, editable_config(change), kind=WeightsError)
+
+
+def test_a_missing_tensor_is_never_filled_with_random_numbers(folder, tmp_path):
+    state = load_file(folder / "model.safetensors")
+    del state["layer4.1.bn2.running_var"]
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    text = complaint(Classifier.from_pretrained, tmp_path, kind=WeightsError)
+    assert "layer4.1.bn2.running_var is missing" in text
+
+
+def changed_weights(folder, target, change):
+    """The model folder with other tensors, and a config that takes them for its own."""
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, target / "model.safetensors")
+    content = json.loads((folder / "config.json").read_text())
+    content["antbee"]["files"] = {}
+    (target / "config.json").write_text(json.dumps(content))
+    return target
+
+
+def test_weights_in_half_precision_are_taken(folder, tmp_path):
+    def halve(state):
+        state.update({name: tensor.half() for name, tensor in state.items() if tensor.is_floating_point()})
+
+    network = Classifier.from_pretrained(changed_weights(folder, tmp_path, halve), device="cpu").network
+    assert network.fc.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_or_a_device_in_a_files_place_is_never_waited_for(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    os.mkfifo(tmp_path / "model" / name)
+    assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    (tmp_path / "model" / name).symlink_to("/dev/zero")
+    assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")

@@ -1,0 +1,148 @@
+"""One photo, one answer: training, scripts, page, API, timm and transformers give the same probabilities."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import transformers
+from exhibits import serving
+from gradio_client import Client, handle_file
+from PIL import Image
+from safetensors.torch import save_file
+from train_quickly import quickening
+
+from antbee import Classifier, ui
+from antbee.data.folder import read_folder
+from antbee.data.images import open_photo
+from antbee.models.backbone import build_network
+from antbee.models.weights import StartingWeights
+from antbee.ui.tabs.classify import classify
+from antbee.ui.tabs.report import AnswerBook
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = 1e-6  # of a probability; float32 rounds differently alone and in a batch
+
+
+@pytest.fixture(scope="module")
+def trained(drawn_root, tmp_path_factory, request):
+    """Both modes, calibrated, trained from weights that know nothing: the folder, and what training measured."""
+    output = tmp_path_factory.mktemp("parity")
+    weights = output / "untrained.safetensors"
+    network = build_network("resnet18", 1000, StartingWeights("random"), seed=5)
+    save_file(network.state_dict(), weights)
+    script = load("train")
+    words = ["--data", drawn_root, "--weights", weights, "--device", "cpu", "--precision", "float32", "--epochs", 1]
+    with pytest.MonkeyPatch.context() as patch:
+        outcomes, looked, believable = {}, {}, script.believable
+
+        def note(job, foundation, mode, start, network, fitted, checkpoint):
+            outcomes[mode] = believable(job, foundation, mode, start, network, fitted, checkpoint)
+            temperature = outcomes[mode].config.metrics.calibration.temperature
+            looked[mode] = (fitted.val_logits / temperature).softmax(1)
+            return outcomes[mode]
+
+        patch.setattr(script, "believable", note)
+        for change in quickening():
+            patch.setattr(*change)
+        patch.setattr(script, "figures_of", lambda *job: {})
+        run(script, patch, *words, "--output", output)
+    return output, looked, {mode: outcome.val_logits.softmax(1) for mode, outcome in outcomes.items()}
+
+
+def load(name):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(f"parity_{name}", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(script, patch, *words):
+    patch.setattr(sys, "argv", [script.__name__, *map(str, words)])
+    script.main()
+
+
+@pytest.mark.usefixtures("gradio_folder")
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_root, tmp_path, monkeypatch, mode):
+    output, in_the_loop, in_training = trained
+    folder, photos = output / mode, read_folder(drawn_root)
+    paths = photos.val.paths
+    expected = in_training[mode]
+    assert json.loads((folder / "config.json").read_text())["antbee"]["metrics"]["calibration"]["temperature"] != 1
+
+    answers = {
+        "the training loop's evaluation": in_the_loop[mode],
+        "Classifier.predict": predicted(folder, paths),
+        "predict.py": from_predict_script(folder, photos, tmp_path, monkeypatch),
+        "evaluate.py": from_evaluate_script(folder, photos),
+        "the page and its API": from_the_page(folder, photos, tmp_path),
+        "timm": from_timm(folder, paths),
+        "transformers": from_transformers(folder, paths),
+    }
+    for where, probabilities in answers.items():
+        difference = float((probabilities - expected[: len(probabilities)]).abs().max())
+        assert difference <= TOLERANCE, f"{where}: {difference}"
+
+
+def predicted(folder, paths):
+    holder = Classifier.from_pretrained(folder, device="cpu")
+    answers = holder.predict([open_photo(path) for path in paths])
+    return torch.tensor([list(answer.probabilities.values()) for answer in answers])
+
+
+def from_predict_script(folder, photos, tmp_path, monkeypatch):
+    table = tmp_path / "answers.csv"
+    run(load("predict"), monkeypatch, folder, *photos.val.paths, "--csv", table)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == list(map(str, photos.val.paths))
+    return torch.tensor([[float(row[name]) for name in photos.class_names] for row in rows])
+
+
+def from_evaluate_script(folder, photos):
+    script, seen = load("evaluate"), []
+    with pytest.MonkeyPatch.context() as patch:
+        report = script.evaluation.report
+        patch.setattr(script.evaluation, "report", lambda logits, labels: seen.append(logits) or report(logits, labels))
+        script.measured(Classifier.from_pretrained(folder, device="cpu"), photos.val, photos.val.names(photos.root))
+    return seen[0].softmax(1)
+
+
+def from_the_page(folder, photos, tmp_path):
+    """The handlers behind the tabs, and the API over HTTP, which must agree: the first three photos."""
+    registry = ui.ModelRegistry(lambda: [folder], lambda models: photos, device="cpu")
+    models, rows = registry.now.models, []
+    (looked,) = AnswerBook().of(registry.now, None, lambda share: None)
+    with serving(ui.build_page(registry)) as address:
+        client = Client(address, verbose=False, download_files=str(tmp_path / "downloads"), analytics_enabled=False)
+        for path, logits in zip(photos.val.paths[:3], looked.logits, strict=False):
+            (answer,) = client.predict(handle_file(path), api_name="/predict").values()
+            (shown,) = classify(open_photo(path), models, photos)
+            assert shown.probabilities == pytest.approx(answer["probabilities"], abs=TOLERANCE)
+            reported = dict(zip(photos.class_names, logits.softmax(0).tolist(), strict=True))
+            assert reported == pytest.approx(answer["probabilities"], abs=TOLERANCE)
+            rows.append([answer["probabilities"][name] for name in photos.class_names])
+    return torch.tensor(rows)
+
+
+def from_timm(folder, paths):
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
+    with torch.inference_mode():
+        images = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+        return network(images).softmax(1)
+
+
+def from_transformers(folder, paths):
+    network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    with torch.inference_mode():
+        inputs = processor([Image.open(path).convert("RGB") for path in paths], return_tensors="pt")
+        return network(**inputs).logits.softmax(1)

@@ -1,0 +1,277 @@
+"""Classify: what every model answers to a photo, whether to believe it, and the same of many photos as a table."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import gradio as gr
+import pytest
+from exhibits import write_model
+from PIL import ImageChops
+
+from antbee import Classifier, ui
+from antbee.data.drawn import draw
+from antbee.data.images import open_photo
+from antbee.models.classifier import Prediction
+from antbee.ui.components import neighbour_pictures
+from antbee.ui.i18n import CHINESE, ENGLISH
+from antbee.ui.tabs.classify import (
+    Several,
+    classify,
+    classify_several,
+    example_paths,
+    predict,
+    title_of,
+    verdict_sentence,
+)
+
+MARKUP = '<img src=x onerror="alert(1)">**bees**[a](b)'
+PREDICTION = Prediction("ants", {"ants": 0.875, "bees": 0.125})
+
+
+def said(verdict):
+    """A verdict without the signs that make its first line a heading."""
+    assert re.match(r"#+ ", verdict)
+    return verdict.lstrip("# ")
+
+
+@pytest.fixture(scope="module")
+def odd_models(tmp_path_factory):
+    """A model with class names that are markup and no valid Unicode."""
+    folder = write_model(tmp_path_factory.mktemp("odd") / "model", "frozen", label_names=(MARKUP, "b\udcff"))
+    return ui.load_models([folder], device="cpu")
+
+
+# ---- one photo -------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_has_every_models_verdict_probabilities_map_and_neighbours(models, photos):
+    photo = draw("ants", 1, 320)
+    answers = classify(photo, models, photos)
+    assert len(answers) == 2
+    for shown, answer in zip(models, answers, strict=True):
+        explanation = shown.classifier.explain(photo)
+        assert answer.verdict == verdict_sentence(explanation.prediction)
+        assert answer.probabilities == pytest.approx(shown.classifier.predict([photo])[0].probabilities, abs=1e-5)
+        assert [caption for _, caption in answer.neighbours] == [
+            caption for _, caption in neighbour_pictures(explanation.neighbours, photos)
+        ]
+        assert len(answer.neighbours) == 4
+        seen, heat = answer.photo_and_map
+        assert seen.tobytes() == photo.tobytes()
+        assert heat.size == photo.size
+        assert ImageChops.difference(heat, photo).getbbox() is not None
+    assert "a photo like those learned from" in answers[0].verdict
+    assert said(answers[1].verdict).startswith("Neither\n")
+
+
+def test_answers_are_titled_and_spoken_in_the_visitors_language(models, photos):
+    photo = draw("ants", 1, 320)
+    assert [answer.title for answer in classify(photo, models, photos)] == [
+        "**frozen: only the head learned**",
+        "**finetune: every weight learned**",
+    ]
+    chinese = classify(photo, models, photos, CHINESE)
+    assert "只有分类头学习" in chinese[0].title
+    assert "与学习过的照片相似" in chinese[0].verdict
+    assert said(chinese[1].verdict).startswith("都不是\n")
+
+
+def test_photos_of_the_same_names_in_another_folder_are_shown_as_no_neighbours(models, photos):
+    (answer,) = classify(draw("ants", 1, 320), models[:1], replace(photos, digest="f" * 64))
+    assert answer.neighbours == []
+    (answer,) = classify(draw("ants", 1, 320), models[:1], None)
+    assert answer.neighbours == []
+
+
+def test_a_model_without_features_gives_its_answer_and_no_word_on_whether_to_believe_it(models, photos):
+    alone = Classifier(models[0].classifier.network, models[0].config)
+    (answer,) = classify(draw("ants", 1, 320), [replace(models[0], classifier=alone)], photos)
+    assert re.fullmatch(r"(ants|bees) · \d+%", said(answer.verdict))
+    assert answer.neighbours == []
+    assert answer.probabilities.keys() == {"ants", "bees"}
+
+
+def test_without_a_model_there_is_no_answer(photos):
+    assert classify(draw("ants", 1, 100), [], photos) == []
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------------------
+
+NEAR = replace(PREDICTION, distance=0.25, threshold=0.5)
+FAR = replace(PREDICTION, distance=0.75, threshold=0.5)
+
+
+def test_a_verdict_says_the_answer_how_sure_it_is_and_how_near_the_photo_is_to_those_learned_from():
+    assert said(verdict_sentence(PREDICTION)) == "ants · 88%"
+    assert said(verdict_sentence(NEAR)) == ("ants · 88%\na photo like those learned from (distance 0.25, limit 0.50)")
+    assert said(verdict_sentence(FAR)) == (
+        "Neither\nit is like none that was learned from (distance 0.75, limit 0.50): believe no class below"
+    )
+    assert said(verdict_sentence(replace(NEAR, threshold=None))) == (
+        "ants · 88%\ntoo little is known to tell whether it is any of the classes"
+    )
+
+
+@pytest.mark.parametrize("prediction", [PREDICTION, NEAR, FAR, replace(NEAR, threshold=None)])
+def test_a_verdict_says_the_same_in_chinese(prediction):
+    english, chinese = verdict_sentence(prediction), verdict_sentence(prediction, CHINESE)
+    for told in ("## ", "ants · 88%", "0.25", "0.75", "0.50"):
+        assert (told in english) == (told in chinese)
+    assert (english == chinese) == (prediction is PREDICTION), "it has no word to translate"
+
+
+@pytest.mark.parametrize("name", ["Neither", "neither", "都不是"])
+def test_a_class_that_is_called_neither_is_told_from_no_class_at_all(name):
+    own = Prediction(name, {name: 1.0}, distance=0.25, threshold=0.5)
+    for translate in (ENGLISH, CHINESE):
+        assert "· 100%" in verdict_sentence(own, translate)
+        assert "· 100%" not in verdict_sentence(replace(own, distance=0.75), translate)
+
+
+@pytest.mark.parametrize("translate", [ENGLISH, CHINESE])
+@pytest.mark.parametrize("far", [{}, {"distance": 0.25, "threshold": 0.5}, {"distance": 0.25, "threshold": None}])
+def test_class_names_that_are_markup_are_text_in_a_verdict(translate, far):
+    told = verdict_sentence(Prediction(MARKUP, {MARKUP: 1.0}, **far), translate)
+    for markup in ("<img", "**", "](", 'src=x onerror="'):
+        assert markup not in told
+    assert "bees" in told
+
+
+def test_names_of_models_that_are_markup_are_text_in_their_titles(models):
+    told = title_of(replace(models[0], name="<b>a</b>/*b*"), ENGLISH)
+    assert told == "**&#60;b&#62;a&#60;&#47;b&#62;&#47;&#42;b&#42;**"
+
+
+def test_class_names_that_are_markup_or_no_unicode_reach_a_browser_as_text(odd_models):
+    (answer,) = classify(draw("bees", 0, 100), odd_models, None)
+    assert answer.probabilities.keys() == {MARKUP, "b\\udcff"}  # gr.Label shows its labels as text
+    assert "<img" not in answer.verdict
+    told = predict(draw("bees", 0, 100), odd_models)["frozen"]
+    assert told["probabilities"].keys() == {MARKUP, "b\\udcff"}
+    assert json.dumps(told, ensure_ascii=False).encode()
+
+
+# ---- the page's API --------------------------------------------------------------------------------------------------
+
+
+def test_predict_names_every_models_answer(models):
+    photo = draw("bees", 2, 200)
+    answers = predict(photo, models)
+    assert list(answers) == ["frozen", "finetune"]
+    for shown in models:
+        (prediction,) = shown.classifier.predict([photo])
+        assert answers[shown.name] == {
+            "label": prediction.label,
+            "probabilities": prediction.probabilities,
+            "verdict": prediction.verdict,
+            "distance": prediction.distance,
+            "threshold": prediction.threshold,
+        }
+    assert answers["frozen"]["verdict"] == answers["frozen"]["label"]
+    assert answers["finetune"]["verdict"] == "neither"
+
+
+def test_predict_asks_for_a_photo_where_none_came(models):
+    with pytest.raises(gr.Error, match="No photo came"):
+        predict(None, models)
+
+
+def test_examples_take_the_classes_in_turn(photos):
+    assert [path.parent.name for path in example_paths(photos)] == ["ants", "bees"] * 4
+    assert [path.parent.name for path in example_paths(photos, per_class=1)] == ["ants", "bees"]
+    assert set(example_paths(photos)) <= set(photos.val.paths)
+
+
+# ---- many photos -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(photos, tmp_path_factory):
+    """Three photos and one that is none, as they were uploaded."""
+    folder = tmp_path_factory.mktemp("several")
+    (folder / "notes.png").write_text("These are notes.")
+    paths = [*photos.val.paths[:2], folder / "notes.png", photos.val.paths[-1]]
+    return [(path.name, path) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def several(files, models):
+    return classify_several(iter(files), models)
+
+
+def test_the_table_of_several_photos_tells_what_each_model_predicts(several, files, models):
+    assert several.columns == (
+        "file",
+        *("frozen", "frozen: ants", "frozen: bees"),
+        *("finetune", "finetune: ants", "finetune: bees"),
+    )
+    assert [row[0] for row in several.rows] == [name for name, _ in files]
+    for row, (name, path) in zip(several.rows, files, strict=True):
+        if name == "notes.png":
+            continue
+        told = dict(zip(several.columns, row, strict=True))
+        for shown in models:
+            (prediction,) = shown.classifier.predict([open_photo(path)])
+            assert told[shown.name] == prediction.verdict
+            for class_name, probability in prediction.probabilities.items():
+                assert float(told[f"{shown.name}: {class_name}"]) == pytest.approx(probability, abs=1e-4)
+
+
+def test_the_table_is_the_same_as_when_each_photo_comes_alone(several, files, models):
+    assert tuple(row for file in files for row in classify_several([file], models).rows) == several.rows
+
+
+def test_what_is_no_photo_has_its_reason_in_the_table_and_costs_the_others_nothing(several):
+    (bad,) = [row for row in several.rows if row[0] == "notes.png"]
+    assert bad[1].startswith("not a photo that can be read")
+    assert bad[2:] == ("",) * 5
+    assert len(several.rows) == 4
+    assert len(several.pictures) == 3
+
+
+def test_the_pictures_of_several_photos_are_small_and_tell_the_answers_once_where_they_agree(several, files):
+    names = [name for name, _ in files if name != "notes.png"]
+    verdicts = {row[0]: (row[1], row[4]) for row in several.rows}
+    for (picture, caption), name in zip(several.pictures, names, strict=True):
+        assert max(picture.size) <= 320
+        assert caption == f"{name}: {' / '.join(dict.fromkeys(verdicts[name]))}"
+
+
+def test_without_a_model_the_table_has_the_files_alone(files):
+    several = classify_several(files[:1], [])
+    assert (several.columns, several.rows) == (("file",), ((files[0][0],),))
+
+
+def test_several_photos_take_names_that_are_no_valid_unicode(odd_models, files):
+    several = classify_several([("b\udcff.png", files[0][1])], odd_models)
+    assert several.rows[0][0] == "b\\udcff.png"
+    assert several.columns[-1] == "frozen: b\\udcff"
+    assert several.to_csv().encode()
+
+
+def read_back(several):
+    return list(csv.reader(io.StringIO(several.to_csv(), newline="")))
+
+
+def test_a_csv_reader_reads_the_table_back(several):
+    assert read_back(several) == [list(several.columns), *map(list, several.rows)]
+
+
+@pytest.mark.parametrize("cell", ['a "quoted" name', "a, b", "a\nb", "蚂蚁", " ", ";"])
+def test_a_csv_reader_reads_odd_names_back(cell):
+    assert read_back(Several((cell,), ((cell,),), ())) == [[cell], [cell]]
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_of_the_csv_is_taken_for_a_formula(sign):
+    formula = f"{sign}HYPERLINK(A1)"
+    ((column,), (cell,)) = read_back(Several((formula,), ((formula,),), ()))
+    assert column == cell == f"'{formula}"
+
+
+def test_what_is_no_formula_stays_as_it_is_in_the_csv():
+    cells = ("a=b", "0.5", "ant-bee.png", "a+b", "b@c")
+    assert read_back(Several(cells, (cells,), ())) == [list(cells)] * 2

@@ -1,0 +1,339 @@
+"""The page as a visitor meets it: in a real browser, by mouse, keyboard and camera, in both languages, on a phone."""
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from exhibits import exhibition_of, serving, write_model
+
+from antbee import Classifier, ui
+from antbee.data.drawn import draw
+from antbee.data.folder import read_folder
+from antbee.data.images import open_photo
+from antbee.training.background import BackgroundTraining
+from antbee.ui.tabs.batches import DRAWS
+
+# Gradio's galleries say each caption twice, beside the picture and as its alternative text.
+KNOWN_TO_AXE = {"image-redundant-alt"}
+# Nothing is being computed, and what the tab shows last is there.
+QUIET = """![...document.querySelectorAll('.progress-text')].some(text => text.checkVisibility())
+    && (tab !== 'Report' || document.body.innerText.includes('worst mistakes first'))"""
+TABS = ("Classify", "Batches", "Report", "Inside", "Teach", "Train")
+
+
+@pytest.fixture(scope="module")
+def address(models, photos, gradio_folder):
+    """The page with both models, its owner's tab included."""
+    training = BackgroundTraining()
+    with serving(ui.build_page(exhibition_of(models, photos), training)) as url:
+        yield url
+    training.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium or Chrome that is installed here, with a camera that shows a test picture."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next((path for name in names if (path := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip("no Chromium or Chrome here: install one to have the page tried in a browser")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=executable, args=arguments + camera)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens the page as a visitor with certain settings; what goes wrong in the browser fails the test at its end."""
+    problems, contexts = [], []
+
+    def open_page(path="", at=address, **settings):
+        permissions = ["camera", "clipboard-read", "clipboard-write"]
+        context = browser.new_context(**{"locale": "en-GB", "permissions": permissions} | settings)
+        contexts.append(context)
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: problems.append(request.url) if is_outside(at, request.url) else None)
+        page.goto(at + path)
+        verdict(page).first.wait_for()  # a first example is answered without a click
+        return page
+
+    def is_outside(at, url):
+        return not url.startswith((at, "data:", "blob:"))
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def verdict(page):
+    """What the models answer, in words."""
+    return page.locator(".verdict h2").locator("visible=true")
+
+
+def files(page):
+    """Where files can be dropped in the tab that is open."""
+    return page.locator("[role=tabpanel] input[type=file]:visible, [role=tabpanel]:visible input[type=file]")
+
+
+def open_tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+@pytest.fixture
+def drawn_photos(tmp_path):
+    """Eight photos of each class, as files."""
+    paths = {kind: [tmp_path / kind / f"{number}.png" for number in range(8)] for kind in ("ants", "bees")}
+    for kind, files in paths.items():
+        (tmp_path / kind).mkdir()
+        for number, path in enumerate(files):
+            draw(kind, 50 + number, 120).save(path)
+    return paths
+
+
+def test_an_uploaded_photo_is_answered_by_both_modes_with_a_map_and_its_likes(visit, models, tmp_path):
+    page = visit()
+    draw("bees", 9, 200).save(tmp_path / "bee.png")
+    page.get_by_label("Remove Image").first.click()
+    verdict(page).first.wait_for(state="detached")
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "bee.png")
+    expected = models[0].classifier.predict([open_photo(tmp_path / "bee.png")])[0]
+    share = f"{expected.probabilities[expected.label]:.0%}"
+    page.get_by_role("heading", name=f"{expected.label} · {share}").wait_for()
+    page.get_by_role("heading", name="Neither").wait_for()
+    nearest = models[0].classifier.explain(open_photo(tmp_path / "bee.png")).neighbours[0]
+    page.get_by_text(f"{nearest.label} {nearest.distance:.2f}").first.wait_for()
+    assert page.get_by_text("Photo | what speaks for the answer").count() == 2
+
+
+def test_the_keyboard_reaches_the_tabs_first_and_chooses_an_example(visit):
+    page = visit()
+    page.locator("body").press("Tab")
+    reached = []
+    for _ in range(6):
+        reached.append(page.evaluate("document.activeElement.getAttribute('role') || document.activeElement.tagName"))
+        page.keyboard.press("Tab")
+    assert "tab" in reached
+    before = page.locator("#photo img").get_attribute("src")
+    page.get_by_label("Thumbnail 2 of 8").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("before => document.querySelector('#photo img').src !== before", arg=before)
+
+
+def test_a_webcam_photo_is_answered(visit):
+    page = visit()
+    page.get_by_label("Remove Image").first.click()
+    verdict(page).first.wait_for(state="detached")
+    page.locator("#photo").get_by_label("Capture from camera").click()
+    page.locator("#photo").get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#photo video')?.readyState >= 3")  # the camera has a picture
+    page.locator("#photo").get_by_label("capture photo").click()
+    verdict(page).first.wait_for()
+
+
+def test_what_is_no_photo_gets_a_sentence_that_says_what_to_do_and_a_pasted_photo_is_answered(visit, tmp_path):
+    page = visit()
+    (tmp_path / "notes.png").write_text("These are notes.")
+    page.get_by_label("Remove Image").first.click()
+    verdict(page).first.wait_for(state="detached")
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "notes.png")
+    page.get_by_text("Try a JPEG or PNG photo").first.wait_for()
+    page.get_by_label("Remove Image").first.click()
+    page.evaluate(
+        """async () => {
+            const canvas = new OffscreenCanvas(64, 48);
+            canvas.getContext('2d').fillRect(8, 8, 20, 20);
+            const picture = await canvas.convertToBlob({type: 'image/png'});
+            await navigator.clipboard.write([new ClipboardItem({'image/png': picture})]);
+        }"""
+    )
+    page.locator("#photo").get_by_label("Paste from clipboard").click()
+    verdict(page).first.wait_for()
+
+
+def test_several_photos_become_a_table_and_a_file_and_a_wrong_answer_joins_the_lesson(visit, drawn_photos):
+    page = visit()
+    page.get_by_text("Several photos at once").click()
+    page.locator("#several input[type=file]").set_input_files(drawn_photos["ants"][:3])
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as CSV").click()
+    rows = Path(download.value.path()).read_text("utf-8-sig").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["file", "0.png", "1.png", "2.png"]
+    page.get_by_role("radio", name="bees").check()
+    page.get_by_role("button", name="Teach it").click()
+    page.get_by_text("It joined “bees”").wait_for()
+    open_tab(page, "Teach")
+    assert page.get_by_label("Class", exact=True).first.input_value() == "bees"
+
+
+def test_a_batch_is_drawn_anew_answered_and_opened(visit):
+    page = visit()
+    open_tab(page, "Batches")
+    page.get_by_text("train batch 0").wait_for()
+    page.get_by_role("button", name="New batch").click()
+    page.get_by_text("train batch 1").wait_for()
+    page.get_by_role("tabpanel").get_by_label("Thumbnail 1 of 8").locator("visible=true").first.click()
+    page.get_by_text(f"epoch {DRAWS}").locator("visible=true").wait_for()
+    page.get_by_label("val", exact=True).click()
+    page.get_by_text("finetune: val batch 1").wait_for()
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_photos(visit):
+    page = visit()
+    open_tab(page, "Report")
+    page.get_by_text("[51.0%, 90.0%]").locator("visible=true").first.wait_for()
+    page.get_by_text("frozen: worst mistakes first").wait_for()
+    matrix = page.get_by_role("grid", name="frozen: true classes in rows")
+    count = matrix.get_by_role("gridcell").nth(1)
+    number = int(count.inner_text())
+    count.click()
+    page.get_by_text(re.compile(f"frozen: ants taken for ants, {number}$")).wait_for()
+
+
+def test_the_way_through_the_network_is_shown_with_its_real_shapes(visit, models):
+    page = visit()
+    open_tab(page, "Inside")
+    page.get_by_role("tab", name=re.compile("Stages")).click()
+    page.get_by_text("(1, 512, 3, 3)").locator("visible=true").first.wait_for()
+
+
+def test_a_visitor_teaches_two_classes_and_takes_the_model_along(visit, drawn_photos, gradio_folder, tmp_path):
+    page = visit()
+    open_tab(page, "Teach")
+    for place, kind in enumerate(("ants", "bees")):
+        name = page.get_by_label("Class", exact=True).nth(place)
+        name.fill(f"my {kind}")
+        name.press("Enter")
+        name.press("Tab")
+        files(page).nth(place).set_input_files(drawn_photos[kind])
+        page.get_by_text(f"{8 * (place + 1)} photos of 2 classes").wait_for()
+    page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
+    page.get_by_text("of 16 photos, each asked of a head that had not seen it").wait_for()
+    page.get_by_text("Take it with you").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the model").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        archive.extractall(tmp_path)
+    taught = Classifier.from_pretrained(tmp_path / "taught-model", device="cpu")
+    assert taught.config.label_names == ("my ants", "my bees")
+    assert taught.detector is not None
+    assert len(taught.detector.names) == 16
+    own = list((gradio_folder / "visitors").iterdir())
+    assert len(own) >= 1
+    page.close()
+    for folder in own:
+        wait_until_gone(folder)
+
+
+def wait_until_gone(folder):
+    import time
+
+    until = time.monotonic() + 20
+    while folder.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not folder.exists()
+
+
+# As folders may be called, and then those that only somebody else's model can bring.
+FOLDERS = (
+    "<img src=x onerror=ran=1>",
+    "<b onmouseover=ran=1 style=inset:0>",
+    "![picture](x) [link](javascript:ran=1)",
+    "{{constructor.constructor('ran=1')()}} ${ran=1} {0}",
+    "__proto__",
+    "quotes \"' onfocus=ran=1 `",
+    "caf\u00e9",
+)
+NAMES = (
+    "<script>ran=1</script><svg/onload=ran=1>",
+    "<a href=http://outside.example/a>a</a><img src=http://outside.example/b.png>",
+    "![picture](http://outside.example/c.png)",
+    "\u202eturned\u2066 \x1b[31mred\x07\x00",
+    "constructor",
+    "cafe\u0301",
+    "long " * 4_000,
+)
+
+
+@pytest.fixture(scope="module")
+def hostile_address(tmp_path_factory, gradio_folder):
+    """A page whose models, classes and files are called what no name should be."""
+    root = tmp_path_factory.mktemp("hostile")
+    for split in ("train", "val"):
+        for folder in FOLDERS:
+            (root / split / folder).mkdir(parents=True)
+            for number in range(2):
+                draw("ants", number, 64).save(root / split / folder / f"{number} {folder}.png")
+    photos = read_folder(root)
+    models = ui.load_models(
+        [
+            write_model(root / "models" / FOLDERS[0], label_names=photos.class_names, photos=photos, metrics={}),
+            write_model(root / "models" / FOLDERS[2], label_names=NAMES, metrics={}),
+        ],
+        device="cpu",
+    )
+    training = BackgroundTraining()
+    with serving(ui.build_page(exhibition_of(models, photos), training)) as url:
+        yield url
+    training.close()
+
+
+def test_no_name_of_a_class_a_model_or_a_file_is_anything_but_text(visit, hostile_address, tmp_path):
+    page = visit(at=hostile_address)
+    page.get_by_text("Several photos at once").click()
+    for number, name in enumerate(FOLDERS):
+        draw("bees", number, 64).save(tmp_path / f"{name}.png")
+    page.locator("#several input[type=file]").set_input_files(list(tmp_path.glob("*.png")))
+    page.get_by_role("button", name="Download as CSV").wait_for()
+    for name, toast in zip(FOLDERS, (f"It joined “{FOLDERS[0]}”", "That did not work"), strict=False):
+        page.get_by_role("radio", name=name).check()
+        page.get_by_role("button", name="Teach it").click()
+        page.get_by_text(toast).wait_for()
+    for tab in TABS:
+        open_tab(page, tab)
+        page.wait_for_function(f"tab => {QUIET}", arg=tab)
+        assert (
+            page.evaluate("document.querySelectorAll('[role=tabpanel] :is(a[href*=outside], img[src=x])').length") == 0
+        )
+    open_tab(page, "Teach")
+    name = page.get_by_label("Class", exact=True).first
+    name.fill(FOLDERS[2])
+    name.press("Enter")
+    assert page.evaluate("'ran' in window") is False
+
+
+def test_a_chinese_phone_in_the_dark_reads_chinese_within_its_width(visit):
+    phone = {"width": 390, "height": 844}
+    page = visit("?__theme=dark", locale="zh-CN", viewport=phone, device_scale_factor=1, has_touch=True)
+    page.get_by_text("与学习过的照片相似").first.wait_for()
+    for tab in ("批次", "报告", "教学"):
+        if not page.get_by_role("tab", name=tab, exact=True).is_visible():
+            page.locator(".overflow-menu button").first.click()  # tabs that have no room stand in a menu
+            page.get_by_role("button", name=tab, exact=True).or_(page.get_by_role("menuitem", name=tab)).first.click()
+        else:
+            open_tab(page, tab)
+        page.locator("[role=tabpanel]:visible").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"], tab
+    assert page.locator("body.dark").count() == 1
+    assert page.get_by_text("训练", exact=True).count()
+
+
+def test_axe_finds_nothing_that_keeps_people_out(visit):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit()
+    for tab in TABS:
+        open_tab(page, tab)
+        page.wait_for_function(f"tab => {QUIET}", arg=tab)
+        found = axe.run(page).response["violations"]
+        assert {
+            f"{tab}: {one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["id"] not in KNOWN_TO_AXE
+        } == set()
