@@ -13,18 +13,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from antbee import errors, hub, ui
+from antbee import errors, ui
 from antbee.data import folder as data_folder
-from antbee.data.download import DownloadError, folder_named
+from antbee.data.download import folder_named
 from antbee.data.drawn import CLASSES, write_drawn_set
 from antbee.data.folder import ImageDataset
 from antbee.data.images import DataError
 from antbee.hub.space import MODELS_VARIABLE
 from antbee.installation import home
-from antbee.models.config import ModelFolderError
-from antbee.models.device import DeviceError
 from antbee.models.folder import model_folders
-from antbee.models.weights import WeightsError
 from antbee.text import one_line
 from antbee.training.background import BackgroundTraining
 
@@ -139,8 +136,4 @@ def choose_photos(choice: Path | None, models: Sequence[ui.LoadedModel], worksho
 
 
 if __name__ == "__main__":
-    errors.run(
-        main,
-        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
-        faults=(DownloadError, hub.HubError),
-    )
+    errors.run(main)

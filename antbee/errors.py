@@ -1,7 +1,7 @@
-"""How every command ends: its exit status, and one line that says why.
+"""The exceptions of antbee, and how every command ends: its exit status, and one line that says why.
 
 0          it did what it was asked for
-1          something failed that trying again may mend: the disk, the network, a training that ran away
+1          something failed that trying again may mend: the disk, the network, a training that diverged
 2          what it was given can't be used: a flag, a photo, a folder, a model
 130, 143   it was stopped by Ctrl-C (SIGINT) or by SIGTERM
 """
@@ -15,17 +15,26 @@ from types import FrameType
 
 from antbee.text import one_line
 
-FAULT, BAD_INPUT = 1, 2
 LONGEST = 2000  # characters of the line
 
-Errors = tuple[type[Exception], ...]
+
+class AntbeeError(Exception):
+    """Something failed that trying again may mend; the message says what, and what to do next."""
+
+    exit_status = 1
 
 
-def run(main: Callable[[], None], *, bad_input: Errors, faults: Errors = (), stopped: str = "stopped") -> None:
-    """Runs a command's `main` and ends the process where it fails.
+class InputError(AntbeeError, ValueError):
+    """What was given can't be used; the message says what came, what was expected, and what to do next."""
 
-    `faults` come first, for some of them are special cases of `bad_input`; an OSError is always one. Every other
-    exception is a mistake of this program's own, which Python reports in full. `stopped` is said at Ctrl-C.
+    exit_status = 2
+
+
+def run(main: Callable[[], None], *, stopped: str = "stopped") -> None:
+    """Runs a command's `main` and ends the process where it fails, with the exit status of the error.
+
+    Every exception but AntbeeError, OSError and MemoryError is a bug, which Python reports in full. `stopped` is
+    printed at Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names need not be Unicode
@@ -38,24 +47,22 @@ def run(main: Callable[[], None], *, bad_input: Errors, faults: Errors = (), sto
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        sys.exit(FAULT)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except MemoryError as error:
-        _end(FAULT, error if str(error) else MemoryError("there is not enough memory: close other programs"))
+        _end(1, error if str(error) else MemoryError("there is not enough memory: close other programs"))
     except OSError as error:
-        _end(FAULT, error)
-    except faults as error:
-        _end(FAULT, error)
-    except bad_input as error:
-        _end(BAD_INPUT, error)
+        _end(1, error)
+    except AntbeeError as error:
+        _end(error.exit_status, error)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python closes down now, and would report the exception
 
 
 def _one_sentence(message: Warning | str, *where: object, **more: object) -> str:
-    # As Python would print it, with a line of source code, it would look like a mistake of this program's.
+    # As Python would print it, with a line of source code, it would look like a bug of this program.
     return f"warning: {one_line(str(message), longest=LONGEST)}\n"
 
 

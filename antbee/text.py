@@ -16,6 +16,11 @@ def as_text(value: object, longest: int = 100) -> str:
     return re.sub(f"(?!{harmless}){punctuation}", lambda found: f"&#{ord(found[0])};", line)
 
 
+def printable(name: object) -> str:
+    """A name from somebody's folder, on one line that any terminal can show."""
+    return one_line(str(name), longest=4096)
+
+
 def one_line(text: str, longest: int = 200) -> str:
     """Text with runs of white space as one space and unprintable characters as escapes, cut at `longest` characters.
 

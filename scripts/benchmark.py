@@ -52,15 +52,15 @@ from antbee.data import folder as data_folder
 from antbee.data import loading as data_loading
 from antbee.data.download import folder_named
 from antbee.data.folder import ImageDataset, Split
-from antbee.data.images import DataError, open_photo
+from antbee.data.images import open_photo
 from antbee.data.loading import ImageLoader, LoaderOptions, choose_loader
 from antbee.data.transforms import Augmentation, Preprocessing, pixels_of
 from antbee.installation import home
 from antbee.models.backbone import build_network, freeze_backbone, fuse_conv_bn
 from antbee.models.classifier import Classifier
 from antbee.models.config import MODES, ClassifierConfig
-from antbee.models.device import DeviceError, Precision, autocast, choose_device, choose_precision
-from antbee.models.weights import WeightsError, WeightsUnreachableError, load_starting_weights
+from antbee.models.device import Precision, autocast, choose_device, choose_precision
+from antbee.models.weights import WeightsUnreachableError, load_starting_weights
 from antbee.training import features, modes
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import evaluation_batch
@@ -120,7 +120,7 @@ class Bench:
     ) -> ImageLoader | data_loading.GPUImageLoader:
         """A split's photos, as training reads them."""
         loading = replace(LoaderOptions.for_device(self.device), layout=self.recipe().layout)
-        return choose_loader(ImageLoader(split, self.recipe().preprocessing, augmentation, loading=loading))
+        return choose_loader(ImageLoader(split, self.recipe().preprocessing, augmentation, options=loading))
 
     def ready(self, count: int, size: int = 224) -> Iterator[Tensor]:
         """Batches of `count` images that are ready for the network, in the layout that `fast` uses.
@@ -701,8 +701,4 @@ def conclusions(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    errors.run(
-        main,
-        bad_input=(DataError, WeightsError, DeviceError),
-        faults=(WeightsUnreachableError, subprocess.CalledProcessError),
-    )
+    errors.run(main)

@@ -30,7 +30,7 @@ from antbee.installation import home
 from antbee.models.backbone import build_network
 from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
-from antbee.models.device import DeviceError, choose_device
+from antbee.models.device import choose_device
 from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
 from antbee.models.weights import WeightsError, WeightsUnreachableError, load_starting_weights
 from antbee.text import one_line
@@ -171,7 +171,7 @@ def features_of(
     device = choose_device("auto")
     network = build_network(ARCHITECTURE, 2, start, seed=0).to(device)
     loading = LoaderOptions.for_device(device)
-    looks = ImageLoader(split, preprocessing, loading=replace(loading, cache=memory))
+    looks = ImageLoader(split, preprocessing, options=replace(loading, cache=memory))
     process = DistributedContext(device)
     return compute_features(network, looks, process, what="features").features.cpu()
 
@@ -232,4 +232,4 @@ def write_list(path: Path, results: Sequence[Checked]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main, bad_input=(DataError, WeightsError, DeviceError, ModelFolderError))
+    errors.run(main)

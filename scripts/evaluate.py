@@ -8,28 +8,17 @@ folder or a Hub id such as user/name; without --data its own data set is looked 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import errors, hub
-from antbee.data.download import DownloadError, folder_named
-from antbee.data.folder import Split, read_folder_of
+from antbee import errors
+from antbee.data.download import folder_named
+from antbee.data.folder import read_folder_of
 from antbee.data.images import DataError
-from antbee.data.loading import ImageLoader, LoaderOptions
-from antbee.evaluation import metrics
-from antbee.evaluation.report import evaluation
 from antbee.installation import home
 from antbee.models.classifier import Classifier
-from antbee.models.config import ModelFolderError
-from antbee.models.device import DeviceError
-from antbee.models.metrics import Evaluation
-from antbee.models.weights import WeightsError
-from antbee.text import one_line
-from antbee.training.crossvalidation import logits_of
-from antbee.training.distributed import DistributedContext
-from antbee.training.features import compute_features
+from antbee.training.evaluate import evaluate
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,40 +43,14 @@ def main() -> None:
     photos = read_folder_of(root, names, seed=classifier.config.seed or 0)
     split = photos.val if arguments.split == "val" else photos.train
     own = photos.digest == classifier.config.data.digest  # else another photo may have an excluded one's name
-    result = measured(classifier, split, split.names(photos.root) if own else ())
-
-    for line in evaluation(result, [one_line(name) for name in names]):
-        print(line)
+    result = evaluate(classifier, split, names=split.names(photos.root) if own else ())
+    print(result)
     if arguments.json is not None:
         of_what = {"model": arguments.model, "data": str(photos.root), "split": arguments.split}
-        content = json.dumps(of_what | result.model_dump(exclude_unset=True), indent=1)
+        content = json.dumps(of_what | result.model_dump(exclude_unset=True, exclude={"label_names"}), indent=1)
         arguments.json.write_text(content + "\n", "utf-8")
         print(f"written to {arguments.json}")
 
 
-def measured(classifier: Classifier, split: Split, names: Sequence[str]) -> Evaluation:
-    """How good the classifier is on a split's photos, and on those of them that its training did not exclude."""
-    loading = LoaderOptions.for_device(classifier.device)
-    looks = ImageLoader(split, classifier.config.preprocessing, loading=loading)
-    process = DistributedContext(classifier.device)
-    computed = compute_features(classifier.network, looks, process, what="predicting")
-    features, labels = computed.features, computed.labels
-    logits = logits_of(classifier.network.fc, computed)
-    result = metrics.report(logits, labels).to_record()
-    if (detector := classifier.detector) is not None and detector.limit is not None:
-        found = int((detector.distance(features) > detector.limit).sum())
-        result["neither"] = {"threshold": detector.limit, "found": found, "count": len(labels)}
-    told = classifier.config.data
-    excluded = set(told.excluded or ()) if told.excluded_count is None else set()  # else not all of them are known
-    kept = [position for position, name in enumerate(names) if name not in excluded]
-    if 0 < len(kept) < len(names):
-        result["cleaned"] = metrics.score(logits[kept], labels[kept]).to_record()
-    return Evaluation.model_validate(result)
-
-
 if __name__ == "__main__":
-    errors.run(
-        main,
-        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
-        faults=(DownloadError, hub.HubError),
-    )
+    errors.run(main)

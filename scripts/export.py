@@ -31,19 +31,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import antbee
-from antbee import errors, hub
-from antbee.data.download import DownloadError, folder_named
+from antbee import errors
+from antbee.data.download import folder_named
 from antbee.data.folder import ImageDataset, Split, read_folder_of
 from antbee.data.images import DataError
 from antbee.data.loading import ImageLoader, LoaderOptions
 from antbee.data.seeds import seeded_generator
+from antbee.errors import AntbeeError
 from antbee.evaluation import metrics
 from antbee.installation import home
 from antbee.models.backbone import fuse_conv_bn
 from antbee.models.classifier import Classifier
-from antbee.models.config import ClassifierConfig, ModelFolderError
-from antbee.models.device import DeviceError
-from antbee.models.weights import WeightsError
+from antbee.models.config import ClassifierConfig
 from antbee.training import features
 from antbee.training.distributed import DistributedContext
 
@@ -57,7 +56,7 @@ TOLERANCE = 1e-3  # of the largest logit; rounding explains a hundredth of it
 CALIBRATION = 128  # photos that the ranges of the 8-bit numbers are taken from
 
 
-class ExportError(RuntimeError):
+class ExportError(AntbeeError):
     """The model can't be exported; the message says why and what to do."""
 
 
@@ -297,7 +296,7 @@ def spread(split: Split, count: int) -> Split:
     order = torch.randperm(len(split), generator=seeded_generator(0, "calibration")).tolist()
     by_class = [[i for i in order if split.labels[i] == label] for label in sorted(set(split.labels))]
     in_turns = [i for turn in itertools.zip_longest(*by_class) for i in turn if i is not None][:count]
-    return Split(tuple(split.paths[i] for i in in_turns), tuple(split.labels[i] for i in in_turns))
+    return split.subset(in_turns)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -316,7 +315,7 @@ class Measurement:
 
 def measured(files: Sequence[Path], classifier: Classifier, val: Split) -> list[Measurement]:
     """Every file's answers to the validation photos, one by one."""
-    photos = ImageLoader(val, classifier.config.preprocessing, loading=LoaderOptions.for_device(classifier.device))
+    photos = ImageLoader(val, classifier.config.preprocessing, options=LoaderOptions.for_device(classifier.device))
     class_count = len(classifier.config.label_names)
     network, process = fuse_conv_bn(classifier.network), DistributedContext(classifier.device)
     by_torch = features.compute_rows(network, photos, class_count, process, what="predicting with torch").argmax(1)
@@ -357,8 +356,4 @@ def print_table(measurements: Sequence[Measurement]) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(
-        main,
-        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
-        faults=(ExportError, DownloadError, hub.HubError),
-    )
+    errors.run(main)

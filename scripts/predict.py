@@ -22,12 +22,9 @@ from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
-from antbee import errors, hub
+from antbee import errors
 from antbee.data.images import DataError, open_photo
 from antbee.models.classifier import Classifier, Prediction
-from antbee.models.config import ModelFolderError
-from antbee.models.device import DeviceError
-from antbee.models.weights import WeightsError
 from antbee.text import one_line
 
 BATCH = 32  # photos predicted at once
@@ -129,7 +126,7 @@ def explain(classifier: Classifier, path: Path, folder: Path) -> None:
 def answer(prediction: Prediction) -> str:
     """The likeliest class, and a warning where the photo is like none that was learned from."""
     label = one_line(prediction.label)
-    if not prediction.is_neither:
+    if not prediction.is_out_of_distribution:
         return label
     return f"neither (likeliest: {label}; distance {prediction.distance:.2f}, limit {prediction.threshold:.2f})"
 
@@ -145,8 +142,4 @@ def write_csv(path: Path, label_names: Sequence[str], answers: Sequence[tuple[Pa
 
 
 if __name__ == "__main__":
-    errors.run(
-        main,
-        bad_input=(DataError, WeightsError, DeviceError, ModelFolderError),
-        faults=(hub.HubError,),
-    )
+    errors.run(main)

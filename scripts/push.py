@@ -104,4 +104,4 @@ def show(files: Sequence[tuple[str, int]], way: str) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main, bad_input=(), faults=(hub.HubError,))
+    errors.run(main)

@@ -1,4 +1,4 @@
-"""The rules of the house: imports point one way, fenced libraries stay in their rooms, importing is quick and quiet."""
+"""The rules of imports: they point one way, fenced libraries stay in their places, importing is quick and quiet."""
 
 import ast
 import subprocess
@@ -8,98 +8,58 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# A room is a file, or a package of files.
-ROOMS = sorted(
-    path.stem
-    for path in (ROOT / "antbee").iterdir()
-    if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").exists()
-)
 ENTRIES = [ROOT / "app.py", *sorted((ROOT / "scripts").glob("*.py"))]
 
-# What each room may import of the others.
-ALLOWED = {
-    "drawn": set(),
-    "tensors": {"files"},
-    "model": {"files", "tensors"},
-    "evaluation": set(),
-    "figures": set(),
-    "installation": set(),
-    "tracking": set(),
-    "background": {"installation", "tracking"},
-    "__main__": {"installation"},
-    "text": set(),
-    "ending": {"text"},
-    "hub": {"installation", "text"},
-    "files": set(),
-    "images": {"files"},
-    "data": {"drawn", "files", "images"},
-    "resident": {"data", "images"},
-    "foreign": set(),
-    "neighbours": {"tensors"},
-    "training": {"data", "images", "resident", "model", "evaluation"},
-    "inspection": {"data", "training", "evaluation", "neighbours", "resampling"},
-    "resampling": {"data", "training", "model", "evaluation", "neighbours"},
-    "models": {"data", "files", "images", "installation", "model"},
-    "report": {"models"},
-    "classifier": {"images", "model", "models", "tensors", "hub", "neighbours"},
-    "teaching": {
-        "classifier",
-        "data",
-        "evaluation",
-        "hub",
-        "images",
-        "model",
-        "models",
-        "neighbours",
-        "resampling",
-        "text",
-        "training",
-    },
-    "anatomy": {"model"},
-    "ui": {
-        "anatomy",
-        "background",
-        "classifier",
-        "data",
-        "evaluation",
-        "figures",
-        "hub",
-        "images",
-        "inspection",
-        "installation",
-        "model",
-        "models",
-        "report",
-        "teaching",
-        "text",
-        "training",
-    },
-}
-# The files of the page: each may import of those in the rows above it.
-PAGE = (
-    {"words"},
-    {"exhibition", "visitors"},
-    {"choice", "gate", "photo", "plots"},
-    {"batches", "classify", "inside", "report", "teach", "train", "uploads"},
-    {"page"},
-    {"__init__"},
+# Each row may import of the rows above it, and of its own.
+ROWS = (
+    {"text", "installation"},
+    {"errors", "__main__"},
+    {"data"},
+    {"models"},
+    {"evaluation"},
+    {"training"},
+    {"hub"},
+    {"ui"},
 )
-TABS_IMPORTED = {"teach": {"classify"}}  # what is taught is answered as on the other tab, and takes up its photo
-# Where alone a library may be imported.
+# What goes up a row, in functions alone: a model is fetched from the Hub, and a model folder has a card.
+UPWARDS = {("antbee.models.folder", "antbee.hub.__init__"), ("antbee.training.fewshot", "antbee.hub.card")}
+# The files of the page, in the same way.
+PAGE = (
+    {"texts"},
+    {"i18n"},
+    {"registry", "sessions", "security"},
+    {"components"},
+    {"tabs.batches", "tabs.classify", "tabs.inside", "tabs.report", "tabs.train", "uploads"},
+    {"tabs.teach"},  # what is taught is answered as by the tab Classify, and takes up its photo
+    {"page"},
+    {"__init__", "tabs.__init__"},
+)
+# Where alone a library may be imported: a folder, or a module.
 FENCES = {
-    "gradio": {"ui"},
-    "pandas": {"ui"},
-    "huggingface_hub": {"hub"},
-    "matplotlib": {"figures"},
-    "safetensors": {"tensors"},
-    "trackio": {"tracking"},
+    "gradio": {"antbee.ui"},
+    "pandas": {"antbee.ui"},
+    "huggingface_hub": {"antbee.hub"},
+    "matplotlib": {"antbee.evaluation.plots"},
+    "safetensors": {"antbee.models.weights"},
+    "trackio": {"antbee.training.tracking"},
+    "torch.distributed": {"antbee.training.distributed"},
 }
 
 
-def imported(path):
-    """The dotted names that a file imports anywhere, functions included."""
+def module_of(path):
+    """The dotted name of a file of the project."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+MODULES = {module_of(path): path for path in sorted((ROOT / "antbee").rglob("*.py"))}
+FILES = MODULES | {module_of(path): path for path in ENTRIES}
+
+
+def imports(path, *, everywhere=True):
+    """The dotted names that a file imports, at its top or in functions too."""
+    tree = ast.parse(path.read_text("utf-8"))
     names = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -108,79 +68,79 @@ def imported(path):
     return names
 
 
-def files_of(room):
-    """The file that a room is, or those of its package."""
-    package = ROOT / "antbee" / room
-    return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+def ours(names):
+    """Those that are modules of antbee, packages by their __init__."""
+    return {name for name in names if name in MODULES} | {
+        f"{name}.__init__" for name in names if f"{name}.__init__" in MODULES and name != "antbee"
+    }
 
 
-def room_of(path):
-    """The room that a file belongs to; of what is no room's its own name."""
-    inside = path.relative_to(ROOT)
-    return inside.parts[1] if inside.parts[0] == "antbee" and len(inside.parts) > 2 else path.stem
+def row_of(module):
+    """The number of a module's row."""
+    return next(number for number, row in enumerate(ROWS) if module.split(".")[1] in row)
 
 
-def every_file():
-    return [*sorted((ROOT / "antbee").rglob("*.py")), *ENTRIES]
+def is_below(name, places):
+    return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-def rooms_imported(room):
-    names = {name for path in files_of(room) for name in imported(path)}
-    return ({name.split(".")[1] for name in names if name.startswith("antbee.")} & set(ROOMS)) - {room}
+def test_every_file_and_folder_has_a_row():
+    assert sorted(name for row in ROWS for name in row) == sorted(
+        {module.split(".")[1] for module in MODULES} - {"__init__"}
+    )
 
 
-def test_every_room_is_known():
-    assert sorted(ALLOWED) == ROOMS
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "antbee.__init__"])
+def test_imports_point_to_the_rows_above(module):
+    found = {other for other in ours(imports(MODULES[module])) - {module} if other != "antbee.__init__"}
+    upwards = {other for other in found if row_of(other) > row_of(module)}
+    assert {(module, other) for other in upwards} <= UPWARDS
+    assert not upwards & ours(imports(MODULES[module], everywhere=False))
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_one_way(room):
-    assert rooms_imported(room) <= ALLOWED[room]
-
-
-def test_the_allowed_ways_have_no_circle():
-    above = {room: set(below) for room, below in ALLOWED.items()}
+def test_no_modules_import_each_other_in_a_circle():
+    above = {module: ours(imports(path, everywhere=False)) - {module} for module, path in MODULES.items()}
     while above:
-        lowest = {room for room, below in above.items() if not below}
+        lowest = {module for module, below in above.items() if not below & above.keys()}
         assert lowest, f"a circle among {sorted(above)}"
-        above = {room: below - lowest for room, below in above.items() if room not in lowest}
+        above = {module: below for module, below in above.items() if module not in lowest}
 
 
-def test_every_room_that_is_a_package_is_looked_at_file_by_file():
-    assert [path.name for path in files_of("text")] == ["text.py"]
-    assert {path.name for path in files_of("ui")} >= {"__init__.py", "page.py", "words.py"}
-    assert {room_of(path) for path in every_file()} == {*ROOMS, "__init__", *(path.stem for path in ENTRIES)}
+def test_nobody_imports_the_page_or_the_scripts_but_the_page_and_app():
+    for module, path in FILES.items():
+        names = imports(path)
+        assert not any(is_below(name, ["scripts", "app"]) for name in names), module
+        if any(is_below(name, ["antbee.ui"]) for name in names):
+            assert is_below(module, ["antbee.ui", "app", "scripts.benchmark"]), module
 
 
 def test_the_files_of_the_page_import_one_way():
-    files = {path.stem: path for path in files_of("ui")}
+    files = {module.removeprefix("antbee.ui."): path for module, path in MODULES.items() if ".ui." in module}
     assert sorted(files) == sorted(name for row in PAGE for name in row)
     above = set()
     for row in PAGE:
         for name in row:
-            theirs = {found.split(".")[2] for found in imported(files[name]) if found.startswith("antbee.ui.")}
-            assert theirs & files.keys() <= above | TABS_IMPORTED.get(name, set()), name
+            theirs = {found.removeprefix("antbee.ui.") for found in ours(imports(files[name])) if ".ui." in found}
+            assert theirs - {"__init__", "tabs.__init__"} <= above, name
         above |= row
 
 
 @pytest.mark.parametrize("library", FENCES)
-def test_fenced_libraries_stay_in_their_rooms(library):
-    users = {room_of(path) for path in every_file() if any(name.split(".")[0] == library for name in imported(path))}
-    assert users == FENCES[library]
+def test_fenced_libraries_stay_in_their_places(library):
+    users = {module for module, path in FILES.items() if any(is_below(name, [library]) for name in imports(path))}
+    assert users, library
+    assert not {module for module in users if not is_below(module, FENCES[library])}
+    for place in FENCES[library]:
+        assert any(is_below(module, [place]) for module in users), f"{place} does not need it"
 
 
-def test_several_processes_are_the_business_of_training_alone():
-    users = {
-        room_of(path)
-        for path in every_file()
-        if any(name.startswith("torch.distributed") for name in imported(path))
-        or "torch.distributed" in path.read_text()
-    }
-    assert users == {"training"}
+def test_several_processes_are_the_business_of_one_module_alone():
+    users = {module for module, path in FILES.items() if "torch.distributed" in path.read_text("utf-8")}
+    assert users == FENCES["torch.distributed"]
 
 
 def test_nothing_is_ever_unpickled():
-    for path in every_file():
+    for path in FILES.values():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads"):
                 assert any(
@@ -190,6 +150,7 @@ def test_nothing_is_ever_unpickled():
 
 def test_importing_antbee_is_silent_and_leaves_the_page_the_hub_the_figures_and_the_trackers_alone():
     later = ("gradio", "huggingface_hub", "matplotlib", "pandas", "tensorboard", "trackio")
-    check = f"import sys, antbee, antbee.training, antbee.tracking; print([n for n in {later} if n in sys.modules])"
+    ours = "antbee, antbee.training.modes, antbee.training.tracking"
+    check = f"import sys, {ours}; print([n for n in {later} if n in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (ended.stdout, ended.stderr) == ("[]\n", "")

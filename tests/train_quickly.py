@@ -21,7 +21,7 @@ SCRIPT = str(ROOT / "scripts" / "train.py")
 sys.path.insert(0, str(ROOT))
 
 from antbee.evaluation import ood  # noqa: E402 (they are found once the path is there)
-from antbee.training import trainer  # noqa: E402 (they are found once the path is there)
+from antbee.training import recipe as recipes  # noqa: E402 (they are found once the path is there)
 from antbee.training.recipe import Recipe  # noqa: E402 (they are found once the path is there)
 
 SMALL = 64  # pixels a side of the crops
@@ -30,8 +30,8 @@ PATIENCE = 120  # seconds, after which a run that hangs is ended
 
 def quickening() -> list[tuple[ModuleType, str, Any]]:
     """What makes a run quick: modules, the names in them, and their values."""
-    recipes = [(name, getattr(trainer, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
-    smaller = [(trainer, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in recipes]
+    found = [(name, getattr(recipes, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
+    smaller = [(recipes, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in found]
     return [(ood, "COUNT", 1), *smaller]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import SEEK_SET, BytesIO
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import BinaryIO
 
 from PIL import Image
@@ -17,6 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee.data.folder import HIDDEN, SkippedFile
 from antbee.data.images import DataError, open_photo
+from antbee.errors import InputError
 from antbee.text import one_line
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 10
@@ -33,7 +35,7 @@ UNPACKED_AT_ONCE = 1_000_000  # bytes
 NO_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
-class FewShotError(ValueError):
+class FewShotError(InputError):
     """Nothing can be taught with this; the message says what came, what was expected, and what to do."""
 
 

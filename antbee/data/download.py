@@ -1,4 +1,4 @@
-"""The two data sets that antbee brings by itself: the classic ants and bees, and drawn ones."""
+"""Where a data set is found: a folder, the classic ants and bees, or drawn ones."""
 
 import http.client
 import shutil
@@ -13,8 +13,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from antbee.data.drawn import write_drawn_set
-from antbee.data.folder import folder_digest
+from antbee.data.folder import ImageDataset, folder_digest, read_exclusions, read_folder, refuse_damaged
 from antbee.data.images import DataError
+from antbee.installation import home
 
 HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
 # Of the list "SHA-256, two spaces, path", one line a file, sorted by path: 398 files (see `folder_digest`).
@@ -23,6 +24,23 @@ HYMENOPTERA_DIGEST = "b0e3506710bc375be5996e1c9b29818c80cdfc19bcc324e560091da669
 
 class DownloadError(DataError):
     """The default photos could not be fetched from the network."""
+
+    exit_status = 1
+
+
+def load_folder(
+    path: str | Path, *, seed: int = 0, exclude: str | Path | None = None, allow_bad: bool = False
+) -> ImageDataset:
+    """The data set in a folder with train/ and val/, or with class folders, of which `seed` draws a fifth for val.
+
+    "drawn" is the drawn ants and bees. Every photo is decoded once. `exclude` is a file that lists photos not to train
+    on, one a line. Raises DataError where the folder can't be used, or over a tenth of a class is damaged, unless
+    `allow_bad`.
+    """
+    dataset = read_folder(drawn_folder(home() / "data") if path == "drawn" else Path(path), seed=seed)
+    if not allow_bad:
+        refuse_damaged(dataset)
+    return dataset if exclude is None else dataset.without(read_exclusions(Path(exclude)))
 
 
 def hymenoptera_folder(parent: Path, *, url: str = HYMENOPTERA_URL, digest: str = HYMENOPTERA_DIGEST) -> Path:

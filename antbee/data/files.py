@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from antbee.errors import InputError
+
 # How kinds of files begin: what stands where in them. None of these is ever opened; a person should hear what it is.
 BEGINNINGS = (
     (0, b"%PDF", "a PDF"),
@@ -46,7 +48,7 @@ BRANDS = {
 ENOUGH = 512  # bytes of a file that say what it is
 
 
-class FileError(ValueError):
+class FileError(InputError):
     """A file can't be read; the message says why, and what to do, for a caller who names the file."""
 
 

@@ -38,6 +38,7 @@ class Split:
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -46,10 +47,20 @@ class Split:
         """Photos of each class, by name."""
         return {name: self.labels.count(index) for index, name in enumerate(class_names)}
 
-    def part(self, positions: Iterable[int]) -> "Split":
+    def subset(self, positions: Iterable[int]) -> "Split":
         """Some of them, by position."""
         chosen = list(positions)
-        return Split(tuple(self.paths[i] for i in chosen), tuple(self.labels[i] for i in chosen))
+        return replace(self, paths=tuple(self.paths[i] for i in chosen), labels=tuple(self.labels[i] for i in chosen))
+
+    def in_order_of(self, class_names: Sequence[str]) -> "Split":
+        """The same with labels that count these class names. Raises DataError where the split has others."""
+        if set(self.class_names) != set(class_names):
+            raise DataError(
+                f"the photos have the classes {', '.join(self.class_names)}, the model {', '.join(class_names)}: "
+                "name a folder of the model's classes"
+            )
+        labels = tuple(class_names.index(self.class_names[label]) for label in self.labels)
+        return replace(self, labels=labels, class_names=tuple(class_names))
 
     def names(self, root: Path) -> list[str]:
         """The files as a list of files names them: relative to the data folder, with slashes."""
@@ -94,7 +105,7 @@ class ImageDataset:
                 f"no photo {unknown[0]} in {self.root}: expected files below it, such as {names[self.train][0]}"
             )
         kept = [position for position, name in enumerate(names[self.train]) if name not in unwanted]
-        train = self.train.part(kept)
+        train = self.train.subset(kept)
         if empty := [name for name, count in train.counts(self.class_names).items() if count == 0]:
             raise DataError(f"every photo of {empty[0]} to learn from is excluded: leave some")
         return replace(self, train=train, excluded=tuple(sorted(unwanted)))
@@ -102,7 +113,11 @@ class ImageDataset:
     @property
     def both(self) -> Split:
         """The photos of both splits, those to learn from first."""
-        return Split((*self.train.paths, *self.val.paths), (*self.train.labels, *self.val.labels))
+        return replace(
+            self.train,
+            paths=(*self.train.paths, *self.val.paths),
+            labels=(*self.train.labels, *self.val.labels),
+        )
 
     @property
     def cleaned(self) -> list[int]:
@@ -131,7 +146,10 @@ def read_folder(
     folders = {split_root: _class_folders(split_root, root) for split_root in roots}
     class_names = _one_class_list(folders)
     reading = _Reading(root, seen)
-    splits = [_read_split(split_root, found, reading) for split_root, found in folders.items()]
+    splits = [
+        replace(_read_split(split_root, found, reading), class_names=class_names)
+        for split_root, found in folders.items()
+    ]
     if len(splits) == 1:
         splits = list(divide(splits[0], class_names, seed, val_share))
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
@@ -168,10 +186,7 @@ def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> 
             f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(class_names)}: "
             "name a folder of the model's classes with --data"
         )
-    train, val = (
-        replace(split, labels=tuple(class_names.index(photos.class_names[label]) for label in split.labels))
-        for split in (photos.train, photos.val)
-    )
+    train, val = (split.in_order_of(class_names) for split in (photos.train, photos.val))
     return replace(photos, class_names=tuple(class_names), train=train, val=val)
 
 
@@ -380,7 +395,7 @@ def divide(split: Split, class_names: Sequence[str], seed: int, share: float) ->
         # At least one photo on each side.
         count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen.update(members[position] for position in order[:count])
-    return split.part(i for i in range(len(split)) if i not in chosen), split.part(sorted(chosen))
+    return split.subset(i for i in range(len(split)) if i not in chosen), split.subset(sorted(chosen))
 
 
 def read_exclusions(path: Path) -> list[str]:

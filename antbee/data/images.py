@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 
 from antbee.data.files import ENOUGH, FileError, kind_of, opened
+from antbee.errors import InputError
 
 # Decided by content, never by a file's name; a short list keeps rarely tested decoders out of reach.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
@@ -38,7 +39,7 @@ UNREADABLE = (
 PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # as `kind_of` calls them
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """A data folder or a photo can't be used; the message says which, why, and what to do."""
 
 

@@ -86,13 +86,13 @@ class ImageLoader:
         augmentation: Augmentation | None = None,
         *,
         seed: int = 0,
-        loading: LoaderOptions | None = None,
+        options: LoaderOptions | None = None,
     ) -> None:
         self.split = split
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.seed = seed
-        self.loading = loading or LoaderOptions()  # a memory of its own
+        self.options = options or LoaderOptions()  # a memory of its own
         self.labels = torch.tensor(split.labels)  # int64 (N,)
 
     def __len__(self) -> int:
@@ -100,21 +100,21 @@ class ImageLoader:
 
     def batches(self, positions: Sequence[Tensor], epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """For each batch of positions: float32 images (B, 3, H, W) on the device wanted, and int64 labels (B,)."""
-        with ThreadPoolExecutor(self.loading.workers) as pool:
+        with ThreadPoolExecutor(self.options.workers) as pool:
             begun: deque[tuple[Tensor, list[Future[Image.Image]]]] = deque()
             for batch in positions:
                 begun.append((batch, [pool.submit(self.crop, position, epoch) for position in batch.tolist()]))
-                if len(begun) > self.loading.ahead:
+                if len(begun) > self.options.ahead:
                     yield self._finished(*begun.popleft())
             while begun:
                 yield self._finished(*begun.popleft())
 
     def _finished(self, batch: Tensor, crops: Sequence[Future[Image.Image]]) -> tuple[Tensor, Tensor]:
-        pixels = pixels_of([crop.result() for crop in crops]).contiguous(memory_format=self.loading.layout)
-        on_cuda = self.loading.device.type == "cuda"
+        pixels = pixels_of([crop.result() for crop in crops]).contiguous(memory_format=self.options.layout)
+        on_cuda = self.options.device.type == "cuda"
         if on_cuda:
             pixels = pixels.pin_memory()  # otherwise the copy would wait for the step before it
-        pixels = pixels.to(self.loading.device, non_blocking=on_cuda)  # as bytes: a quarter of what floats take
+        pixels = pixels.to(self.options.device, non_blocking=on_cuda)  # as bytes: a quarter of what floats take
         return self.preprocessing.normalise(pixels), self.labels[batch]
 
     def crop(self, position: int, epoch: int) -> Image.Image:
@@ -129,7 +129,7 @@ class ImageLoader:
 
         Raises DataError, naming the file, where it can't be read any more.
         """
-        path, memory = self.split.paths[position], self.loading.cache
+        path, memory = self.split.paths[position], self.options.cache
         key = picture_key(path, self.preprocessing if self.augmentation is None else self.augmentation)
         if (kept := memory.get(key)) is not None:
             return kept
@@ -159,7 +159,7 @@ def picture_key(path: Path, look: Preprocessing | Augmentation) -> Hashable:
 def keep_checked(
     memory: ImageCache, path: Path, photo: Image.Image, looks: Iterable[Preprocessing | Augmentation]
 ) -> None:
-    """Keeps what `ImageLoader` would make of a photo that is decoded already, where it would be the same to the pixel."""
+    """Keeps what `ImageLoader` would make of a decoded photo, where it would be the same to the pixel."""
     for look in looks:
         if isinstance(look, Preprocessing):
             memory.keep(picture_key(path, look), look.cropped(photo))
@@ -173,7 +173,7 @@ LARGEST_SET = 4 * 2**30  # bytes; what is beyond is read from the disk, epoch af
 
 def choose_loader(photos: ImageLoader) -> "ImageLoader | GPUImageLoader":
     """The photos where they are best read from: a GPU's memory for a set that surely fits, else the disk."""
-    if photos.loading.device.type == "cuda" and len(photos) * 3 * LONGEST_SIDE**2 <= LARGEST_SET:
+    if photos.options.device.type == "cuda" and len(photos) * 3 * LONGEST_SIDE**2 <= LARGEST_SET:
         return GPUImageLoader(photos)
     return photos
 
@@ -188,8 +188,8 @@ class GPUImageLoader:
     def __init__(self, photos: ImageLoader) -> None:
         self.photos = photos
         self.labels = photos.labels  # int64 (N,), not on the device
-        device = photos.loading.device
-        with ThreadPoolExecutor(photos.loading.workers) as pool:
+        device = photos.options.device
+        with ThreadPoolExecutor(photos.options.workers) as pool:
             pictures = list(pool.map(self._picture, range(len(photos))))
         self._sizes = [(picture.shape[2], picture.shape[1]) for picture in pictures]  # width, height
         width, height = (max(sides) for sides in zip(*self._sizes, strict=True))
@@ -216,7 +216,7 @@ class GPUImageLoader:
             if self.photos.augmentation is not None:
                 places = [self.photos.crop_box(position, self._sizes[position], epoch) for position in batch.tolist()]
                 pixels = cut(pixels, places, self.photos.augmentation.size(epoch))
-            pixels = pixels.contiguous(memory_format=self.photos.loading.layout)
+            pixels = pixels.contiguous(memory_format=self.photos.options.layout)
             yield self.photos.preprocessing.normalise(pixels), self._labels[chosen]
 
 

@@ -123,6 +123,7 @@ def unbalanced(counts: Mapping[str, int]) -> tuple[str, str] | None:
 
 
 def imbalance(photos: ImageDataset) -> list[Finding]:
+    """The smallest class, where it has too few training photos beside the largest; else nothing."""
     counts = photos.train.counts(photos.class_names)
     if (found := unbalanced(counts)) is None:
         return []

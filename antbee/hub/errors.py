@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
 
+from antbee.errors import AntbeeError
 from antbee.hub.card import PLACEHOLDER
 from antbee.text import one_line
 
@@ -12,7 +13,7 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN, which takes precedence o
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 
 
-class HubError(Exception):
+class HubError(AntbeeError):
     """What went wrong with the Hub and what to do about it, in one sentence."""
 
 

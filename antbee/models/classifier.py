@@ -6,16 +6,19 @@ keys in `model.safetensors`, timm's `pretrained_cfg` in `config.json`, and every
 
 import copy
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
+from antbee.data.images import open_photo
 from antbee.data.transforms import pixels_of
 from antbee.models import backbone
 from antbee.models.backbone import class_activation_map, feature_count, feature_map, fuse_conv_bn, network_with, pooled
@@ -25,6 +28,7 @@ from antbee.models.device import choose_device
 from antbee.models.folder import DETECTOR_FILE, UNREAD_WEIGHTS, WEIGHTS_FILE, find_folder
 from antbee.models.weights import Tensors, TensorsError, read_tensors, write_tensors
 
+Photo = str | Path | Image.Image
 NEITHER = "neither"  # the verdict on a photo that is like none that was learned from
 
 
@@ -47,23 +51,33 @@ class Prediction:
     threshold: float | None = None  # the distance beyond which a photo is like none of them; None: too little is known
 
     @property
-    def is_neither(self) -> bool:
+    def is_out_of_distribution(self) -> bool:
         """Whether the photo is so unlike all that was learned from that no class should be believed."""
         return self.distance is not None and self.threshold is not None and self.distance > self.threshold
 
     @property
     def verdict(self) -> str:
         """The likeliest class, or "neither"."""
-        return NEITHER if self.is_neither else self.label
+        return NEITHER if self.is_out_of_distribution else self.label
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction, where in the photo it comes from, and what it looks like."""
+    """A prediction, where in the photo it comes from, and which training photos are nearest to it."""
 
     prediction: Prediction
     activation_maps: dict[str, Tensor]  # by class: float32 (h, w) over the crop, in logits; see class_activation_map
-    neighbours: tuple[Neighbour, ...]  # the nearest photos learned from, nearest first; none where none are kept
+    neighbours: tuple[Neighbour, ...]  # training photos, nearest first; none where the model has no detector
+    photo: Image.Image  # RGB
+    crop_box: tuple[float, float, float, float]  # left, top, right, bottom of what the network saw, in pixels
+
+    @property
+    def heatmap(self) -> Image.Image:
+        """The photo with what speaks for the predicted class glowing in it: RGB, of the photo's size."""
+        from antbee.evaluation.plots import heat_map  # matplotlib takes half a second to import
+
+        activation_map = self.activation_maps[self.prediction.label]
+        return heat_map(self.photo, activation_map, self.crop_box, strongest=float(activation_map.max()))
 
 
 class Classifier:
@@ -80,7 +94,7 @@ class Classifier:
         return self.network.fc.weight.device
 
     @cached_property
-    def _folded(self) -> ResNet:
+    def _fused(self) -> ResNet:
         """What answers: the network as it was at the first answer, quicker and equal but for rounding."""
         return fuse_conv_bn(self.network)
 
@@ -93,14 +107,23 @@ class Classifier:
         """What the network sees of an RGB photo (see `images.open_photo`)."""
         return self.config.preprocessing.cropped(photo)
 
-    def predict(self, photos: Sequence[Image.Image]) -> list[Prediction]:
-        """RGB photos -> the likeliest class and every class's probability, for each."""
-        return self.predict_crops([self.crop(photo) for photo in photos])
+    @overload
+    def predict(self, photos: Photo) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is a sequence
+    @overload
+    def predict(self, photos: Sequence[Photo]) -> list[Prediction]: ...
+    def predict(self, photos: Photo | Sequence[Photo]) -> Prediction | list[Prediction]:
+        """Paths or PIL images -> the likeliest class and every class's probability: one, or a list for a list.
+
+        Raises DataError for a file that is no photo.
+        """
+        if isinstance(photos, str | Path | Image.Image):
+            return self.predict([photos])[0]
+        return self.predict_crops([self.crop(_opened(photo)) for photo in photos])
 
     def predict_crops(self, crops: Sequence[Image.Image]) -> list[Prediction]:
         """The same for what `crop` gave: many crops need less memory than many photos."""
         with torch.inference_mode():
-            return self._predictions(pooled(self._folded, self._maps(crops)))
+            return self._predictions(pooled(self._fused, self._maps(crops)))
 
     def features(self, photos: Sequence[Image.Image]) -> Tensor:
         """RGB photos -> what the head sees of them: float32 (N, C) on the CPU, for another head to learn from."""
@@ -109,36 +132,41 @@ class Classifier:
     def features_of_crops(self, crops: Sequence[Image.Image]) -> Tensor:
         """The same for what `crop` gave: many crops need less memory than many photos."""
         with torch.inference_mode():
-            features = pooled(self._folded, self._maps(crops)).cpu()
+            features = pooled(self._fused, self._maps(crops)).cpu()
         return features.clone()  # out here, since nothing can learn from a tensor of inference mode
 
     def logits(self, photos: Sequence[Image.Image]) -> Tensor:
         """RGB photos -> float32 (N, classes) on the CPU, before the softmax."""
         with torch.inference_mode():
             maps = self._maps([self.crop(photo) for photo in photos])
-            logits: Tensor = self._folded.fc(pooled(self._folded, maps))
+            logits: Tensor = self._fused.fc(pooled(self._fused, maps))
         return logits.cpu()
 
-    def explain(self, photo: Image.Image, neighbours: int = 4) -> Explanation:
-        """One RGB photo -> its prediction, a class activation map for every class, and the nearest photos learned."""
-        head = self._folded.fc
+    def explain(self, photo: Photo, neighbours: int = 4) -> Explanation:
+        """A path or a PIL image -> its prediction, an activation map for every class, and the nearest training photos.
+
+        Raises DataError for a file that is no photo.
+        """
+        photo, head = _opened(photo), self._fused.fc
+        box = self.config.preprocessing.crop_box(photo.width, photo.height)
         with torch.inference_mode():
             maps = self._maps([self.crop(photo)])
-            features = pooled(self._folded, maps)
+            features = pooled(self._fused, maps)
             activation_maps = {
                 name: class_activation_map(head, maps[0], index).cpu()
                 for index, name in enumerate(self.config.label_names)
             }
-            return Explanation(self._predictions(features)[0], activation_maps, self._nearest(features, neighbours))
+            nearest = self._nearest(features, neighbours)
+            return Explanation(self._predictions(features)[0], activation_maps, nearest, photo, box)
 
     def _maps(self, crops: Sequence[Image.Image]) -> Tensor:
         """The last feature maps: float32 (B, C, h, w), on the device."""
-        images = self.config.preprocessing.normalise(pixels_of(crops).to(self._folded.fc.weight.device))
-        return feature_map(self._folded, images)
+        images = self.config.preprocessing.normalise(pixels_of(crops).to(self._fused.fc.weight.device))
+        return feature_map(self._fused, images)
 
     def _predictions(self, features: Tensor) -> list[Prediction]:
         """Features (B, C) -> what is said of each."""
-        logits = self._folded.fc(features).cpu()
+        logits = self._fused.fc(features).cpu()
         distances = [None] * len(features) if self.detector is None else self.detector.distance(features).tolist()
         threshold = None if self.detector is None else self.detector.limit
         names = self.config.label_names
@@ -166,19 +194,34 @@ class Classifier:
         """
         head = copy.deepcopy(head).requires_grad_(False).to(self.device)
         other = Classifier(backbone.with_head(self.network, head), config, detector)
-        other._folded = backbone.with_head(self._folded, head)
+        other._fused = backbone.with_head(self._fused, head)
         return other
 
     # -- the folder ---------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: Path) -> None:
+    def save_pretrained(self, folder: str | Path) -> None:
         """Writes weights, config and features into `folder`, which is made if it isn't there."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = {WEIGHTS_FILE: write_tensors(folder / WEIGHTS_FILE, self.network.state_dict())}
         if self.detector is not None:
             files[DETECTOR_FILE] = self.detector.save(folder / DETECTOR_FILE)
         config = replace(self.config, files=files)
         (folder / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", "utf-8")
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Pushes weights, config, features and a model card to a Hub repository in one commit; returns its address.
+
+        Raises HubError.
+        """
+        from antbee import hub
+        from antbee.hub.card import card_without_figures
+
+        with tempfile.TemporaryDirectory(prefix="antbee-") as temporary:
+            folder = Path(temporary)
+            self.save_pretrained(folder)
+            (folder / "README.md").write_text(card_without_figures(self.config.to_json()), "utf-8")
+            return hub.push(folder, repo_id, private=private, token=token)
 
     @classmethod
     def from_pretrained(
@@ -208,6 +251,12 @@ class Classifier:
                 f"{expected[:12]}): {AGAIN}"
             )
         return cls(network.to(choose_device(device)), config, _read_detector(folder, config))
+
+
+def _opened(photo: Photo) -> Image.Image:
+    if isinstance(photo, Image.Image):
+        return photo if photo.mode == "RGB" else photo.convert("RGB")
+    return open_photo(Path(photo))
 
 
 def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None:

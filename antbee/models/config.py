@@ -29,6 +29,7 @@ from pydantic.dataclasses import dataclass
 from antbee.data.files import FileError, content_of
 from antbee.data.folder import MOST_CLASSES
 from antbee.data.transforms import Interpolation, Preprocessing
+from antbee.errors import InputError
 from antbee.installation import command_name
 from antbee.models.backbone import feature_count
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
@@ -46,7 +47,7 @@ MAX_CROP, MAX_RESIZE = 1024, 1280  # pixels a side: the memory that a thin photo
 MAX_SKIPPED, MAX_EXCLUDED, MAX_REASONS = 100, 1000, 20  # files and reasons that are named in what is written
 
 
-class ModelFolderError(ValueError):
+class ModelFolderError(InputError):
     """A model folder can't be used; the message says which file, why, and what to do."""
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from antbee.errors import InputError
 from antbee.models.weights import TensorsError, read_tensors, write_tensors
 
 FALSE_ALARM_RATE = 0.05  # of photos like those learned from, the share that may be called "neither"
@@ -25,7 +26,7 @@ NO_LIMIT = 2.0  # the farthest that directions can be from each other
 LARGEST_SAMPLE = 2_000  # photos of a bank, where it is compared with itself once for every class
 
 
-class DetectorError(ValueError):
+class DetectorError(InputError):
     """A file of features can't be used; the message says why."""
 
 

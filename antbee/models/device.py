@@ -4,11 +4,13 @@ from typing import Literal, get_args
 
 import torch
 
+from antbee.errors import InputError
+
 Precision = Literal["float32", "bfloat16"]  # of the factors of convolutions; weights and losses stay float32
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
-class DeviceError(ValueError):
+class DeviceError(InputError):
     """The device asked for is not there; the message says which ones are."""
 
 

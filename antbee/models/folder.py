@@ -1,14 +1,13 @@
-"""A model folder: its files' names, where it is found, and how it is replaced."""
+"""A model folder: its files' names, and where it is found."""
 
 from pathlib import Path
 
-from antbee import hub
 from antbee.models.config import CONFIG_FILE, MODES, ModelFolderError
 
 WEIGHTS_FILE = "model.safetensors"
 DETECTOR_FILE = "neighbours.safetensors"
 UNREAD_WEIGHTS = ("pytorch_model.bin", "model.bin", "model.pth", "model.pt", "pytorch_model.pth")  # pickles
-PREVIOUS = ".previous"  # what the name of a model ends in that a new one took the place of
+PREVIOUS = ".previous"  # what version 0.1 called a model that a new one took the place of
 
 
 def find_folder(
@@ -23,6 +22,8 @@ def find_folder(
         return folder
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise ModelFolderError(f"no folder {source}: expected a model folder, or a Hub id such as user/name")
+    from antbee import hub
+
     try:
         return hub.pull(str(source), revision=revision, token=token, local_files_only=local_files_only)
     except hub.HubError as error:

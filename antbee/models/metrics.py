@@ -148,3 +148,8 @@ class Metrics(Part):
     zero_shot: Score | None = None  # of the starting weights' own head
     learning_curve: list[CurvePoint] | None = None
     enough_data: Text | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """That of the weights that are kept, 0..1."""
+        return self.kept.accuracy

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from antbee.data.files import FileError, content_of
+from antbee.errors import InputError
 from antbee.models.config import CONFIG_FILE, HISTORY_FILE, MAX_BYTES, MODES, Mode
 from antbee.models.folder import DETECTOR_FILE, WEIGHTS_FILE
 
@@ -33,7 +34,7 @@ Replace = Literal["unless-worse", "always", "never"]
 REPLACE: tuple[Replace, ...] = ("unless-worse", "always", "never")
 
 
-class OutputError(ValueError):
+class OutputError(InputError):
     """An output folder holds what antbee did not write where a model should go, or is in use; nothing was changed."""
 
 
@@ -46,7 +47,7 @@ class Version:
 
     @property
     def name(self) -> str:
-        """What `restore` calls it."""
+        """What `restore_version` calls it."""
         return self.folder.name
 
 
@@ -195,7 +196,7 @@ def discard_run(output: Path) -> None:
             run.clear()
 
 
-def versions(output: Path) -> list[Version]:
+def list_versions(output: Path) -> list[Version]:
     """The models of an output folder that are not in place, the latest first."""
     found = [folder for folder in (output / VERSIONS).glob("*") if any(map(is_model_folder, folder.glob("*")))]
     return [_version(folder) for folder in sorted(found, reverse=True)]
@@ -223,13 +224,13 @@ def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in:
     return Placement(_move(finished, output), put_aside=version)
 
 
-def restore(output: Path, name: str) -> Placement:
+def restore_version(output: Path, name: str) -> Placement:
     """Puts the models of a version in place, and makes a version of those that were there.
 
     Raises OutputError where there is no such version, where a run is writing into the folder, or where something that
     antbee did not write is in their places.
     """
-    known = {version.name: version for version in versions(output)}
+    known = {version.name: version for version in list_versions(output)}
     if name not in known:
         names = ", ".join(known) or "none"
         raise OutputError(f"no version {name} in {output / VERSIONS}, there are: {names}")

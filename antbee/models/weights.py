@@ -19,12 +19,13 @@ from torch import Tensor
 from torchvision.models import ResNet, WeightsEnum, get_model_weights
 
 from antbee.data.files import ENOUGH, FileError, content_of, kind_of, opened
+from antbee.errors import InputError
 
 LARGEST = 2**30  # bytes: twice the largest network that is known here, in float32
 LARGEST_HEADER = 2**24  # bytes: thousands of tensors, or the names of 20,000 photos
 
 
-class TensorsError(ValueError):
+class TensorsError(InputError):
     """A file holds no tensors that can be used; the message says why, for a caller who names the file and a remedy."""
 
 
@@ -109,12 +110,14 @@ WEIGHTS_EXPECTED = "expected .safetensors or a torchvision .pth, give such a fil
 NO_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
 
 
-class WeightsError(ValueError):
+class WeightsError(InputError):
     """Starting weights can't be used; the message says which, why, and what to do."""
 
 
 class WeightsUnreachableError(WeightsError):
     """The ImageNet weights are not on this machine and could not be fetched from the network."""
+
+    exit_status = 1
 
 
 @dataclass(frozen=True)

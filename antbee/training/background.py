@@ -1,9 +1,10 @@
 """One training in a process of its own: started, watched while it runs, cancelled.
 
-The process runs the command `train` as a person would, so whoever starts it stays responsive and outlives its faults.
+Whoever starts it stays responsive and outlives its faults.
 What it does is learned from what it prints and from the epochs that it appends to a file.
 """
 
+import json
 import os
 import re
 import signal
@@ -14,12 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Literal
 
-from antbee.installation import commands
+from antbee import errors
+from antbee.errors import AntbeeError
 from antbee.models.versions import OutputError, discard_run
 from antbee.training.tracking import TrackerError, empty_epochs, read_epochs
 
@@ -32,7 +34,7 @@ NICENESS = 10  # added to that of this process: the training takes what it leave
 Status = Literal["idle", "running", "stopping", "finished", "failed", "cancelled"]
 
 
-class BackgroundError(RuntimeError):
+class BackgroundError(AntbeeError):
     """A training can't be started; the message says why, and what to do."""
 
 
@@ -50,24 +52,20 @@ class TrainingRequest:
 
 
 def command(request: TrainingRequest) -> list[str]:
-    """The words that start a training, the program first."""
-    flags = {
-        "output": request.output,
-        # Made absolute: a folder called "drawn" is not the drawn set.
-        "data": None if request.data is None else request.data.absolute(),
-        "weights": request.weights,
-        "recipe": request.recipe,
-        "mode": request.mode,
-        "epochs": request.epochs,
-        "seed": request.seed,
-        "track": "jsonl",
-    }
-    # In one word with its flag, a value that begins with a dash is still a value.
-    return [
-        sys.executable,
-        str(commands()["train"]),
-        *(f"--{name}={value}" for name, value in flags.items() if value is not None),
-    ]
+    """The program and the arguments that start a training: this module, see `main`."""
+    # Made absolute: a folder called "drawn" is not the drawn set.
+    data = None if request.data is None else str(request.data.absolute())
+    settings = asdict(request) | {"data": data, "output": str(request.output)}
+    return [sys.executable, "-m", __name__, json.dumps(settings)]
+
+
+def main() -> None:
+    """What the process does: the training that the request on its command line asks for."""
+    from antbee.training.context import Settings
+    from antbee.training.pipeline import run
+
+    settings = json.loads(sys.argv[1])
+    run(settings.pop("data"), Settings.checked(**settings, track="jsonl"), print)
 
 
 @dataclass(frozen=True)
@@ -206,6 +204,11 @@ class _Run:
                 return
 
 
+def _python_path() -> str:
+    """Where the process finds antbee: beside this package, then where this process was told to look."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+
+
 def _process(words: Sequence[str]) -> subprocess.Popen[bytes]:
     options: dict[str, Any]
     if sys.platform == "win32":
@@ -219,7 +222,7 @@ def _process(words: Sequence[str]) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": _python_path()},
         **options,
     )
     if sys.platform != "win32":
@@ -245,3 +248,7 @@ def _why(status: int, lines: Sequence[str]) -> str:
             return told[1]
     last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
     return f"it ended with status {status}; the last it said: {last}"
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ def deferring_signals() -> Iterator[DeferredSignals]:
     Under torchrun SIGTERM ends it at once: a process that waits for another in a collective hears of no Python handler.
     """
     signals = DeferredSignals()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+        yield signals
+        return
     terminated = signal.SIG_DFL if "LOCAL_RANK" in os.environ else signals.note
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if before[signal.SIGINT] != signal.SIG_IGN:  # else a script's training in the background would end with another's
@@ -84,7 +88,7 @@ def deferring_signals() -> Iterator[DeferredSignals]:
 
 
 def _unless_stopped(report: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What reports the exceptions that Python loses, but for those of a signal, which `DeferredSignals.check` raises again."""
+    """What reports the exceptions that Python loses; those of a signal are raised again by `DeferredSignals.check`."""
     return lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit) else report(lost)
 
 

@@ -57,22 +57,22 @@ def head_out_of_fold(
 ) -> OutOfFold:
     """Of heads on a frozen backbone, whose features know nothing of labels: they are those of the other photos too.
 
-    `max_epochs` is the epoch at which they stop; None: the last.
+    They stop after `max_epochs`; None: after the last.
     """
     class_count = int(features.labels.max()) + 1
     logits = torch.zeros(len(features), class_count)
     for fold in folds.unique().tolist():
         learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         head = trained_head(
-            features.part(learned), class_count, recipe, seed=seed, device=device, max_epochs=max_epochs
+            features.subset(learned), class_count, recipe, seed=seed, device=device, max_epochs=max_epochs
         )
-        logits[held] = logits_of(head, features.part(held))
+        logits[held] = logits_of(head, features.subset(held))
     return OutOfFold(len(folds.unique()), logits, distances_left_out(features))
 
 
 def distances_left_out(features: Features) -> Tensor:
     """The distance of each photo that a bank keeps to the k-th nearest of the others it keeps: float64 (<= N,)."""
-    kept = features.part(sample(len(features))).features
+    kept = features.subset(sample(len(features))).features
     return kth_distance(kept, kept, same=True)
 
 
@@ -85,7 +85,7 @@ def trained_head(
     device: torch.device,
     max_epochs: int | None = None,
 ) -> torch.nn.Linear:
-    """A new head that learned from `features` as the recipe's frozen mode does, to the epoch `max_epochs` or to its last."""
+    """A new head that learned from `features` as in the recipe's frozen mode, for `max_epochs` or all of its epochs."""
     head = new_head(features.features.shape[1], class_count, seed=seed).to(device)
     learn_mode(head, features, "frozen", recipe, seed=seed, context=DistributedContext(device), max_epochs=max_epochs)
     return head.requires_grad_(False)
@@ -114,11 +114,11 @@ def network_out_of_fold(
         learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         network = train_on(learned)
         features = compute_features(network, photos, context, what="left-out photos", precision=precision)
-        logits[held] = logits_of(network.fc, features.part(held))
+        logits[held] = logits_of(network.fc, features.subset(held))
         kept = learned[sample(len(learned))]
         # Of fewer photos the k-th nearest is farther away: the same share of them is as far as k of all.
         count = max(1, round(NEAREST * len(kept) / len(sample(len(folds)))))
-        distances[held] = kth_distance(features.part(held).features, features.part(kept).features, count=count)
+        distances[held] = kth_distance(features.subset(held).features, features.subset(kept).features, count=count)
     return OutOfFold(len(folds.unique()), logits, distances)
 
 
@@ -159,7 +159,7 @@ def learning_curve(
         for draw in range(CURVE_DRAWS):
             chosen = _drawn(train.labels, per_class, seed, draw)
             lengthened = _as_many_steps(recipe, len(chosen), len(train))
-            head = trained_head(train.part(chosen), len(counts), lengthened, seed=seed + draw, device=device)
+            head = trained_head(train.subset(chosen), len(counts), lengthened, seed=seed + draw, device=device)
             right.append((logits_of(head, val).argmax(1) == val.labels).float())
         accuracies = tuple(float(draw.mean()) for draw in right)
         points.append(CurvePoint(per_class, len(chosen), accuracies, torch.stack(right).mean(0)))

@@ -48,7 +48,7 @@ class Features:
         """For each batch of positions: features (B, C) and labels (B,)."""
         return [(self.features[batch.to(self.features.device)], self.labels[batch]) for batch in positions]
 
-    def part(self, positions: Tensor) -> "Features":
+    def subset(self, positions: Tensor) -> "Features":
         """Some of them, by position."""
         return Features(self.features[positions.to(self.features.device)], self.labels[positions])
 
@@ -135,7 +135,7 @@ def _in_parts(function: Callable[[Tensor], Tensor], inputs: Tensor, device: torc
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    # On CPUs torch knows no exception of its own for it, but says so.
+    """Whether an error says that memory ran out: on CPUs torch has no exception of its own for it."""
     said = ("can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 

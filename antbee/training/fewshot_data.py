@@ -37,7 +37,7 @@ Progress = Callable[[float, str], None]  # the share that is done, 0..1, and wha
 
 
 def tell_nobody(share: float, what: str) -> None:
-    pass
+    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True, eq=False)  # neither pictures nor features can be compared by ==

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from antbee.data.transforms import Augmentation, Preprocessing
+from antbee.errors import AntbeeError
 from antbee.models.device import Precision
 
 
-class TrainingError(RuntimeError):
+class TrainingError(AntbeeError):
     """Training can't start or go on; the message says why and what to do."""
 
 

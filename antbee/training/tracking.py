@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from antbee.errors import InputError
+
 TRACKERS = ("trackio", "tensorboard", "jsonl")
 PROJECT = "antbee"  # what trackio keeps the runs under
 EPOCHS_FILE = "epochs.jsonl"  # in the folder that the models are written to
@@ -17,7 +19,7 @@ EPOCHS_FILE = "epochs.jsonl"  # in the folder that the models are written to
 Log = Callable[[Mapping[str, float]], None]  # of an epoch's record, see Epoch.to_record
 
 
-class TrackerError(RuntimeError):
+class TrackerError(InputError):
     """A tracker can't be used; the message says which, and what to do."""
 
 

@@ -196,7 +196,7 @@ def fit_without_validation(
     context: DistributedContext = DistributedContext(),
     max_epochs: int | None = None,
 ) -> None:
-    """The same training without looking, to the epoch `max_epochs` or to the last; leaves `module` in evaluation mode."""
+    """Trains without validation for `max_epochs`, or for all epochs; leaves `module` in evaluation mode."""
     learning = _Learning(
         module, train, schedule, batch_norm, precision, False, class_weights, seed, context, DeferredSignals()
     )

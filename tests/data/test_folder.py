@@ -366,7 +366,7 @@ def augmented(root: Path, *, seed: int = 0, **loading: Any) -> ImageLoader:
     augmentation = Augmentation(smallest_crop=0.08, sizes=(32,))
     if "cache" in loading:
         loading["cache"] = ImageCache(loading["cache"])
-    return ImageLoader(read_folder(root).train, SMALL, augmentation, seed=seed, loading=LoaderOptions(**loading))
+    return ImageLoader(read_folder(root).train, SMALL, augmentation, seed=seed, options=LoaderOptions(**loading))
 
 
 def equal(one: dict[int, Tensor], other: dict[int, Tensor]) -> bool:
@@ -434,7 +434,7 @@ def test_a_photo_is_decoded_once_where_memory_allows(
     split = read_folder(drawn_root).train
     for memory, times in ((10**9, 1), (0, 3)):
         opened.clear()
-        photos = ImageLoader(split, SMALL, augmentation, loading=LoaderOptions(cache=ImageCache(memory)))
+        photos = ImageLoader(split, SMALL, augmentation, options=LoaderOptions(cache=ImageCache(memory)))
         for epoch in range(3):
             looks(photos, [list(range(len(split)))], epoch)
         assert sorted(opened) == sorted(split.paths * times)
@@ -444,7 +444,7 @@ def test_looks_that_differ_in_anything_never_share_a_kept_picture(drawn_root: Pa
     split, memory = read_folder(drawn_root).train, ImageCache()
     sights = [SMALL, replace(SMALL, interpolation="bicubic"), replace(SMALL, crop_pct=0.5), replace(SMALL, crop=24)]
     for sight in sights:
-        kept = ImageLoader(split, sight, loading=LoaderOptions(cache=memory))
+        kept = ImageLoader(split, sight, options=LoaderOptions(cache=memory))
         assert equal(looks(kept, [[0, 1]]), looks(ImageLoader(split, sight), [[0, 1]]))
     assert len(memory) == 2 * len(sights)
 
@@ -454,7 +454,7 @@ def test_kept_pictures_never_take_more_than_the_memory_allowed(drawn_root: Path)
     width, height = open_photo(split.paths[0]).size
     memory = ImageCache(5 * 3 * width * height)
     looks(
-        ImageLoader(split, SMALL, Augmentation(sizes=(32,)), loading=LoaderOptions(workers=4, cache=memory)),
+        ImageLoader(split, SMALL, Augmentation(sizes=(32,)), options=LoaderOptions(workers=4, cache=memory)),
         [[*range(24)]],
     )
     kept = [picture for path in split.paths if (picture := memory.get((path, None)))]
@@ -473,13 +473,13 @@ def test_what_is_kept_while_the_folder_is_checked_is_what_photos_would_read(
     # Every photo's crop, and all photos but the one that is decoded at another size where it is wanted small.
     assert len(memory) == 8 + 1 + 8
     for sight in (None, sights[1]):
-        kept = ImageLoader(split, SMALL, sight, loading=LoaderOptions(cache=memory))
+        kept = ImageLoader(split, SMALL, sight, options=LoaderOptions(cache=memory))
         read = ImageLoader(split, SMALL, sight)
         positions = [[*range(len(split))]]
         assert equal(looks(kept, positions), looks(read, positions))
     monkeypatch.setattr(data_folder, "open_photo", None)
     monkeypatch.setattr(data_loading, "open_photo", data_folder.open_photo)  # not callable: reading anything would fail
-    looks(ImageLoader(split, SMALL, loading=LoaderOptions(cache=memory)), positions)
+    looks(ImageLoader(split, SMALL, options=LoaderOptions(cache=memory)), positions)
 
 
 def test_batches_are_begun_ahead_of_their_use_and_no_further(drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -753,10 +753,10 @@ def test_these_tests_reach_nothing_beyond_loopback() -> None:
 
 def test_a_part_of_a_split_is_the_photos_asked_for_in_the_order_asked_for(tmp_path: Path) -> None:
     split = read_folder(small_set(tmp_path)).train
-    part = split.part(iter([4, 0, 0]))
+    part = split.subset(iter([4, 0, 0]))
     assert part == Split((split.paths[4], split.paths[0], split.paths[0]), (1, 0, 0))
-    assert split.part([]) == Split((), ())
-    assert split.part(range(len(split))) == split
+    assert split.subset([]) == Split((), ())
+    assert split.subset(range(len(split))) == split
 
 
 def test_names_are_relative_to_the_data_folder_with_slashes(tmp_path: Path) -> None:
@@ -844,7 +844,7 @@ def test_validation_photos_are_all_measured_and_those_not_excluded_once_more(tmp
     less = folder.without(["val/bees/000.jpg", "train/bees/000.jpg"])
     assert less.val == folder.val
     assert less.cleaned == [0, 2]
-    assert names(less.val.part(less.cleaned)) == ["ants/000.jpg", "bees/001.jpg"]
+    assert names(less.val.subset(less.cleaned)) == ["ants/000.jpg", "bees/001.jpg"]
 
 
 def test_excluding_nothing_changes_nothing(tmp_path: Path) -> None:

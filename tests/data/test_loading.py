@@ -17,7 +17,7 @@ POSITIONS = [torch.tensor([5, 0, 17]), torch.tensor([3])]
 
 def pair(split, augmentation=None, **loading):
     """The same photos, read for every batch and lying on the device."""
-    photos = [ImageLoader(split, SMALL, augmentation, seed=1, loading=LoaderOptions(**loading)) for _ in range(2)]
+    photos = [ImageLoader(split, SMALL, augmentation, seed=1, options=LoaderOptions(**loading)) for _ in range(2)]
     return photos[0], GPUImageLoader(photos[1])
 
 
@@ -71,7 +71,7 @@ def test_only_a_small_set_of_a_gpus_is_kept_whole(monkeypatch, drawn_root):
     monkeypatch.setattr(data_loading, "GPUImageLoader", lambda photos: "resident")
     split = read_folder(drawn_root).train
     on_a_gpu, on_the_cpu = (
-        ImageLoader(split, SMALL, loading=LoaderOptions(torch.device(name))) for name in ("cuda", "cpu")
+        ImageLoader(split, SMALL, options=LoaderOptions(torch.device(name))) for name in ("cuda", "cpu")
     )
     assert data_loading.choose_loader(on_a_gpu) == "resident"
     assert data_loading.choose_loader(on_the_cpu) is on_the_cpu

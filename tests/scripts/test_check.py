@@ -17,6 +17,7 @@ from antbee.data.folder import read_exclusions, read_folder
 from antbee.data.images import DataError
 from antbee.data.loading import ImageCache, ImageLoader
 from antbee.data.quality import UNWANTED
+from antbee.data.transforms import Preprocessing
 from antbee.models import weights
 from antbee.models.backbone import build_network, feature_map, pooled
 from antbee.models.config import ClassifierConfig
@@ -205,10 +206,10 @@ def test_a_swapped_label_is_found_by_what_a_network_sees_and_listed(check, scrip
 
 def test_features_are_those_of_the_networks_own_view_of_every_photo(script, planted):
     photos = read_folder(planted)
-    features = script.features_of(photos.val, script.images.Preprocessing(), ImageCache(), "random")
+    features = script.features_of(photos.val, Preprocessing(), ImageCache(), "random")
     assert (features.shape, features.dtype) == ((len(photos.val), 512), torch.float32)
     network = build_network("resnet18", 2, weights.StartingWeights("random"), seed=0).eval()
-    ((images, _),) = ImageLoader(photos.val, script.images.Preprocessing()).batches([torch.arange(len(photos.val))])
+    ((images, _),) = ImageLoader(photos.val, Preprocessing()).batches([torch.arange(len(photos.val))])
     with torch.inference_mode():
         expected = pooled(network, feature_map(network, images))
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)

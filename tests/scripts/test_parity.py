@@ -109,8 +109,8 @@ def from_predict_script(folder, photos, tmp_path, monkeypatch):
 def from_evaluate_script(folder, photos):
     script, seen = load("evaluate"), []
     with pytest.MonkeyPatch.context() as patch:
-        report = script.evaluation.report
-        patch.setattr(script.evaluation, "report", lambda logits, labels: seen.append(logits) or report(logits, labels))
+        report = script.metrics.report
+        patch.setattr(script.metrics, "report", lambda logits, labels: seen.append(logits) or report(logits, labels))
         script.measured(Classifier.from_pretrained(folder, device="cpu"), photos.val, photos.val.names(photos.root))
     return seen[0].softmax(1)
 

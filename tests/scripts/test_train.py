@@ -31,8 +31,10 @@ from antbee.models import weights
 from antbee.models.backbone import build_network
 from antbee.models.device import DeviceError
 from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, versions
+from antbee.training import modes, tracking
 from antbee.training.checkpoint import DeferredSignals
 from antbee.training.distributed import DistributedContext
+from antbee.training.features import FeatureCache
 from antbee.training.trainer import threads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,8 +147,8 @@ def flagged_run(load_script, tiny_root, tmp_path_factory):
     words = ["--epochs", 2, "--folds", 0, "--weights", "random", "--precision", "bfloat16", "--track", "tensorboard"]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         script = load_script(SCRIPT, patch)
-        patch.setattr(script.tracking, "tracked", tracked)
-        patch.setattr(script.tracking, "check_tracker", lambda name: None)
+        patch.setattr(tracking, "tracked", tracked)
+        patch.setattr(tracking, "check_tracker", lambda name: None)
         patch.setattr(script, "figures_of", lambda *job: {})
         run_main(script, patch, *flags(tiny_root, output, *words))
     return output, printed.getvalue(), told
@@ -205,13 +207,13 @@ def finetuned_alone(load_script, tiny_root, tmp_path_factory):
     output, heads = tmp_path_factory.mktemp("finetuned"), []
     with pytest.MonkeyPatch.context() as patch, threads(1):
         script = load_script(SCRIPT, patch)
-        train_finetune = script.training.train_finetune
+        train_finetune = modes.train_finetune
 
         def note_and_train(network, run, checkpoint):
             heads.append(network.fc.weight.detach().clone())
             return train_finetune(network, run, checkpoint)
 
-        patch.setattr(script.training, "train_finetune", note_and_train)
+        patch.setattr(modes, "train_finetune", note_and_train)
         patch.setattr(script, "figures_of", lambda *job: {})
         run_main(script, patch, *flags(tiny_root, output, "--epochs", 3, "--mode", "finetune"))
     (head,) = heads
@@ -343,7 +345,7 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
     train, script, drawn_root, tiny_root, tmp_path, monkeypatch
 ):
     looked, chosen_on = [], []
-    computed = script.training.CachedFeatures.computed.func
+    computed = FeatureCache.computed.func
 
     def note_and_compute(cached):
         looked.append({path.parent.parent.name for path in cached.photos.split.paths})
@@ -353,11 +355,11 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
         chosen_on.extend(path.parent.parent.name for path in val.photos.split.paths)
         return train_head(head, train, val, run, checkpoint)
 
-    train_head = script.training.train_head
+    train_head = modes.train_head
     noting = functools.cached_property(note_and_compute)
-    noting.__set_name__(script.training.CachedFeatures, "computed")
-    monkeypatch.setattr(script.training.CachedFeatures, "computed", noting)
-    monkeypatch.setattr(script.training, "train_head", note_and_train)
+    noting.__set_name__(FeatureCache, "computed")
+    monkeypatch.setattr(FeatureCache, "computed", noting)
+    monkeypatch.setattr(modes, "train_head", note_and_train)
     words = flags(drawn_root, tmp_path, "--epochs", 2, "--mode", "frozen", "--select", "holdout", "--weights", "random")
     train(*words)
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config

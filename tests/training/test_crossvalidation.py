@@ -103,7 +103,7 @@ def test_every_photo_gets_what_a_head_trained_on_the_other_folds_says():
     assert found.logits.dtype == torch.float32
     for fold in range(3):
         learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
-        head = crossvalidation.trained_head(features.part(learned), 3, RECIPE, seed=0, device=CPU)
+        head = crossvalidation.trained_head(features.subset(learned), 3, RECIPE, seed=0, device=CPU)
         torch.testing.assert_close(found.logits[held], head(features.features[held]))
     assert not found.logits.requires_grad
 

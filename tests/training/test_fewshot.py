@@ -642,7 +642,7 @@ def test_one_photo_of_a_class_gives_a_classifier_without_figures(base, tmp_path)
     assert taught.classifier.config.metrics is None
     assert taught.classifier.detector.limit is None
     prediction = taught.classifier.predict([photo("bees", 0)])[0]
-    assert not prediction.is_neither
+    assert not prediction.is_out_of_distribution
     loaded = Classifier.from_pretrained(unpacked(taught.classifier, tmp_path), device="cpu")
     assert replace(loaded.config, files={}) == taught.classifier.config
     card = model_card(loaded.config.to_json())
@@ -693,7 +693,7 @@ def test_neither_is_said_of_a_picture_of_nothing_and_the_nearest_photos_are_name
 ):
     holder = taught.classifier
     learned, *_ = holder.predict([photo("ants", 3)])
-    assert not learned.is_neither
+    assert not learned.is_out_of_distribution
     assert holder.predict(ood.synthetic_images("flat colours", 1))[0].verdict == "neither"
     nearest = holder.explain(photo("ants", 3), 2).neighbours[0]
     assert (nearest.name, nearest.label) == ("蚂蚁/3.jpg", "蚂蚁")

@@ -70,8 +70,8 @@ def run_of(photos, recipe, *, seed=0, mode="finetune", **options):
     loading = LoaderOptions(layout=recipe.layout)
     return Run(
         recipe=recipe,
-        train=ImageLoader(photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, loading=loading),
-        val=ImageLoader(photos.val, recipe.preprocessing, loading=loading),
+        train=ImageLoader(photos.train, recipe.preprocessing, recipe.augmentation(mode), seed=seed, options=loading),
+        val=ImageLoader(photos.val, recipe.preprocessing, options=loading),
         seed=seed,
         **options,
     )
@@ -472,11 +472,11 @@ def test_a_balanced_recipe_is_trained_so_and_not_only_called_so():
 
 def test_a_part_of_features_is_the_rows_asked_for_with_their_labels():
     features = Features(torch.arange(12.0).view(6, 2), torch.arange(6))
-    part = features.part(torch.tensor([4, 0, 4]))
+    part = features.subset(torch.tensor([4, 0, 4]))
     assert part.features.tolist() == [[8, 9], [0, 1], [8, 9]]
     assert part.labels.tolist() == [4, 0, 4]
     assert len(part) == 3
-    assert len(features.part(torch.tensor([], dtype=torch.int64))) == 0
+    assert len(features.subset(torch.tensor([], dtype=torch.int64))) == 0
 
 
 # ---- recipes and rates -----------------------------------------------------------------------------------------------

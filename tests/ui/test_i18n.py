@@ -16,8 +16,8 @@ from antbee.ui.texts import TEXTS
 
 FILES = [
     path
-    for path in sorted((Path(__file__).resolve().parents[2] / "antbee" / "ui").glob("*.py"))
-    if path.stem != "words"
+    for path in sorted((Path(__file__).resolve().parents[2] / "antbee" / "ui").rglob("*.py"))
+    if path.stem not in ("i18n", "texts")
 ]
 TREES = {path.name: ast.parse(path.read_text("utf-8")) for path in FILES}
 # Keys whose last part is a value of another room's, by what stands before it.
@@ -40,7 +40,7 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 asked = ast.unparse(node.func)
-                if asked in ("speech", "label") or asked.startswith("speech_of("):
+                if asked in ("translate", "label") or asked.startswith("translator_of("):
                     yield asked, node
 
 

@@ -84,7 +84,7 @@ def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) ->
     if prediction.threshold is None:
         return f"{answer}\n{translate('classify.unknown')}"
     far = {"distance": f"{prediction.distance:.2f}", "limit": f"{prediction.threshold:.2f}"}
-    if prediction.is_neither:
+    if prediction.is_out_of_distribution:
         return f"## {translate('classify.neither')}\n{translate('classify.unlike', **far)}"
     return f"{answer}\n{translate('classify.like', **far)}"
 

@@ -73,7 +73,7 @@ def photos_table(models: Sequence[LoadedModel], translate: Translator = ENGLISH)
     """
     told = [shown.config.metrics for shown in models if shown.config.metrics]
     rows = []
-    for point in next((metrics.learning_curve for metrics in told if metrics.learning_curve), []):
+    for point in next((one.learning_curve for one in told if one.learning_curve), []):
         accuracies = point.accuracies
         figures = {"mean": sum(accuracies) / len(accuracies), "lowest": min(accuracies), "highest": max(accuracies)}
         rows += [
@@ -249,7 +249,7 @@ def find_faults(
         facts[name] = measure(open_photo(path))
         report((number + 1) / len(both) / 2)
     device = judge.classifier.device
-    looks = ImageLoader(both, judge.config.preprocessing, loading=LoaderOptions.for_device(device))
+    looks = ImageLoader(both, judge.config.preprocessing, options=LoaderOptions.for_device(device))
     features = compute_features(judge.classifier.network, looks, DistributedContext(device), what="features")
     report(1)
     return folder_findings(photos, facts, features.features.cpu())

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from antbee.data.images import DataError
-from antbee.models import versions as models_versions
+from antbee.models import versions
 from antbee.models.config import MODES, ModelFolderError
 from antbee.models.folder import model_folders
 from antbee.models.versions import VERSIONS, OutputError, Version
@@ -77,14 +77,14 @@ class Shop:
 
     def versions(self) -> list[tuple[str, str]]:
         """The models that are not in place: what they are called, and their names, the latest first."""
-        return [(version_title(version), version.name) for version in models_versions.versions(self.output)]
+        return [(version_title(version), version.name) for version in versions.list_versions(self.output)]
 
     def restore(self, name: str, translate: Translator = ENGLISH) -> str:
         """Puts a version in place and shows it; what happened, in a sentence.
 
         Raises versions.OutputError where it can't be, and what `ModelRegistry.turn_to` raises.
         """
-        models_versions.restore(self.output, name)
+        versions.restore_version(self.output, name)
         self.registry.turn_to(self.output, None)
         return translate("train.restored", name=as_text(name))
 

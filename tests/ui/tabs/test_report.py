@@ -162,7 +162,7 @@ def test_answers_are_in_the_photos_order_of_classes_whatever_the_models_is(model
 
 def test_asking_tells_how_far_it_is_and_ends_at_all(models, photos):
     shares = []
-    answers_of(models[0], replace(photos, val=photos.val.part([*range(16), *range(4)])), shares.append)
+    answers_of(models[0], replace(photos, val=photos.val.subset([*range(16), *range(4)])), shares.append)
     assert shares == [pytest.approx(16 / 20), 1]
 
 
@@ -208,7 +208,7 @@ def test_a_cell_holds_exactly_its_photos_the_surest_answers_first(answers, photo
 
 
 def test_a_large_cell_shows_its_surest_photos_alone(models, photos):
-    many = replace(photos, val=photos.val.part([0] * (CELL_PHOTOS + 3)))
+    many = replace(photos, val=photos.val.subset([0] * (CELL_PHOTOS + 3)))
     logits = torch.stack([torch.arange(CELL_PHOTOS + 3) / 10, torch.zeros(CELL_PHOTOS + 3)], 1)
     pictures = cell_photos(Answers(models[0], many, logits), 0, 0)
     assert len(pictures) == CELL_PHOTOS

@@ -279,8 +279,8 @@ def test_a_look_draws_only_what_is_new_and_shows_the_last_lines(page, training, 
     assert log.visible
     assert log.value.splitlines() == list(map(str, range(5, LINES + 5)))
     assert (seen, version) == (3, registry.version)
-    _, *plots, _, _, _, _, _, models, version, version, restore = look(seen, version, BROWSER)
-    assert [*plots, models, version, version, restore] == [gr.skip()] * 6, "the visitor's choice of models among them"
+    _, *plots, _, _, _, _, _, models, version, others, restore = look(seen, version, BROWSER)
+    assert [*plots, models, version, others, restore] == [gr.skip()] * 6, "the visitor's choice of models among them"
     colour, places = handler(page, "colour")
     assert [plot.color_map.keys() for plot in colour()] == [
         {f"{mode}, {split}" for mode in ("frozen", "finetune") for split in ("train", "val")}

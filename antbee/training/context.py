@@ -1,0 +1,217 @@
+"""What a run starts from: its settings, the images, the starting weights, the recipe, and where it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torchvision.models import ResNet
+
+from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
+from antbee.data.folder import ImageDataset, Split, divide, read_exclusions, read_folder, refuse_damaged
+from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, choose_loader, keep_checked
+from antbee.errors import InputError
+from antbee.installation import home
+from antbee.models.backbone import build_network
+from antbee.models.config import MODES
+from antbee.models.device import choose_precision
+from antbee.models.versions import Replace, RunFolder
+from antbee.models.weights import StartingWeights, WeightsUnreachableError, load_starting_weights
+from antbee.training.checkpoint import DeferredSignals
+from antbee.training.distributed import DistributedContext
+from antbee.training.recipe import RECIPES, RECIPES_FROM_RANDOM, Recipe
+
+HOLDOUT = 0.2  # of the images in train/, what `select="holdout"` sets aside
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class SettingsError(InputError):
+    """A setting of a run can't be used; the message names it and says what was expected."""
+
+
+class Settings(BaseModel):
+    """What a run may be told, under the names and with the defaults of the flags of scripts/train.py."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: str | None = None  # imagenet, random or a file; None: imagenet, or random ones without a network
+    backbone: str = "resnet18"
+    mode: Literal["both", "frozen", "finetune"] = "both"
+    recipe: Literal["fast", "tutorial"] = "fast"
+    epochs: Count | None = None  # None, here and below: the recipe's
+    batch_size: Count | None = None
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    select: Literal["val", "holdout", "last"] = "val"
+    balance: bool = False
+    folds: Annotated[int, Field(ge=0)] | None = None
+    seeds: Count = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    exclude: Path | None = None
+    allow_bad: bool = False
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    compile: bool = False
+    workers: Count | None = None
+    output: Path = Field(default_factory=lambda: home() / "outputs")
+    replace: Replace = "unless-worse"
+    resume: bool = False
+    track: Literal["trackio", "tensorboard", "jsonl"] | None = None
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes that get a model folder, in the order in which they are trained."""
+        return MODES if self.mode == "both" else (self.mode,)
+
+    @classmethod
+    def checked(cls, **values: object) -> "Settings":
+        """The settings of these values. Raises SettingsError."""
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}") from error
+        if settings.folds == 1:
+            raise SettingsError(
+                "folds is 1, which leaves nothing to train on: expected 0 (no calibration), or 2 or more"
+            )
+        return settings
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Everything that the steps of a run share."""
+
+    settings: Settings
+    distributed: DistributedContext
+    signals: DeferredSignals
+    dataset: ImageDataset
+    train: Split  # the images that are trained on
+    selection: Split  # the images that the epoch to keep is chosen on
+    cache: ImageCache
+    weights: StartingWeights
+    recipe: Recipe
+    notices: tuple[str, ...]  # what stands in for what the network did not give
+    log: Callable[[str], None]
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """Where checkpoints and finished models are kept until the run ends."""
+        return RunFolder(self.settings.output)
+
+    def say(self, text: str) -> None:
+        """Logs a line, in the first of several processes alone; raises what a signal raises if one came."""
+        self.signals.check()
+        if self.distributed.is_first:
+            self.log(text)
+
+    def loader(self, split: Split, mode: str | None = None, *, seed: int = 0) -> ImageLoader | GPUImageLoader:
+        """The images of a split as a mode trains on them, or, without a mode, in the evaluation crop."""
+        options = LoaderOptions.for_device(
+            self.distributed.device, workers=self.settings.workers, processes=self.distributed.local_count
+        )
+        options = replace(options, layout=self.recipe.layout, cache=self.cache)
+        augmentation = self.recipe.augmentation(mode) if mode else None
+        return choose_loader(ImageLoader(split, self.recipe.preprocessing, augmentation, seed=seed, options=options))
+
+    def starting_network(self, seed: int) -> ResNet:
+        """The starting weights with a new head drawn by `seed`, on the device; random weights stay the run's own."""
+        settings, class_count = self.settings, len(self.dataset.class_names)
+        network = build_network(settings.backbone, class_count, self.weights, seed=settings.seed)
+        if seed != settings.seed:
+            other = build_network(settings.backbone, class_count, self.weights, seed=seed)
+            network.fc.load_state_dict(other.fc.state_dict())
+        return network.to(self.distributed.device, memory_format=self.recipe.layout)
+
+
+def prepare(
+    data: str | Path | ImageDataset | None,
+    settings: Settings,
+    distributed: DistributedContext,
+    signals: DeferredSignals,
+    log: Callable[[str], None],
+) -> RunContext:
+    """Finds the images and the starting weights; the first process decides for all what stands in without a network.
+
+    Raises what `read_folder` and `load_starting_weights` raise.
+    """
+    drawn = random = None
+    if distributed.is_first:
+        root, drawn = choose_data(data)
+        weights, random = choose_weights(settings.weights, settings.backbone)
+    drawn, random = distributed.from_first((drawn, random))
+    with distributed.in_turn():
+        if not distributed.is_first:
+            root, _ = choose_data("drawn" if drawn else data)
+            weights, _ = choose_weights("random" if random else settings.weights, settings.backbone)
+    recipe = recipe_of(settings, weights, distributed.device)
+    cache = ImageCache()
+    if isinstance(root, ImageDataset):
+        dataset = root
+    else:
+        dataset = read_folder(root, seed=settings.seed, seen=partial(keep_for_training, cache, recipe, root / "val"))
+    if not settings.allow_bad:
+        refuse_damaged(dataset)
+    if settings.exclude is not None:
+        dataset = dataset.without(read_exclusions(settings.exclude))
+    train, selection = dataset.train, dataset.val
+    if settings.select == "holdout":
+        train, selection = divide(dataset.train, dataset.class_names, settings.seed, HOLDOUT)
+    notices = tuple(notice for notice in (drawn, random) if notice)
+    return RunContext(settings, distributed, signals, dataset, train, selection, cache, weights, recipe, notices, log)
+
+
+def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDataset, str | None]:
+    """The data set or its folder and, where drawn images stand in for the photos of ants and bees, why."""
+    if isinstance(data, ImageDataset):
+        return data, None
+    if data == "drawn":
+        return drawn_folder(home() / "data"), None
+    if data is not None:
+        return Path(data), None
+    try:
+        return hymenoptera_folder(home() / "data"), None
+    except DownloadError as error:
+        return drawn_folder(home() / "data"), f"DRAWN PICTURES stand in for the photos of ants and bees: {error}."
+
+
+def choose_weights(choice: str | None, backbone: str) -> tuple[StartingWeights, str | None]:
+    """The starting weights and, where random ones stand in for ImageNet's, why."""
+    try:
+        return load_starting_weights(choice or "imagenet", backbone), None
+    except WeightsUnreachableError as error:
+        if choice is not None:
+            raise
+        weights = load_starting_weights("random", backbone)
+        return weights, f"RANDOM WEIGHTS stand in for ImageNet's, so expect a poor classifier: {error}."
+
+
+def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device) -> Recipe:
+    """The recipe that is named, with what the settings change in both of its schedules."""
+    known = RECIPES if weights.state is not None else RECIPES_FROM_RANDOM
+    recipe = known[settings.recipe]
+    changes = {
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.lr,
+        "folds": settings.folds,
+    }
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    return replace(
+        recipe,
+        frozen=replace(recipe.frozen, **given),
+        finetune=replace(recipe.finetune, **given),
+        balanced=settings.balance,
+        precision=choose_precision(settings.precision or recipe.precision, device),
+    )
+
+
+def keep_for_training(cache: ImageCache, recipe: Recipe, val: Path, path: Path, image: Image.Image) -> None:
+    """Caches what training is going to ask for of an image that is decoded anyhow."""
+    crops = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
+    keep_checked(cache, path, image, [recipe.preprocessing] if val in path.parents else crops)

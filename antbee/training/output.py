@@ -1,0 +1,183 @@
+"""What a run writes: a complete Hub repository for each mode, and how the modes compare."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+import antbee
+from antbee.data.loading import ImageLoader, LoaderOptions
+from antbee.evaluation import metrics, plots
+from antbee.evaluation.report import COMPARISON_COLUMNS, comparison
+from antbee.models.classifier import Classifier
+from antbee.models.config import ClassifierConfig, DataInfo, Mode, WeightsInfo
+from antbee.training.context import RunContext
+from antbee.training.history import History
+from antbee.training.trainer import shuffled_batches
+
+BATCH_FIGURE = 16  # images in the sample batch grid
+MISTAKES_FIGURE = 24  # images at most
+
+
+def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierConfig:
+    """What config.json says of a model, but for how good it is."""
+    dataset = context.dataset
+    names = dataset.class_names
+    counts = {"train": context.train.counts(names), "val": dataset.val.counts(names)}
+    if context.selection is not dataset.val:
+        counts["holdout"] = context.selection.counts(names)
+    return ClassifierConfig(
+        architecture=context.settings.backbone,
+        label_names=names,
+        preprocessing=context.recipe.preprocessing,
+        version=antbee.__version__,
+        mode=mode,
+        recipe=context.recipe.flat(mode),
+        data=DataInfo.listing(
+            [(skipped.file, skipped.reason) for skipped in dataset.skipped],
+            dataset.excluded,
+            name=dataset.name,
+            **counts,
+            split=dataset.split,
+            digest=dataset.digest,
+        ),
+        weights=WeightsInfo(
+            name=context.weights.name, digest=context.weights.digest, base_model=context.weights.base_model
+        ),
+        seed=context.settings.seed,
+        run=fingerprint,
+    )
+
+
+def write_model_folder(
+    classifier: Classifier,
+    folder: Path,
+    history: History | None = None,
+    figures: Mapping[str, Image.Image] | None = None,
+) -> None:
+    """Writes a complete Hub repository into `folder`: weights, config, card, and history and figures where given."""
+    from antbee.hub.card import model_card
+
+    classifier.save_pretrained(folder)
+    if history is not None:
+        (folder / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
+    (folder / "README.md").write_text(model_card(classifier.config.to_json()), "utf-8")
+    if figures:
+        (folder / "figures").mkdir()
+        for name, figure in figures.items():
+            figure.save(folder / "figures" / f"{name}.png")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+
+
+def figures_of(
+    context: RunContext, classifier: Classifier, val_logits: Tensor, history: History
+) -> dict[str, Image.Image]:
+    """The pictures of a model folder, by name."""
+    config = classifier.config
+    assert config.metrics is not None
+    mode = str(config.mode)
+    drawn = {
+        "batch": sample_batch(context, mode),
+        "curves": plots.learning_curves({mode: history.to_records()}),
+        "confusion": plots.confusion_matrix(config.metrics.confusion, config.label_names),
+        "photos": plots.accuracy_by_photos([point.model_dump() for point in config.metrics.learning_curve or []]),
+    }
+    wrong = ~right_predictions(context, val_logits)
+    confidence = val_logits.softmax(1).max(1).values
+    surest = [position for position in confidence.argsort(descending=True).tolist() if wrong[position]]
+    if surest:
+        drawn["mistakes"] = predictions_grid(context, surest[:MISTAKES_FIGURE], {mode: val_logits})
+    return drawn
+
+
+def sample_batch(context: RunContext, mode: str) -> Image.Image:
+    """The grid that shows what a mode is trained on, at full size, with class names."""
+    recipe, seed = context.recipe, context.settings.seed
+    augmentation = recipe.augmentation(mode)
+    if augmentation is not None:
+        augmentation = replace(augmentation, sizes=(recipe.preprocessing.crop,))
+    options = LoaderOptions(cache=context.cache)
+    loader = ImageLoader(context.train, recipe.preprocessing, augmentation, seed=seed, options=options)
+    ((images, labels),) = loader.batches(shuffled_batches(len(loader), BATCH_FIGURE, seed, 1)[:1], epoch=1)
+    titles = [context.dataset.class_names[label] for label in labels]
+    tiles = map(plots.Tile, recipe.preprocessing.unnormalise(images), titles)
+    return plots.grid(list(tiles))
+
+
+def predictions_grid(context: RunContext, positions: Sequence[int], logits: Mapping[str, Tensor]) -> Image.Image:
+    """Validation images with their class and what every mode predicts; `logits` (N, classes) by mode."""
+    preprocessing, names = context.recipe.preprocessing, context.dataset.class_names
+    loader = ImageLoader(context.dataset.val, preprocessing, options=LoaderOptions(cache=context.cache))
+    ((images, labels),) = loader.batches([torch.tensor(positions)])
+    tiles = []
+    for image, label, position in zip(preprocessing.unnormalise(images), labels, positions, strict=True):
+        lines = [f"is: {names[label]}"]
+        for mode, rows in logits.items():
+            probabilities = rows[position].softmax(0)
+            prefix = f"{mode}: " if len(logits) > 1 else ""
+            lines.append(f"{prefix}{names[int(probabilities.argmax())]} {float(probabilities.max()):.0%}")
+        tiles.append(plots.Tile(image, "\n".join(lines)))
+    return plots.grid(tiles, columns=6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How the modes compare
+
+
+def write_comparison(
+    context: RunContext, folders: Mapping[str, Path], configs: Sequence[ClassifierConfig], logits: Mapping[str, Tensor]
+) -> None:
+    """Writes into the models' folders how the modes compare; a card that somebody edited stays as it is."""
+    from antbee.hub.card import model_card, without_comparison
+
+    rows = [COMPARISON_COLUMNS, *comparison(configs)]
+    sentence = difference_sentence(context, logits)
+    apart = positions_apart(logits)
+    for config in configs:
+        folder = folders[str(config.mode)]
+        differences = folder / "figures" / "differences.png"
+        if apart and not differences.exists():  # it is there where nothing was trained anew
+            predictions_grid(context, apart[:MISTAKES_FIGURE], logits).save(differences)
+        path = folder / "README.md"
+        written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
+        card = model_card(config.to_json(), rows, sentence)
+        if written != card and without_comparison(written) == without_comparison(card):
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            temporary.write_text(card, "utf-8")
+            temporary.replace(path)
+
+
+def right_predictions(context: RunContext, logits: Tensor) -> Tensor:
+    """Which validation images are predicted right: bool (N,)."""
+    return logits.argmax(1) == torch.tensor(context.dataset.val.labels)
+
+
+def positions_apart(logits: Mapping[str, Tensor]) -> list[int]:
+    """The validation images that two modes predict differently; none where there is one mode."""
+    if len(logits) < 2:
+        return []
+    first, second = (rows.argmax(1) for rows in logits.values())
+    return [int(position) for position in (first != second).nonzero()[:, 0]]
+
+
+def difference_sentence(context: RunContext, logits: Mapping[str, Tensor]) -> str:
+    """Whether the modes differ by more than chance, by McNemar's test; nothing where there is one mode."""
+    if len(logits) < 2:
+        return ""
+    first, second = (right_predictions(context, rows) for rows in logits.values())
+    found = metrics.difference(first, second)
+    one, other = logits
+    verdict = "a difference that chance hardly explains" if found.is_significant else "no more than chance explains"
+    chosen = " Each answers with the epoch that is best on these photos." if context.settings.select == "val" else ""
+    return (
+        f"Of {found.count} validation photos, only {one} got {found.first_alone} right and only {other} got "
+        f"{found.second_alone}: {verdict} (McNemar's exact test, p = {found.p:.2g}).{chosen}"
+    )

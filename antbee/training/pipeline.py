@@ -1,0 +1,246 @@
+"""The story of a run: data -> starting weights -> frozen -> finetune -> calibrated -> evaluated -> written."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from antbee.data.folder import ImageDataset
+from antbee.models.backbone import count_all_parameters
+from antbee.models.classifier import Classifier
+from antbee.models.config import MODES, Mode, ModelFolderError, read_config, read_history
+from antbee.models.device import choose_device
+from antbee.models.metrics import Metrics
+from antbee.models.versions import Replace, RunFolder, check_output, place_models
+from antbee.models.weights import WeightsError
+from antbee.training import output, summary
+from antbee.training.checkpoint import Checkpoint, check_space, deferring_signals, fingerprint
+from antbee.training.context import RunContext, Settings, prepare
+from antbee.training.distributed import is_restarted, joined
+from antbee.training.history import History
+from antbee.training.recipe import TrainingError
+from antbee.training.steps import (
+    HeadInitialisation,
+    StartingFeatures,
+    calibrate_and_evaluate,
+    starting_features,
+    train_mode,
+    val_logits_of,
+)
+from antbee.training.tracking import check_tracker, empty_epochs
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained mode: its classifier, the history of its training, its folder, and its validation logits."""
+
+    classifier: Classifier
+    history: History
+    folder: Path
+    val_logits: Tensor  # float32 (N, classes), on the CPU
+
+    @property
+    def metrics(self) -> Metrics:
+        """How good it is on the validation images; `metrics.accuracy` is that of the kept epoch."""
+        assert self.classifier.config.metrics is not None
+        return self.classifier.config.metrics
+
+    @property
+    def mode(self) -> str:
+        """ "frozen" or "finetune"."""
+        return str(self.classifier.config.mode)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run gives: a model for each mode that was asked for."""
+
+    frozen: TrainedModel | None
+    finetune: TrainedModel | None
+    notices: tuple[str, ...]  # what stood in for images or weights without a network
+
+    @property
+    def models(self) -> list[TrainedModel]:
+        """The trained modes, in the order in which they were trained."""
+        return [model for model in (self.frozen, self.finetune) if model is not None]
+
+    @property
+    def best(self) -> Classifier:
+        """The classifier with the higher validation accuracy; of equals the one trained later."""
+        return max(reversed(self.models), key=lambda model: model.metrics.accuracy).classifier
+
+
+def train(
+    data: str | Path | ImageDataset | None = None,
+    *,
+    weights: str | None = None,
+    backbone: str = "resnet18",
+    mode: Literal["both", "frozen", "finetune"] = "both",
+    recipe: Literal["fast", "tutorial"] = "fast",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    select: Literal["val", "holdout", "last"] = "val",
+    balance: bool = False,
+    folds: int | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    exclude: str | Path | None = None,
+    allow_bad: bool = False,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] | None = None,
+    compile: bool = False,  # noqa: A002 - the flag's name
+    workers: int | None = None,
+    output: str | Path | None = None,
+    replace: Replace = "unless-worse",
+    resume: bool = False,
+    track: Literal["trackio", "tensorboard", "jsonl"] | None = None,
+    log: Callable[[str], None] = print,
+) -> TrainingResult:
+    """Trains a backbone in one or both ways of transfer learning, and writes a model folder for each."""
+    given = {name: value for name, value in locals().items() if name not in ("data", "log") and value is not None}
+    return run(data, Settings.checked(**given), log)
+
+
+def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callable[[str], None]) -> TrainingResult:
+    """The same by settings that are checked already."""
+    check_output(settings.output, settings.modes)
+    if is_restarted():
+        settings = settings.model_copy(update={"resume": True})
+    with deferring_signals() as signals, joined(choose_device(settings.device)) as distributed:
+        if settings.track is not None and distributed.is_first:
+            check_tracker(settings.track)
+        with RunFolder(settings.output).locked() if distributed.is_first else nullcontext():
+            context = prepare(data, settings, distributed, signals, log)
+            for line in summary.start_lines(context):
+                context.say(line)
+            models = train_modes(context)
+            folders = finish(context, models, data)
+    placed = [replace(model, folder=folders[model.mode]) for model in models]
+    by_mode = {model.mode: model for model in placed}
+    return TrainingResult(by_mode.get("frozen"), by_mode.get("finetune"), context.notices)
+
+
+def train_modes(context: RunContext) -> list[TrainedModel]:
+    """Trains the modes that were asked for, and writes their model folders into the run folder."""
+    wanted = context.settings.modes
+    # Fine-tuning that starts from a trained head needs the frozen mode first, asked for or not.
+    modes = [mode for mode in MODES if mode in wanted or (mode == "frozen" and context.recipe.head_first)]
+    checkpoints = {mode: checkpoint_of(context, mode) for mode in modes}
+    if context.distributed.is_first:
+        clear_the_way(context, modes)
+    features = starting_features(context)
+    trained: dict[str, TrainedModel] = {}
+    start = HeadInitialisation()
+    for mode in modes:
+        trained[mode] = finish_mode(context, features, mode, start, checkpoints[mode], write=mode in wanted)
+        if context.recipe.head_first:
+            start = HeadInitialisation.of(trained[mode].classifier)
+    return [trained[mode] for mode in wanted]
+
+
+def clear_the_way(context: RunContext, modes: Sequence[str]) -> None:
+    """Removes what an interrupted run left, unless this one resumes it. Raises TrainingError where the disk is full."""
+    settings = context.settings
+    check_space(settings.output, space_needed(context, modes))
+    if settings.resume:
+        return
+    if context.run_folder.is_interrupted:
+        context.say(f"\nAn interrupted run in {settings.output} is given up; --resume would have gone on with it.")
+    context.run_folder.clear()
+    if settings.track == "jsonl":
+        empty_epochs(settings.output)
+
+
+def space_needed(context: RunContext, modes: Sequence[str]) -> int:
+    """Bytes on the disk: a model of each mode, and two checkpoints with weights, momentum and the best weights each."""
+    size = 4 * count_all_parameters(context.settings.backbone, len(context.dataset.class_names))
+    trains_all = "finetune" in modes or not context.recipe.cached_features
+    return size * (len(modes) + (6 if trains_all else 0))
+
+
+def finish_mode(
+    context: RunContext,
+    features: StartingFeatures,
+    mode: Mode,
+    start: HeadInitialisation,
+    checkpoint: Checkpoint,
+    *,
+    write: bool,
+) -> TrainedModel:
+    """A mode that was finished earlier, or is trained, calibrated, evaluated and written now."""
+    if (finished := finished_earlier(context, mode, checkpoint)) is not None:
+        context.say(f"\n{mode}: finished before")
+        return finished
+    context.say(f"\n{mode}")
+    network, fitted = train_mode(context, features, mode, start, checkpoint)
+    config = output.config_of(context, mode, checkpoint.fingerprint)
+    classifier, val_logits = calibrate_and_evaluate(context, features, mode, start, network, fitted, config)
+    if write and context.distributed.is_first:
+        figures = output.figures_of(context, classifier, val_logits, fitted.history)
+        with context.run_folder.writing(mode) as folder:
+            output.write_model_folder(classifier, folder, fitted.history, figures)
+    return TrainedModel(classifier, fitted.history, context.run_folder.model(mode), val_logits)
+
+
+def finish(context: RunContext, models: Sequence[TrainedModel], data: object) -> dict[str, Path]:
+    """Says how good the modes are, and puts their models in their places, together; where these are, by mode."""
+    settings = context.settings
+    logits = {model.mode: model.val_logits for model in models}
+    configs = [model.classifier.config for model in models]
+    for line in summary.result_lines(context, configs, output.difference_sentence(context, logits)):
+        context.say(line)
+    if not context.distributed.is_first:
+        return {mode: settings.output / mode for mode in settings.modes}
+    output.write_comparison(context, {model.mode: model.folder for model in models}, configs, logits)
+    with context.signals.deferred():
+        placed = place_models(
+            settings.output, context.run_folder, replace=settings.replace, is_stand_in=bool(context.notices)
+        )
+        context.run_folder.clear()
+    for line in summary.placement_lines(settings, placed, context.notices, data):
+        context.say(line)
+    return dict(placed.folders)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Resuming
+
+
+def checkpoint_of(context: RunContext, mode: str) -> Checkpoint:
+    """Where a mode's progress is kept, with the fingerprint of all that decides how it ends."""
+    dataset, settings = context.dataset, context.settings
+    decides = {
+        "mode": mode,
+        "recipe": asdict(context.recipe),
+        "architecture": settings.backbone,
+        "weights": [context.weights.name, context.weights.digest],
+        "photos": [dataset.digest, dataset.split, dataset.class_names, dataset.excluded],
+        "select": settings.select,
+        "seeds": settings.seeds,
+        "seed": settings.seed,
+    }
+    found = fingerprint(decides)
+    if found != context.distributed.from_first(found):
+        raise TrainingError("the images or the weights here are not those of the first process: copy them")
+    return Checkpoint(context.run_folder.checkpoint(mode), found)
+
+
+def finished_earlier(context: RunContext, mode: str, checkpoint: Checkpoint) -> TrainedModel | None:
+    """The model of a mode, if it is what this very run would train again: finished, or in its place already."""
+    found = None
+    if context.settings.resume and context.distributed.is_first:
+        for folder in (context.run_folder.model(mode), context.settings.output / mode):
+            with suppress(ModelFolderError, WeightsError):  # none there, or damaged: it is trained again
+                if read_config(folder).run == checkpoint.fingerprint:
+                    history = History.from_records(read_history(folder))
+                    found = folder, Classifier.from_pretrained(folder, device="cpu"), history
+                    break
+    found = context.distributed.from_first(found)
+    if found is None:
+        return None
+    folder, classifier, history = found
+    return TrainedModel(classifier, history, folder, val_logits_of(context, classifier.network))

@@ -1,0 +1,332 @@
+"""The steps of a run: each mode from its starting weights, then calibrated and evaluated, then with other seeds."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models import ResNet
+
+from antbee.data.folder import Split
+from antbee.evaluation import metrics
+from antbee.models.backbone import apply_temperature, freeze_backbone, zero_shot_head
+from antbee.models.classifier import Classifier
+from antbee.models.config import ClassifierConfig
+from antbee.models.device import choose_precision
+from antbee.models.metrics import Metrics
+from antbee.training import assessment
+from antbee.training.checkpoint import Checkpoint
+from antbee.training.context import RunContext
+from antbee.training.crossvalidation import (
+    OutOfFold,
+    enough_data,
+    head_out_of_fold,
+    learning_curve,
+    logits_of,
+    network_out_of_fold,
+    stratified_folds,
+    trained_head,
+)
+from antbee.training.features import FeatureCache, Features, compute_features
+from antbee.training.history import Epoch
+from antbee.training.modes import Run, learn_mode, train_finetune, train_frozen, train_head
+from antbee.training.recipe import FAST, TrainingError
+from antbee.training.summary import epoch_line
+from antbee.training.tracking import Log, tracked
+from antbee.training.trainer import DivergedError, FitResult
+
+SELECTED_ON = {"val": "val", "holdout": "a holdout", "last": "nothing"}
+
+
+@dataclass(frozen=True)
+class StartingFeatures:
+    """The starting network's features of every split, which are computed when they are first asked for."""
+
+    context: RunContext
+    train: FeatureCache
+    selection: FeatureCache
+    val: FeatureCache
+
+    @cached_property
+    def data_metrics(self) -> dict[str, Any]:
+        """What they say of the images, whichever mode is trained: zero-shot accuracy and the learning curve."""
+        context = self.context
+        device = context.distributed.device
+        train, val = self.train.computed, self.val.computed
+        own_head = zero_shot_head(context.weights, context.settings.backbone, context.dataset.class_names)
+        zero_shot = None
+        if own_head is not None:
+            zero_shot = metrics.score(logits_of(own_head.to(device), val), val.labels).to_record()
+        points = learning_curve(train, val, FAST, seed=context.settings.seed, device=device)
+        return {
+            "zero_shot": zero_shot,
+            "learning_curve": [
+                {"per_class": point.per_class, "photos": point.photos, "accuracies": list(point.accuracies)}
+                for point in points
+            ],
+            "enough_data": enough_data(points),
+        }
+
+
+def starting_features(context: RunContext) -> StartingFeatures:
+    """What the frozen mode trains on, and what the images themselves are measured by."""
+    network = context.starting_network(context.settings.seed)
+    freeze_backbone(network)
+    train, selection, val = (
+        FeatureCache(network, context.loader(split), context=context.distributed, what="features")
+        for split in (context.train, context.selection, context.dataset.val)
+    )
+    # Where the epoch is chosen on the validation images these are the same, and computed once.
+    return StartingFeatures(context, train, val if context.selection is context.dataset.val else selection, val)
+
+
+@dataclass(frozen=True)
+class HeadInitialisation:
+    """The head that a mode starts from, trained before it and divided by a temperature; None: a new one."""
+
+    head: Mapping[str, Tensor] | None = None
+    temperature: float = 1.0
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> "HeadInitialisation":
+        """The head of a trained mode, which is divided by its temperature already."""
+        metrics = classifier.config.metrics
+        calibration = metrics.calibration if metrics else None
+        return cls(classifier.network.fc.state_dict(), calibration.temperature if calibration else 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def train_mode(
+    context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, checkpoint: Checkpoint
+) -> tuple[ResNet, FitResult]:
+    """Trains a mode from the starting weights. Raises TrainingError, naming the images where the loss diverged."""
+    network = context.starting_network(context.settings.seed)
+    if start.head is not None:
+        network.fc.load_state_dict(start.head)
+    with tracked_epochs(context, mode) as log:
+
+        def report(epoch: Epoch) -> None:
+            context.say(epoch_line(epoch))
+            log(epoch.to_record())
+
+        try:
+            return network, fit_mode(
+                network, features, mode, run_of(context, mode, context.settings.seed, report), checkpoint
+            )
+        except DivergedError as error:
+            raise TrainingError(f"{error}. {images_of_batch(context, error.positions)}") from error
+
+
+def fit_mode(
+    network: ResNet, features: StartingFeatures, mode: str, run: Run, checkpoint: Checkpoint | None = None
+) -> FitResult:
+    """Trains the network as the mode does; the frozen mode on cached features where the recipe caches them."""
+    if mode == "finetune":
+        return train_finetune(network, run, checkpoint)
+    if not run.recipe.cached_features:
+        return train_frozen(network, run, checkpoint)
+    freeze_backbone(network)
+    return train_head(network.fc, features.train, features.selection, run, checkpoint)
+
+
+def run_of(context: RunContext, mode: str, seed: int, report: Callable[[Epoch], None] = lambda epoch: None) -> Run:
+    """What a mode trains on, what its epoch is chosen on, and how."""
+    return Run(
+        recipe=context.recipe,
+        train=context.loader(context.train, mode, seed=seed),
+        val=context.loader(context.selection),
+        seed=seed,
+        context=context.distributed,
+        keep="last" if context.settings.select == "last" else "best",
+        compiled=context.settings.compile,
+        signals=context.signals,
+        report=report,
+    )
+
+
+def images_of_batch(context: RunContext, positions: tuple[int, ...]) -> str:
+    """The files of the batch at which the loss diverged, and what is left of the run."""
+    names = context.train.names(context.dataset.root)
+    more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
+    seen = f"The batch: {', '.join(names[position] for position in positions[:3])}{more}. " if positions else ""
+    return f"{seen}The last finished epoch and earlier models are kept"
+
+
+@contextmanager
+def tracked_epochs(context: RunContext, mode: str) -> Iterator[Log]:
+    """Where the first process logs a mode's epochs, if a tracker was asked for; a resumed run from there on."""
+    settings = context.settings
+    if settings.track is None or not context.distributed.is_first:
+        yield lambda record: None
+        return
+    run = f"{mode} {time.strftime('%Y-%m-%d %H-%M-%S')}"
+    told: dict[str, Any] = {
+        "architecture": settings.backbone,
+        "weights": context.weights.name,
+        "data": context.dataset.name,
+    }
+    told |= {"mode": mode, "seed": settings.seed, **context.recipe.flat(mode)}
+    with tracked(settings.track, run, told, settings.output) as log:
+        yield log
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Calibration and evaluation
+
+
+def calibrate_and_evaluate(
+    context: RunContext,
+    features: StartingFeatures,
+    mode: str,
+    start: HeadInitialisation,
+    network: ResNet,
+    fitted: FitResult,
+    config: ClassifierConfig,
+) -> tuple[Classifier, Tensor]:
+    """The trained network with calibrated probabilities, its detector and its metrics; and its validation logits.
+
+    These are float32 (N, classes), on the CPU.
+    """
+    is_starting_backbone = mode == "frozen" and context.recipe.cached_features  # then its features are cached
+    train = features.train.computed if is_starting_backbone else features_of(context, network, context.train)
+    val = features.val.computed if is_starting_backbone else features_of(context, network, context.dataset.val)
+    left_out = predict_left_out(context, features, mode, start, fitted.kept.number)
+    calibration = None
+    if left_out is not None:
+        before = metrics.report(logits_of(network.fc, val), val.labels)
+        temperature = assessment.calibrate(network.fc, left_out, torch.tensor(context.train.labels))
+        after = metrics.report(logits_of(network.fc, val), val.labels)
+        calibration = assessment.calibration_record(temperature, left_out, before)
+        context.say(
+            f"  calibrated: temperature {temperature:.2f}, val loss {before.score.loss:.3f} -> {after.score.loss:.3f}, "
+            f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}"
+        )
+    names = context.train.names(context.dataset.root)
+    detector = assessment.fit_detector(train, names, left_out, backbone_is_frozen=mode == "frozen")
+    val_logits = logits_of(network.fc, val)
+    measured = {
+        **fit_metrics(context, network, fitted, val_logits),
+        "calibration": calibration,
+        "neither": assessment.ood_record(
+            Classifier(network, config, detector), val, backbone_is_frozen=is_starting_backbone
+        ),
+        "seeds": seed_metrics(context, features, mode, start, fitted, val_logits),
+        **features.data_metrics,
+    }
+    config = replace(config, metrics=Metrics.model_validate(measured))
+    return Classifier(network, config, detector), val_logits
+
+
+def features_of(context: RunContext, network: ResNet, split: Split) -> Features:
+    """The features of a split's images, in evaluation crops."""
+    return compute_features(network, context.loader(split), context.distributed, what="features")
+
+
+def val_logits_of(context: RunContext, network: ResNet) -> Tensor:
+    """A network's logits of the validation images: float32 (N, classes), on the CPU."""
+    return logits_of(network.fc, features_of(context, network.to(context.distributed.device), context.dataset.val))
+
+
+def predict_left_out(
+    context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, max_epochs: int
+) -> OutOfFold | None:
+    """What trainings that left an image out predict for it, in as many epochs as the kept weights took.
+
+    None where the recipe leaves none out, or where a class is too small for it.
+    """
+    seed, recipe = context.settings.seed, context.recipe
+    wanted = recipe.schedule(mode).folds
+    folds = stratified_folds(torch.tensor(context.train.labels), wanted, seed)
+    if (count := len(folds.unique())) < wanted:
+        context.say(f"  calibrating with {count} folds, as the smallest class has no more images; 1 is too few")
+    if count < 2:
+        return None
+    if mode == "frozen" and recipe.cached_features:
+        return head_out_of_fold(
+            features.train.computed, folds, recipe, seed=seed, device=context.distributed.device, max_epochs=max_epochs
+        )
+
+    def train_on(positions: Tensor) -> ResNet:
+        network = context.starting_network(seed)
+        if start.head is not None:
+            subset = features.train.computed.subset(positions)
+            head = trained_head(subset, network.fc.out_features, recipe, seed=seed, device=context.distributed.device)
+            network.fc.load_state_dict(head.state_dict())
+            apply_temperature(network.fc, start.temperature)
+        if mode == "frozen":
+            freeze_backbone(network)
+        images = context.loader(context.train.subset(positions.tolist()), mode, seed=seed)
+        learn_mode(network, images, mode, recipe, seed=seed, context=context.distributed, max_epochs=max_epochs)
+        return network
+
+    context.say("  calibrating: training again on folds of the images")
+    precision = choose_precision(recipe.precision, context.distributed.device)
+    return network_out_of_fold(train_on, context.loader(context.train), folds, context.distributed, precision)
+
+
+def fit_metrics(context: RunContext, network: ResNet, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:
+    """How good the model is on the validation images, and what its training took."""
+    history, labels = fitted.history, torch.tensor(context.dataset.val.labels)
+    report = metrics.report(val_logits, labels)
+    last = metrics.share(round(history.last.val.accuracy * len(labels)), len(labels)) | {"epoch": history.last.number}
+    cleaned = context.dataset.cleaned
+    is_other = 0 < len(cleaned) < len(labels)
+    return {
+        "kept": report.score.to_record() | {"epoch": fitted.kept.number},
+        "last": None if context.settings.select == "holdout" else last,
+        "cleaned": metrics.score(val_logits[cleaned], labels[cleaned]).to_record() if is_other else None,
+        "selected_on": SELECTED_ON[context.settings.select],
+        **report.details(),
+        "epochs": len(history.epochs),
+        "seconds": history.seconds,
+        "parameters": assessment.parameter_counts(network),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Other seeds
+
+
+def seed_metrics(
+    context: RunContext,
+    features: StartingFeatures,
+    mode: str,
+    start: HeadInitialisation,
+    fitted: FitResult,
+    val_logits: Tensor,
+) -> dict[str, Any] | None:
+    """Mean and spread of the accuracy over seeds, which draw heads, orders and crops. None where one seed is enough."""
+    settings = context.settings
+    if settings.seeds < 2:
+        return None
+    labels = torch.tensor(context.dataset.val.labels)
+    accuracies = [(metrics.score(val_logits, labels).accuracy, fitted.history.last.val.accuracy)]
+    for seed in range(settings.seed + 1, settings.seed + settings.seeds):
+        accuracies.append(accuracies_of_seed(context, features, mode, start, seed))
+        context.say(f"  seed {seed}: {accuracies[-1][0]:.1%}")
+    of_kept, of_last = (metrics.spread(values).to_record() for values in zip(*accuracies, strict=True))
+    # The last epoch's accuracy on a holdout says nothing of the validation images.
+    return {"kept": of_kept, "last": None if settings.select == "holdout" else of_last}
+
+
+def accuracies_of_seed(
+    context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, seed: int
+) -> tuple[float, float]:
+    """The accuracy of the kept epoch on the validation images, and of the last one on what the epoch is chosen on."""
+    network = context.starting_network(seed)
+    steps = ["frozen", mode] if mode == "finetune" and context.recipe.head_first else [mode]
+    for step in steps:
+        if step != steps[0]:
+            apply_temperature(network.fc, start.temperature)  # as the head was that the run itself started from
+        fitted = fit_mode(network, features, step, run_of(context, step, seed))
+    accuracy = fitted.kept.val.accuracy
+    if context.selection is not context.dataset.val:
+        accuracy = metrics.score(val_logits_of(context, network), features.val.labels).accuracy
+    return accuracy, fitted.history.last.val.accuracy

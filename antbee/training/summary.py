@@ -1,0 +1,126 @@
+"""What a run says of itself at its start, after every epoch and at its end, as lines of text."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import torch
+
+from antbee.data.quality import UNBALANCED, unbalanced
+from antbee.evaluation.report import COMPARISON_COLUMNS, aligned, comparison, conclusions
+from antbee.installation import command_name, home
+from antbee.models import versions
+from antbee.models.config import ClassifierConfig
+from antbee.text import printable
+from antbee.training.history import Epoch
+
+if TYPE_CHECKING:
+    from antbee.training.context import RunContext, Settings
+
+SELECTION_SENTENCES = {
+    "val": "(the kept epoch is the best on the {count} images it is scored on; the last is not chosen)",
+    "holdout": "(the kept epoch was chosen on images set aside from training; the {count} images were used once)",
+    "last": "(the last epoch was kept: the {count} images decided nothing)",
+}
+
+
+def start_lines(context: "RunContext") -> list[str]:
+    """What the run starts from: images, weights, device, recipe, and what was skipped or is wrong."""
+    dataset, settings, device = context.dataset, context.settings, context.distributed.device
+    train, val = (split.counts(dataset.class_names) for split in (dataset.train, dataset.val))
+    details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
+    detail = f", {details[device.type](device)}" if device.type in details else ""
+    sizes = f"{len(dataset.train)} train + {len(dataset.val)} val"
+    return [
+        box(context.notices),
+        f"photos    {printable(dataset.root)}: {sizes} ({dataset.split})",
+        *(f"          {printable(name)}: {count} train, {val[name]} val" for name, count in train.items()),
+        *(f"skipped   {printable(skipped.file)}: {printable(skipped.reason)}" for skipped in dataset.skipped),
+        *warnings(context),
+        f"network   {settings.backbone}, weights: {context.weights.name}; a new head for {len(train)} classes",
+        f"device    {device}{detail}",
+        f"recipe    {context.recipe.name}, {context.recipe.precision}, seed {settings.seed}",
+    ]
+
+
+def warnings(context: "RunContext") -> list[str]:
+    """What may make the scores look better or worse than they are."""
+    dataset, lines = context.dataset, []
+    if dataset.leaked:
+        lines.append(
+            f"warning   {dataset.leaked} of the {len(dataset.val)} validation images are, byte for byte, among the "
+            f"training images, so scores will look too good: `{command_name('check')} {printable(dataset.root)}` "
+            "names them"
+        )
+    if dataset.excluded:
+        lines.append(f"excluded  {len(dataset.excluded)} files, by {context.settings.exclude}")
+    if context.selection is not dataset.val:
+        lines.append(f"set aside {len(context.selection)} of the training images, to choose the epoch on")
+    counts = context.train.counts(dataset.class_names)
+    if not context.recipe.balanced and (found := unbalanced(counts)):
+        largest, smallest = map(printable, found)
+        lines.append(
+            f"warning   {largest} has over {UNBALANCED} times the images of {smallest}, which will be found less "
+            "often: --balance weighs them the same"
+        )
+    return lines
+
+
+def epoch_line(epoch: Epoch) -> str:
+    """An epoch in a line."""
+    splits = (("train", epoch.train), ("val", epoch.val))
+    results = "   ".join(f"{name} loss {one.loss:.3f} accuracy {one.accuracy:6.1%}" for name, one in splits)
+    seconds = epoch.train.seconds + epoch.val.seconds
+    return f"  epoch {epoch.number:2}   lr {epoch.learning_rate:.5f}   {results}   {seconds:6.1f} s"
+
+
+def result_lines(context: "RunContext", configs: Sequence[ClassifierConfig], difference: str) -> list[str]:
+    """How good the trained modes are, and how they compare."""
+    return [
+        "\n" + aligned([COMPARISON_COLUMNS, *comparison(configs)]),
+        SELECTION_SENTENCES[context.settings.select].format(count=len(context.dataset.val)),
+        *([difference] if difference else []),
+        *conclusions(configs),
+    ]
+
+
+def placement_lines(
+    settings: "Settings", placed: versions.Placement, notices: Sequence[str], data: object
+) -> list[str]:
+    """Where the models are, which versions are kept beside them, and what to do next."""
+    said = list(notices)
+    if placed.kept:
+        version = next(iter(placed.folders.values())).parent.name
+        said.append(f"{placed.kept} To put the new ones in place: --restore {version}")
+    in_place = placed.kept is None and settings.output == home() / "outputs"
+    models = [] if in_place else [str(folder) for folder in placed.folders.values()]
+    photos = ["--data", str(data)] if isinstance(data, str | Path) and data != "drawn" else []
+    return [
+        box(said),
+        *(f"models    {folder}" for folder in placed.folders.values()),
+        *version_lines(settings.output, placed.put_aside),
+        f"see them  {shlex.join([*command_name('app').split(), *models, *photos])}",
+    ]
+
+
+def version_lines(output: Path, newest: Path | None) -> list[str]:
+    """Which models are kept beside those in place, and how to go back to them."""
+    if not (known := versions.list_versions(output)):
+        return []
+    name = known[0].name if newest is None else newest.name
+    where = [] if output == home() / "outputs" else ["--output", str(output)]
+    command = shlex.join([*command_name("train").split(), "--restore", name, *where])
+    return [
+        f"versions  {len(known)} in {output / versions.VERSIONS}, kept until you delete them",
+        f"go back   {command}",
+    ]
+
+
+def box(notices: Sequence[str], width: int = 100) -> str:
+    """Notices in a frame that nobody overlooks; nothing where there are none."""
+    lines = [line for notice in notices for line in wrap(notice, width - 4)]
+    if not lines:
+        return ""
+    return "\n".join(["", "#" * width, *(f"# {line:{width - 4}} #" for line in lines), "#" * width, ""])
