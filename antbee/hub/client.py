@@ -199,6 +199,7 @@ def _commit(
         repo_type=kind,
         revision=revision,
         create_pr=create_pr,
+        num_threads=1,  # after a failed connection, one thread of the client closes the session that the others use
     )
     return commit.pr_url or commit.commit_url
 

@@ -746,8 +746,8 @@ def test_the_zip_holds_one_model_folder_without_any_picture(model_folder):
 
 def test_the_card_in_the_zip_tells_what_its_figures_are_and_shows_no_picture_that_is_not_there(model_folder):
     card = (model_folder / "README.md").read_text("utf-8")
-    assert "Cross-validated on the pictures it learned from; there were no val pictures" in card
-    assert card.count("val pictures") == 1
+    assert "Cross-validated on the training images; there were no validation images" in card
+    assert card.count("validation images") == 1
     assert "figures/" not in card
     assert "蚂蚁 or bees" in card
 

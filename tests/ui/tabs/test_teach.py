@@ -645,7 +645,7 @@ def test_a_token_that_the_hub_refuses_is_said_without_it(learned, hub, token):
 
 def test_a_name_that_no_repository_can_have_is_said(learned, machine):
     visitor, _ = learned
-    assert "does not say whose repository it is" in complaint(visitor.give, "mine", VISITORS)
+    assert "does not name an owner" in complaint(visitor.give, "mine", VISITORS)
 
 
 # ---- what is not theirs ----------------------------------------------------------------------------------------------
