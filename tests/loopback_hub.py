@@ -594,7 +594,7 @@ ANSWERS: dict[str, tuple[int, dict[str, str], bytes]] = {
     "404 repository": (404, {"X-Error-Code": "RepoNotFound"}, b"{}"),
     "404 revision": (404, {"X-Error-Code": "RevisionNotFound"}, b"{}"),
     "409": (409, {"X-Error-Message": "busy"}, b"{}"),
-    "429": (429, {"Retry-After": "3600"}, b"{}"),
+    "429": (429, {"Retry-After": "2"}, b"{}"),  # the client waits as long as this says
     "500": (500, {}, b"oh"),
     "html": (200, {"Content-Type": "text/html"}, b"<html><body>Log in to the hotel's network</body></html>"),
     "other json": (200, {"Content-Type": "application/json"}, b"[1]"),
@@ -615,6 +615,7 @@ class FaultyLine:
         self.counting = threading.Lock()
         self.listener: socket.socket | None = None
         self.port = 0
+        self.asked = ""  # the request that met the last fault first
         self.mend()
         self._listen()
         hub.url = self.url = f"http://127.0.0.1:{self.port}"
@@ -629,6 +630,7 @@ class FaultyLine:
         """Lets request `number`, counted from 0, and with `lasting` all after it, meet one of FAULTS."""
         self.mend()
         self.fault, self.at, self.lasting = fault, number, lasting
+        self.asked = ""
         if fault == "refused" and number == 0:
             self._refuse()
 
@@ -674,6 +676,8 @@ class FaultyLine:
         with self.counting:
             number = len(self.requests)
             self.requests.append(request)
+            if number == self.at and self.fault:
+                self.asked = request
             if self.fault == "refused":
                 if number == self.at - 1:
                     self._refuse()
