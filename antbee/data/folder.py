@@ -244,6 +244,8 @@ def _one_class_list(folders: Mapping[Path, Mapping[str, Path]]) -> tuple[str, ..
         raise DataError(f"{train_root} has {len(train)} class folder(s): {LAYOUT}")
     if len(train) > MOST_CLASSES:
         raise DataError(f"{train_root} has {len(train)} class folders, expected at most {MOST_CLASSES}: leave some out")
+    if blank := [name for name in train if not name.strip()]:
+        raise DataError(f"{train_root} has a class folder whose name is blank, {blank[0]!r}: rename it")
     for split_root, found in others:
         if missing := sorted(train.keys() - found.keys()):
             raise DataError(

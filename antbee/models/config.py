@@ -1,6 +1,6 @@
-"""What config.json says: all that is needed to rebuild a classifier, and how it came to be.
+"""config.json of a model folder as pydantic models: timm's keys, transformers' keys, and antbee's own under "antbee".
 
-It may come from anybody: every value is checked before it decides anything.
+The file may come from anybody: every value that is used is checked. Keys that are not known are kept.
 """
 
 import json
@@ -128,7 +128,6 @@ class PretrainedCfg(Part):
     """What timm's pretrained_cfg says of preprocessing."""
 
     model_config = ConfigDict(extra="ignore")
-
     input_size: Annotated[list[int], Field(min_length=3, max_length=3), AfterValidator(_square_of_colours)]
     crop_pct: Annotated[float, Field(ge=0.1, le=1)]
     interpolation: Interpolation
@@ -141,7 +140,6 @@ class ModelArgs(Part):
     """timm's arguments of a plain ResNet: with others the same weights would compute something else."""
 
     model_config = ConfigDict(extra="forbid")
-
     num_classes: int | None = None
     in_chans: Literal[3] = 3
     global_pool: Literal["avg"] = "avg"
@@ -152,7 +150,6 @@ class ConfigFile(Part):
     """config.json as antbee, timm (https://huggingface.co/docs/timm/hf_hub) and transformers lay it out."""
 
     model_config = ConfigDict(extra="ignore")
-
     architecture: Text
     label_names: ClassNames = Field(
         validation_alias=AliasChoices("label_names", AliasPath("pretrained_cfg", "label_names"), "labels", "id2label")
@@ -205,7 +202,8 @@ class ClassifierConfig:
             "first_conv": "conv1",
             "classifier": "fc",
         }
-        own = {key: _plain(getattr(self, key)) for key in _OWN_KEYS}
+        own = {key: getattr(self, key) for key in _OWN_KEYS}
+        own |= {key: part.model_dump(exclude_unset=True) for key, part in own.items() if isinstance(part, Part)}
         content = {
             "architecture": self.architecture,
             "num_classes": class_count,
@@ -235,8 +233,8 @@ class ClassifierConfig:
         remedy = "install the antbee that wrote it, or train the model again"
         written_in = own.get("format")
         _expect(written_in == FORMAT and written_in is not True, "antbee.format", written_in, f"{FORMAT}: {remedy}")
-        # Null, and an object without keys, say nothing.
-        told = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and own[key] != {}}
+        # What is null says nothing, and so do metrics without keys.
+        told = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and (key, own[key]) != ("metrics", {})}
         with _explained("antbee"):
             config = cls(file.architecture, file.label_names, _preprocessing(file.pretrained_cfg), **told)
         _check_together(file, config)
@@ -249,10 +247,6 @@ class ClassifierConfig:
 
 
 _OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run", "files")
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(exclude_unset=True) if isinstance(value, Part) else value
 
 
 def _preprocessing(said: PretrainedCfg | None) -> Preprocessing:

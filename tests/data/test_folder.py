@@ -100,6 +100,7 @@ def test_three_classes_and_more_are_numbered_by_name(tmp_path: Path) -> None:
         ({"train/ants": 1, "train/bees": 1, "val/ants": 0, "val/bees": 1}, "val/ants has no photo that can be used"),
         ({"train/ants": 2, "val/ants": 1}, "train has 1 class folder"),
         ({"ants": 2}, " has 1 class folder"),
+        ({"ants": 2, " ": 2}, "has a class folder whose name is blank, ' ': rename it"),
         ({"ants": 2, "bees": 0}, "bees has no photo that can be used"),
         ({"ants": 2, "bees": 1}, "class bees has a single photo"),
         ({"val/ants": 1, "val/bees": 1}, " has val/ but no train/"),

@@ -33,7 +33,7 @@ from PIL import Image
 from antbee.data.drawn import draw
 from antbee.data.images import DataError, open_photo
 from antbee.data.transforms import Preprocessing
-from antbee.evaluation.report import comparison
+from antbee.evaluation.report import comparison, conclusions, metric_rows
 from antbee.hub.card import model_card
 from antbee.models.config import ClassifierConfig, ModelFolderError, read_config
 from antbee.models.detector import DetectorError, KNNDetector, build_detector
@@ -200,6 +200,9 @@ def try_config(content: bytes, folder: Path) -> str:
         return refused(error)
     model_card(config.to_json())
     comparison([config])
+    conclusions([config])
+    if config.metrics:
+        metric_rows(config.metrics)
     return "used"
 
 

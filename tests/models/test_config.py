@@ -111,7 +111,7 @@ def test_keys_that_are_not_known_are_written_again_wherever_they_stand():
     assert replace(config, seed=4).to_json()["later"] == {"deep": [1, None]}
 
 
-def test_nothing_and_an_empty_object_say_the_same():
+def test_null_and_an_empty_object_say_the_same():
     content = ClassifierConfig("resnet18", ("a", "b")).to_json()
     for nothing in (None, {}):
         content["antbee"] |= dict.fromkeys(("recipe", "data", "weights", "metrics", "files"), nothing)
@@ -237,7 +237,7 @@ WRONG = [
     (lambda c: c.update(antbee={}), "antbee.format is None, expected 1"),
     (in_antbee(seed="0"), "antbee.seed is '0', expected a valid integer"),
     (in_antbee(seed=True), "antbee.seed is True, expected a valid integer"),
-    (in_antbee(mode={"a": 1}), "antbee.mode is {'a': 1}, expected 'frozen' or 'finetune'"),
+    (in_antbee(mode={}), "antbee.mode is {}, expected 'frozen' or 'finetune'"),
     (in_antbee(data="ants"), "antbee.data is 'ants', expected an object"),
     (in_antbee(recipe=[]), "antbee.recipe is [], expected an object"),
     (in_antbee(recipe={"steps": []}), "antbee.recipe.steps is [], expected text, a finite number, true, false or null"),
