@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -189,15 +191,67 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
-def start(*words):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), *map(str, words)],
-        cwd="/",
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+# Runs the command once for every line on stdin, in a process forked off once everything is imported, which takes the
+# longest. Prints that process's ID before anything else, and once it is over "ended" and its status.
+COMMAND = """
+import json, os, runpy, signal, sys
+app = sys.argv[1]
+sys.path[0] = os.path.dirname(app)  # as where Python starts it
+runpy.run_path(app)
+for line in sys.stdin:
+    ignored, words = json.loads(line)
+    if (process := os.fork()) == 0:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(os.getpid(), flush=True)
+        sys.argv = [app, *words]
+        runpy.run_path(app, run_name="__main__")
+        sys.exit()
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Command:
+    """The command, which COMMAND runs."""
+
+    runner: subprocess.Popen
+    process: int | None = None  # while it runs
+
+    def start(self, *words, ctrl_c_ignored=False):
+        """Gives the first two lines that it prints."""
+        print(json.dumps([ctrl_c_ignored, list(map(str, words))]), file=self.runner.stdin, flush=True)
+        self.process = int(self.runner.stdout.readline())
+        return [self.runner.stdout.readline().strip() for _ in range(2)]
+
+    def send(self, number):
+        os.kill(self.process, number)
+
+    def status(self):
+        """Waits until it ended."""
+        status = next(int(line.split()[1]) for line in self.runner.stdout if line.startswith("ended "))
+        self.process = None
+        return status
+
+
+@pytest.fixture(scope="module")
+def runner():
+    """What runs the command, from another folder."""
+    words = [sys.executable, "-c", COMMAND, ROOT / "app.py"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd="/", env=os.environ | {"PYTHONUNBUFFERED": "1"}, **pipes) as process:
+        yield process
+
+
+@pytest.fixture
+def command(runner):
+    """The command, which is killed where it still runs in the end."""
+    command = Command(runner)
+    yield command
+    if command.process is not None:
+        with suppress(ProcessLookupError):
+            command.send(signal.SIGKILL)
+        command.status()
 
 
 def free_port():
@@ -205,30 +259,25 @@ def free_port():
         return taken.getsockname()[1]
 
 
-def test_the_command_serves_the_page_says_where_and_ends_on_ctrl_c(tmp_path, drawn_root):
+def test_the_command_serves_the_page_says_where_and_ends_on_ctrl_c(command, tmp_path, drawn_root):
     folder = write_model(tmp_path / "model", mode="frozen")
     port = free_port()
-    process = start(folder, "--data", drawn_root, "--port", port)
-    lines = [process.stdout.readline().strip() for _ in range(2)]
+    lines = command.start(folder, "--data", drawn_root, "--port", port)
     assert lines == ["model     frozen: ants, bees", f"page      http://127.0.0.1:{port}/"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=20) as answer:
         assert json.load(answer)["title"] == "antbee"
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 0
+    command.send(signal.SIGINT)
+    assert command.status() == 0
 
 
-def test_the_command_started_with_ctrl_c_ignored_ends_at_sigterm_alone(tmp_path, ctrl_c_ignored):
+def test_the_command_started_with_ctrl_c_ignored_ends_at_sigterm_alone(command, tmp_path):
     port = free_port()
-    process = start(write_model(tmp_path / "model"), "--port", port)
-    for _ in range(2):
-        process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    command.start(write_model(tmp_path / "model"), "--port", port, ctrl_c_ignored=True)
+    command.send(signal.SIGINT)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/config", timeout=20) as answer:
         assert answer.status == 200
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
-    assert process.returncode == 128 + signal.SIGTERM
+    command.send(signal.SIGTERM)
+    assert command.status() == 128 + signal.SIGTERM
 
 
 def test_a_taken_port_is_one_clear_line_and_status_1(tmp_path, drawn_root, monkeypatch, error_of):

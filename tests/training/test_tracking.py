@@ -32,9 +32,12 @@ def test_tensorboard_gets_every_epoch_by_its_number(tmp_path):
 
 def test_trackio_gets_every_epoch_by_its_number_without_a_network(tmp_path):
     pytest.importorskip("trackio")
-    # In a process of its own: trackio reads where it keeps its runs at its import.
+    # In a process of its own: trackio reads where it keeps its runs at its import. A bare package in antbee's place
+    # spares it the import of torch.
     program = f"""
-import socket
+import socket, sys, types
+sys.modules["antbee"] = types.ModuleType("antbee")
+sys.modules["antbee"].__path__ = [{str(ROOT / "antbee")!r}]
 def refuse(*arguments): raise SystemExit(f"a connection to {{arguments}}")
 socket.socket.connect = refuse
 from pathlib import Path
@@ -48,7 +51,7 @@ assert [(row["step"], row["val_accuracy"]) for row in rows] == [(1, 0.25), (2, 0
 assert SQLiteStorage.get_run_config(tracking.PROJECT, "frozen")["learning_rate"] == 0.003
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TRACKIO_")}
-    environment |= {"HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment |= {"HF_HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )

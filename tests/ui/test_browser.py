@@ -48,17 +48,29 @@ def browser():
         running.close()
 
 
+def visitor(browser, **settings):
+    """Somebody with a profile of their own in the browser."""
+    permissions = ["camera", "clipboard-read", "clipboard-write"]
+    context = browser.new_context(**{"locale": "en-GB", "permissions": permissions} | settings)
+    context.set_default_timeout(20_000)
+    return context
+
+
+@pytest.fixture(scope="module")
+def usual_visitor(browser):
+    """Who opens the page most times: what the browser keeps of it need not be fetched and compiled again."""
+    with visitor(browser) as context:
+        yield context
+
+
 @pytest.fixture
-def visit(browser, address):
-    """Opens the page as a visitor with certain settings; what goes wrong in the browser fails the test at its end."""
-    problems, contexts = [], []
+def visit(browser, usual_visitor, address):
+    """Opens the page, as a visitor of certain settings; what goes wrong in the browser fails the test at its end."""
+    problems, pages = [], []
 
     def open_page(path="", at=address, **settings):
-        permissions = ["camera", "clipboard-read", "clipboard-write"]
-        context = browser.new_context(**{"locale": "en-GB", "permissions": permissions} | settings)
-        contexts.append(context)
-        context.set_default_timeout(20_000)
-        page = context.new_page()
+        page = (visitor(browser, **settings) if settings else usual_visitor).new_page()
+        pages.append(page)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: problems.append(request.url) if is_outside(at, request.url) else None)
@@ -70,8 +82,8 @@ def visit(browser, address):
         return not url.startswith((at, "data:", "blob:"))
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert problems == []
 
 
