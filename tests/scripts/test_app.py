@@ -1,5 +1,6 @@
 """app.py: which models and which photos the page shows."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,9 +152,17 @@ def test_a_host_that_is_named_counts_more_than_the_one_of_the_surroundings(may_t
     assert not may_train("--host", "0.0.0.0")
 
 
-@pytest.mark.parametrize("words", [["--train"], ["--no-train"]])
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        (["--train"], contextlib.nullcontext()),  # Gradio takes Ctrl-C for itself
+        (["--train"], pytest.raises(SystemExit)),  # SIGTERM
+        (["--no-train"], contextlib.nullcontext()),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "no training"],
+)
 def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when_the_program_ends(
-    tmp_path, monkeypatch, words
+    tmp_path, monkeypatch, words, end
 ):
     waiting = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
     built, launched = [], []
@@ -168,7 +176,7 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
     monkeypatch.setattr(app.ui, "launch", lambda page, **options: launched.append(options) or [])
 
     class Page:
-        """One that is open until its training runs, and then gets a Ctrl-C."""
+        """One that is open until its training runs, and then gets a signal."""
 
         def __init__(self, training):
             self.training = training
@@ -178,8 +186,11 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
                 self.training.start(TrainingRequest(tmp_path))
                 while not self.training.state().lines:
                     assert self.training.state().running
+            if not isinstance(end, contextlib.nullcontext):
+                sys.exit(128 + signal.SIGTERM)
 
-    app.main()
+    with end:
+        app.main()
     (training,), (options,) = built, launched
     assert options["for_this_computer"] == (words == ["--train"])
     assert options["password"] is None
@@ -249,7 +260,7 @@ def command(runner):
     command = Command(runner)
     yield command
     if command.process is not None:
-        with suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             command.send(signal.SIGKILL)
         command.status()
 
