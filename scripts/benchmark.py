@@ -66,7 +66,7 @@ from antbee.training.distributed import DistributedContext
 from antbee.training.features import evaluation_batch
 from antbee.training.modes import Run
 from antbee.training.recipe import FAST, TUTORIAL, Recipe
-from antbee.training.trainer import set_learning
+from antbee.training.trainer import set_training_mode
 
 ROUNDS = 3  # of all figures in turn
 SEEDS = 5  # of `fast`, with --full
@@ -261,7 +261,7 @@ def learning(network: ResNet, ready: Sequence[Tensor]) -> Callable[[], object]:
 def learner(bench: Bench, recipe: Recipe) -> ResNet:
     """The network as a recipe fine-tunes it."""
     network = bench.network().to(memory_format=recipe.layout)
-    set_learning(network, recipe.batch_norm)
+    set_training_mode(network, recipe.batch_norm)
     return network
 
 

@@ -1,4 +1,4 @@
-"""One training in a process of its own: started, watched while it runs, cancelled.
+"""A training in a child process: started, watched, cancelled.
 
 Whoever starts it stays responsive and outlives its faults.
 What it does is learned from what it prints and from the epochs that it appends to a file.

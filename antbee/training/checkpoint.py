@@ -1,4 +1,4 @@
-"""Runs that are saved, stopped and resumed."""
+"""Saving, stopping and resuming a run."""
 
 import contextlib
 import hashlib
@@ -23,36 +23,36 @@ from antbee.training.recipe import TrainingError
 
 
 class DeferredSignals:
-    """Whether somebody asked this process to stop, by Ctrl-C (SIGINT) or by SIGTERM.
+    """Ctrl-C (SIGINT) and SIGTERM, held back while a `deferred` block runs.
 
-    A signal raises what Python raises at it, KeyboardInterrupt or SystemExit, but never in the middle of a `deferred`
-    block. A second one ends the process at once.
+    A signal raises KeyboardInterrupt or SystemExit, as Python does, but at the end of the block. A second signal ends
+    the process at once.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._is_whole = False
+        self._is_deferred = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """The handler of both signals."""
         if self._number is not None:
             os._exit(128 + number)
         self._number = number
-        if not self._is_whole:
+        if not self._is_deferred:
             self._stop(number)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that a signal does not break: it is raised at the block's end."""
-        self._is_whole = True
+        """A block that a signal does not interrupt: it is raised at the end of the block."""
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._is_whole = False
+            self._is_deferred = False
         self.check()
 
     def check(self) -> None:
-        """Raises what a signal raises, if one came: Python itself loses an exception that it meets in a destructor."""
+        """Raises the exception of a signal that came: Python drops one that is raised inside a destructor."""
         if self._number is not None:
             self._stop(self._number)
 
@@ -64,17 +64,17 @@ class DeferredSignals:
 
 @contextlib.contextmanager
 def deferring_signals() -> Iterator[DeferredSignals]:
-    """What notes this process's signals during the block; Ctrl-C stays ignored where it was when the program started.
+    """Handles this process's signals during the block; Ctrl-C stays ignored where it was when the program started.
 
-    Under torchrun SIGTERM ends it at once: a process that waits for another in a collective hears of no Python handler.
+    Under torchrun SIGTERM ends the process at once: Python handlers don't run while it waits in a collective.
     """
     signals = DeferredSignals()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield signals
         return
     terminated = signal.SIG_DFL if "LOCAL_RANK" in os.environ else signals.note
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if before[signal.SIGINT] != signal.SIG_IGN:  # else a script's training in the background would end with another's
+    if before[signal.SIGINT] != signal.SIG_IGN:  # it is in a shell's background jobs
         signal.signal(signal.SIGINT, signals.note)
     signal.signal(signal.SIGTERM, terminated)
     report, sys.unraisablehook = sys.unraisablehook, _unless_stopped(sys.unraisablehook)
@@ -88,15 +88,15 @@ def deferring_signals() -> Iterator[DeferredSignals]:
 
 
 def _unless_stopped(report: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What reports the exceptions that Python loses; those of a signal are raised again by `DeferredSignals.check`."""
+    """A hook for exceptions that Python drops, but for a signal's: `DeferredSignals.check` raises that again."""
     return lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit) else report(lost)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run in progress is kept, and what it must be a run of to be taken up again.
+    """The file that a run's state is saved in, with the fingerprint of the run that may resume from it.
 
-    The one before the last is kept too, in case that the last can't be read.
+    The checkpoint before it is kept too, in case the last one can't be read.
     """
 
     path: Path
@@ -104,32 +104,32 @@ class Checkpoint:
 
     @property
     def previous(self) -> Path:
-        """The one before the last."""
+        """The checkpoint before the last."""
         return self.path.with_suffix(f".previous{self.path.suffix}")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Writes beside and renames: at any moment one checkpoint is whole. Raises TrainingError if it can't."""
-        beside = self.path.with_suffix(".writing")
+        """Writes to a temporary path and renames, so that one checkpoint is always complete. Raises TrainingError."""
+        temporary = self.path.with_suffix(".writing")
         made_by = {"fingerprint": self.fingerprint, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 self.path.replace(self.previous)
-            torch.save({**made_by, **content}, beside)
-            beside.replace(self.path)
-        except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a disk that is full
+            torch.save({**made_by, **content}, temporary)
+            temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch raises it where the disk is full
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise TrainingError(
                 f"{self.path} can't be written ({_reason(error)}): free some space, then go on from the checkpoint "
                 "before it with --resume"
             ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last, or before the last where that can't be read; None where nothing was.
+        """The last checkpoint, or the one before it where that can't be read; None where there is none.
 
-        Warns where the one before it is taken, and where the run ends with other bytes than it would have. Raises
-        TrainingError where it is of another run, or where none can be read.
+        Warns where the one before it is used, and where the thread count or torch's version changed, so that the final
+        weights may differ. Raises TrainingError where it is of another run, or where none can be read.
         """
         there = [path for path in (self.path, self.previous) if path.is_file()]
         contents = [content for content in map(_read_checkpoint, there) if content is not None]
@@ -161,7 +161,7 @@ class Checkpoint:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds; None where it can't be read."""
+    """The content of a checkpoint; None where it can't be read."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *NO_WEIGHTS):
@@ -170,21 +170,21 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def _reason(error: Exception) -> str:
-    """Why something could not be written, in a few words."""
+    """The reason of a failed write, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:100]
 
 
 def check_space(output: Path, needed: int) -> None:
-    """Raises TrainingError where a folder's disk has less free than so many bytes."""
+    """Raises TrainingError where the disk of `output` has fewer than `needed` bytes free."""
     if (free := shutil.disk_usage(output).free) < needed:
         raise TrainingError(
-            f"{output} has {free / 1e6:,.0f} MB free, and the models and what a run keeps to go on from need "
+            f"{output} has {free / 1e6:,.0f} MB free, and models and checkpoints need "
             f"{needed / 1e6:,.0f} MB: free some space, or choose another folder with --output"
         )
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """SHA-256 of all that decides a run's result: equal descriptions may be resumed, others not."""
+    """SHA-256 of everything that decides a run's result: only a run with an equal one may resume from it."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

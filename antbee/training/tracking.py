@@ -1,6 +1,6 @@
-"""Where a run's epochs are told beside history.json, for whoever compares many runs or watches one.
+"""Experiment trackers that a run's epochs are logged to, besides history.json.
 
-Two trackers are optional packages, imported only when one is asked for; the third is a file of JSON lines.
+Two are optional packages, imported only when they are used; the third is a file of JSON lines.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from antbee.errors import InputError
 
 TRACKERS = ("trackio", "tensorboard", "jsonl")
-PROJECT = "antbee"  # what trackio keeps the runs under
+PROJECT = "antbee"  # of the runs in trackio
 EPOCHS_FILE = "epochs.jsonl"  # in the folder that the models are written to
 
 Log = Callable[[Mapping[str, float]], None]  # of an epoch's record, see Epoch.to_record
@@ -24,17 +24,17 @@ class TrackerError(InputError):
 
 
 def check_tracker(name: str) -> None:
-    """Raises TrackerError where the tracker is not installed: before anything is trained."""
+    """Raises TrackerError where the tracker is not installed, before training starts."""
     if name != "jsonl" and find_spec(name) is None:
         raise TrackerError(f"{name} is not installed: `pip install {name}`, or leave out --track {name}")
 
 
 @contextmanager
 def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
-    """A run of a tracker while the block lasts, as a function that logs an epoch.
+    """Opens a run of a tracker for the block; returns a function that logs an epoch.
 
-    `folder` is the one that models are written to; `settings` tell the run's "mode" and its "epochs", and whatever else
-    decides it. trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
+    `folder` is the one that models are written to; `settings` hold the run's "mode" and "epochs", and anything else to
+    log once. trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
     one of its own variables, such as TRACKIO_SPACE_ID, names another place; tensorboard
     (https://www.tensorflow.org/tensorboard) keeps them in `folder`/tensorboard; jsonl appends to `folder`/epochs.jsonl.
     Raises TrackerError where the tracker can't start.
@@ -77,7 +77,7 @@ def _tensorboard(settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
     def log(record: Mapping[str, float]) -> None:
         for name, value in record.items():
             writer.add_scalar(name, value, int(record["epoch"]))
-        writer.flush()  # so that an epoch is seen when it ends
+        writer.flush()  # readers see each epoch as it ends
 
     try:
         yield log
@@ -93,16 +93,16 @@ def _jsonl(settings: Mapping[str, Any], path: Path) -> Iterator[Log]:
         def log(record: Mapping[str, float]) -> None:
             line = {"mode": settings["mode"], "epochs": settings["epochs"], **record}
             file.write(json.dumps(line) + "\n")
-            file.flush()  # so that an epoch is seen when it ends
+            file.flush()  # readers see each epoch as it ends
 
         yield log
 
 
 def empty_epochs(folder: Path) -> None:
-    """Empties `folder`/epochs.jsonl for a run that starts anew: both of its modes append to it, as does a resumed one.
+    """Empties `folder`/epochs.jsonl for a new run: both of its modes append to it, as does a resumed run.
 
-    The file itself stays, so that whoever follows it goes on following. Raises TrackerError where it holds anything
-    else than epochs.
+    The file is not replaced, so that `tail -f` keeps following it. Raises TrackerError where it holds anything but
+    epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -115,11 +115,11 @@ def empty_epochs(folder: Path) -> None:
 
 
 def read_epochs(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The epochs told so far in `folder`/epochs.jsonl, in order; none where there is no file.
+    """The records logged so far in `folder`/epochs.jsonl, in order; none where there is no file.
 
-    Each has its "mode", how many "epochs" that mode plans, and what `training.Epoch.to_record` gives.
+    Each has its "mode", the number of "epochs" of that mode, and the keys of `Epoch.to_record`.
     """
     path = folder / EPOCHS_FILE
     text = path.read_text("utf-8") if path.is_file() else ""
-    complete = text[: text.rfind("\n") + 1]  # the last line may still be on its way
+    complete = text[: text.rfind("\n") + 1]  # the last line may still be incomplete
     return tuple(json.loads(line) for line in complete.splitlines())
