@@ -1,45 +1,45 @@
-"""scripts/train.py as a person runs it: what it writes and says, interrupted, in several processes, offline."""
+"""A whole run: what it writes and says, interrupted, in several processes, without a network."""
 
 import contextlib
 import functools
 import importlib.util
-import io
 import json
+import math
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from quick_training import quickening
 from safetensors.torch import load_file, save_file
-from train_quickly import quickening
 
-from antbee import Classifier
-from antbee.data import download
+import antbee
+from antbee import Classifier, errors
+from antbee.data.download import DownloadError
 from antbee.data.drawn import write_drawn_set
 from antbee.data.folder import read_folder
 from antbee.data.images import DataError, open_photo
 from antbee.models import weights
 from antbee.models.backbone import build_network
-from antbee.models.device import DeviceError
-from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, versions
-from antbee.training import modes, tracking
+from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, list_versions, restore_version
+from antbee.training import context, pipeline, steps, summary
+from antbee.training import output as output_module
 from antbee.training.checkpoint import DeferredSignals
+from antbee.training.context import Settings, prepare
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import FeatureCache
 from antbee.training.trainer import threads
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "train.py"
-QUICK_SCRIPT = ROOT / "tests" / "train_quickly.py"
+QUICK_SCRIPT = ROOT / "tests" / "quick_training.py"
 FILES = {
     "README.md",
     "config.json",
@@ -63,29 +63,31 @@ def tiny_root(tmp_path_factory):
     return write_drawn_set(root, train={"ants": 3, "bees": 3}, val={"ants": 2, "bees": 2}, longest_side=96)
 
 
-def flags(root, output, *more):
-    start = ["--data", root, "--weights", root.parent / "untrained.safetensors", "--device", "cpu"]
-    return [str(word) for word in [*start, "--output", output, "--batch-size", 4, *more]]
+def settings(root, output, **more):
+    """The arguments of a quick run on the untrained weights."""
+    weights = root.parent / "untrained.safetensors"
+    return {"data": root, "weights": str(weights), "device": "cpu", "output": output, "batch_size": 4, **more}
 
 
-@pytest.fixture
-def script(script_module):
-    """The script as a module."""
-    return script_module(SCRIPT)
+def words_of(arguments):
+    """The same as flags of scripts/train.py."""
+    flags = {f"--{name.replace('_', '-')}": value for name, value in arguments.items()}
+    words = [[flag] if value is True else [flag, str(value)] for flag, value in flags.items()]
+    return [word for pair in words for word in pair]
 
 
-@pytest.fixture
-def train(script, monkeypatch):
-    """Runs the script in this process, without the pictures, which the whole run makes."""
-    monkeypatch.setattr(script, "figures_of", lambda *job: {})
-    return functools.partial(run_main, script, monkeypatch)
-
-
-def run_main(script, patch, *words):
-    patch.setattr(sys, "argv", [str(SCRIPT), *words])
+def run_quickly(patch, *, figures=False, **arguments):
+    """A run in this process with small crops, without figures."""
     for change in quickening():
         patch.setattr(*change)
-    script.main()
+    if not figures:
+        patch.setattr(output_module, "figures_of", lambda *run: {})
+    return antbee.train(**arguments)
+
+
+@pytest.fixture
+def train(monkeypatch):
+    return functools.partial(run_quickly, monkeypatch)
 
 
 def files_of(folder):
@@ -97,12 +99,12 @@ def files_of(folder):
 
 
 @pytest.fixture(scope="session")
-def whole_run(load_script, tiny_root, tmp_path_factory):
-    """A run of both modes that nobody interrupted: where it wrote, and what it printed."""
-    output, printed = tmp_path_factory.mktemp("whole"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, threads(1), contextlib.redirect_stdout(printed):
-        run_main(load_script(SCRIPT, patch), patch, *flags(tiny_root, output, "--epochs", 3))
-    return output, printed.getvalue()
+def whole_run(tiny_root, tmp_path_factory):
+    """An uninterrupted run of both modes: its output folder, and what it printed."""
+    output, lines = tmp_path_factory.mktemp("whole"), []
+    with pytest.MonkeyPatch.context() as patch, threads(1):
+        run_quickly(patch, figures=True, **settings(tiny_root, output, epochs=3, log=lines.append))
+    return output, "\n".join(lines)
 
 
 @pytest.mark.parametrize(("mode", "trainable"), [("frozen", 1_026), ("finetune", 11_177_538)])
@@ -136,22 +138,20 @@ def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run
 
 
 @pytest.fixture(scope="module")
-def flagged_run(load_script, tiny_root, tmp_path_factory):
-    """A run of both modes with flags of many kinds: where it wrote, what it printed, what it told the tracker."""
-    output, told = tmp_path_factory.mktemp("flagged"), []
+def flagged_run(tiny_root, tmp_path_factory):
+    """A run of both modes with many settings: its output folder, what it printed, what it logged to the tracker."""
+    output, logged, lines = tmp_path_factory.mktemp("flagged"), [], []
 
     @contextlib.contextmanager
     def tracked(name, run, settings, folder):
-        yield lambda record: told.append((name, run.split()[0], record["epoch"], settings["epochs"]))
+        yield lambda record: logged.append((name, run.split()[0], record["epoch"], settings["epochs"]))
 
-    words = ["--epochs", 2, "--folds", 0, "--weights", "random", "--precision", "bfloat16", "--track", "tensorboard"]
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        script = load_script(SCRIPT, patch)
-        patch.setattr(tracking, "tracked", tracked)
-        patch.setattr(tracking, "check_tracker", lambda name: None)
-        patch.setattr(script, "figures_of", lambda *job: {})
-        run_main(script, patch, *flags(tiny_root, output, *words))
-    return output, printed.getvalue(), told
+    more = {"epochs": 2, "folds": 0, "weights": "random", "precision": "bfloat16", "track": "tensorboard"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "tracked", tracked)
+        patch.setattr(pipeline, "check_tracker", lambda name: None)
+        run_quickly(patch, **settings(tiny_root, output, **more, log=lines.append))
+    return output, "\n".join(lines), logged
 
 
 def test_a_tracker_gets_every_epoch_of_both_modes(flagged_run):
@@ -180,13 +180,11 @@ def test_each_card_compares_both_modes_of_the_run(whole_run):
     assert rows[0] == rows[2]
 
 
-def test_a_card_that_somebody_changed_is_not_written_again(script, whole_run, tmp_path):
-    shutil.copytree(whole_run[0] / "frozen", tmp_path / "frozen")
-    card = tmp_path / "frozen" / "README.md"
+def test_a_card_that_somebody_edited_is_not_written_again(whole_run, train, tiny_root, tmp_path):
+    output = shutil.copytree(whole_run[0], tmp_path / "copy")
+    card = output / "frozen" / "README.md"
     card.write_text("my own words")
-    classifier = Classifier.from_pretrained(tmp_path / "frozen", device="cpu")
-    job = SimpleNamespace(arguments=SimpleNamespace(output=tmp_path), run_folder=RunFolder(tmp_path))
-    script.compare_in_folders(job, [script.Outcome(classifier, torch.zeros(4, 2))])
+    train(**settings(tiny_root, output, epochs=3, resume=True))
     assert card.read_text() == "my own words"
 
 
@@ -202,20 +200,18 @@ def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whol
 
 
 @pytest.fixture(scope="module")
-def finetuned_alone(load_script, tiny_root, tmp_path_factory):
-    """The whole run again, but of fine-tuning alone: where it wrote, and the head that fine-tuning began with."""
+def finetuned_alone(tiny_root, tmp_path_factory):
+    """The whole run again with finetune alone: its output folder, and the head that fine-tuning started from."""
     output, heads = tmp_path_factory.mktemp("finetuned"), []
+    train_finetune = steps.train_finetune
+
+    def note_and_train(network, run, checkpoint):
+        heads.append(network.fc.weight.detach().clone())
+        return train_finetune(network, run, checkpoint)
+
     with pytest.MonkeyPatch.context() as patch, threads(1):
-        script = load_script(SCRIPT, patch)
-        train_finetune = modes.train_finetune
-
-        def note_and_train(network, run, checkpoint):
-            heads.append(network.fc.weight.detach().clone())
-            return train_finetune(network, run, checkpoint)
-
-        patch.setattr(modes, "train_finetune", note_and_train)
-        patch.setattr(script, "figures_of", lambda *job: {})
-        run_main(script, patch, *flags(tiny_root, output, "--epochs", 3, "--mode", "finetune"))
+        patch.setattr(steps, "train_finetune", note_and_train)
+        run_quickly(patch, **settings(tiny_root, output, epochs=3, mode="finetune"))
     (head,) = heads
     return output, head
 
@@ -238,26 +234,24 @@ def test_a_run_that_starts_anew_keeps_the_older_model_and_says_where_and_what_it
     for seed in (0, 1):
         if seed:
             RunFolder(tmp_path).checkpoint("frozen").write_bytes(b"of an interrupted run")
-        words = ["--epochs", 1, "--mode", "frozen", "--seed", seed, "--replace", "always"]
-        train(*flags(tiny_root, tmp_path, *words))
+        train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen", seed=seed, replace="always"))
         assert ("--resume would have gone on with it" in (printed := capsys.readouterr().out)) == bool(seed)
-    (version,) = versions(tmp_path)
+    (version,) = list_versions(tmp_path)
     assert f"versions  1 in {tmp_path / VERSIONS}, kept until you delete them" in printed
     assert f"--restore {version.name} --output {tmp_path}" in printed
     assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 1
     assert Classifier.from_pretrained(version.folder / "frozen", device="cpu").config.seed == 0
-    train("--restore", version.name, "--output", str(tmp_path))
-    assert "versions  1 in" in capsys.readouterr().out
+    restore_version(tmp_path, version.name)
     assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 0
 
 
-def test_photos_in_a_models_place_end_the_run_before_it_starts_and_stay(script, train, tiny_root, tmp_path):
+def test_photos_in_a_models_place_end_the_run_before_it_starts_and_stay(train, tiny_root, tmp_path):
     album = tmp_path / "food" / "frozen"
     album.mkdir(parents=True)
     (album / "soup.jpg").write_bytes(b"a photo of a soup")
     for _ in range(2):
         with pytest.raises(OutputError, match=r"food/frozen is there and is no model of antbee's"):
-            train(*flags(tiny_root, tmp_path / "food", "--epochs", 1, "--mode", "frozen"))
+            train(**settings(tiny_root, tmp_path / "food", epochs=1, mode="frozen"))
     assert [path.name for path in (tmp_path / "food").rglob("*")] == ["frozen", "soup.jpg"]
 
 
@@ -265,7 +259,7 @@ def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, 
     counts = {"ants": 3, "bees": 3}
     root = write_drawn_set(tmp_path / "pictures", train=counts, val=counts, longest_side=64)
     (root / "train" / "ants" / "imageNotFound.gif").write_bytes(b"GIF89a")
-    train(*flags(root, tmp_path / "out", "--epochs", 1, "--mode", "frozen", "--weights", "random"))
+    train(**settings(root, tmp_path / "out", epochs=1, mode="frozen", weights="random"))
     assert "train/ants/imageNotFound.gif" in capsys.readouterr().out
     (skipped,) = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config.data.skipped
     assert skipped.file == "train/ants/imageNotFound.gif"
@@ -284,7 +278,7 @@ def test_random_weights_have_no_batch_norm_statistics_worth_keeping_while_a_file
 
 
 def test_the_tutorial_recipe_runs_with_its_own_preprocessing(train, tiny_root, tmp_path):
-    train(*flags(tiny_root, tmp_path, "--epochs", 1, "--recipe", "tutorial", "--mode", "frozen"))
+    train(**settings(tiny_root, tmp_path, epochs=1, recipe="tutorial", mode="frozen"))
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
     assert config.preprocessing.mean == (0.5, 0.5, 0.5)
     assert config.recipe["name"] == "tutorial"
@@ -306,22 +300,19 @@ def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(
 
 
 @pytest.fixture(scope="module")
-def plain_run(load_script, tiny_root, tmp_path_factory):
-    """A run of the frozen mode that chooses no epoch and calibrates nothing: where it wrote, and its head."""
+def plain_run(tiny_root, tmp_path_factory):
+    """A run of the frozen mode that chooses no epoch and is not calibrated: its output folder, and its head."""
     output, heads = tmp_path_factory.mktemp("plain"), []
+    fit_mode = steps.fit_mode
+
+    def note_and_fit(network, *rest):
+        fitted = fit_mode(network, *rest)
+        heads.append(network.fc.weight.detach().clone())
+        return fitted
+
     with pytest.MonkeyPatch.context() as patch:
-        script = load_script(SCRIPT, patch)
-        fit_mode = script.fit_mode
-
-        def note_and_fit(network, *rest):
-            fitted = fit_mode(network, *rest)
-            heads.append(network.fc.weight.detach().clone())
-            return fitted
-
-        patch.setattr(script, "fit_mode", note_and_fit)
-        patch.setattr(script, "figures_of", lambda *job: {})
-        words = ["--epochs", 3, "--mode", "frozen", "--folds", 0, "--select", "last"]
-        run_main(script, patch, *flags(tiny_root, output, *words))
+        patch.setattr(steps, "fit_mode", note_and_fit)
+        run_quickly(patch, **settings(tiny_root, output, epochs=3, mode="frozen", folds=0, select="last"))
     (head,) = heads
     return output, head
 
@@ -342,7 +333,7 @@ def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(plain_run):
 
 
 def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_once(
-    train, script, drawn_root, tiny_root, tmp_path, monkeypatch
+    train, drawn_root, tmp_path, monkeypatch
 ):
     looked, chosen_on = [], []
     computed = FeatureCache.computed.func
@@ -355,13 +346,12 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
         chosen_on.extend(path.parent.parent.name for path in val.photos.split.paths)
         return train_head(head, train, val, run, checkpoint)
 
-    train_head = modes.train_head
+    train_head = steps.train_head
     noting = functools.cached_property(note_and_compute)
     noting.__set_name__(FeatureCache, "computed")
     monkeypatch.setattr(FeatureCache, "computed", noting)
-    monkeypatch.setattr(modes, "train_head", note_and_train)
-    words = flags(drawn_root, tmp_path, "--epochs", 2, "--mode", "frozen", "--select", "holdout", "--weights", "random")
-    train(*words)
+    monkeypatch.setattr(steps, "train_head", note_and_train)
+    train(**settings(drawn_root, tmp_path, epochs=2, mode="frozen", select="holdout", weights="random"))
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
     assert set(chosen_on) == {"train"}
     assert looked.count({"val"}) == 1
@@ -373,23 +363,22 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
 
 
 def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):
-    train(*flags(tiny_root, tmp_path / "two", "--epochs", 2, "--mode", "frozen", "--seeds", 2, "--seed", 5))
+    train(**settings(tiny_root, tmp_path / "two", epochs=2, mode="frozen", seeds=2, seed=5))
     metrics = metrics_of(tmp_path / "two")
     assert len(metrics.seeds.kept.values) == len(metrics.seeds.last.values) == 2
     assert metrics.seeds.kept.values[0] == metrics.kept.accuracy
-    train(*flags(tiny_root, tmp_path / "one", "--epochs", 2, "--mode", "frozen", "--seed", 6))
+    train(**settings(tiny_root, tmp_path / "one", epochs=2, mode="frozen", seed=6))
     assert metrics.seeds.kept.values[1] == metrics_of(tmp_path / "one").kept.accuracy
 
 
 @pytest.fixture
-def described(script, monkeypatch, capsys):
-    """What a run says that it starts from."""
+def described():
+    """What a run prints at its start."""
 
-    def describe(*words):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
-        arguments = script.parse_arguments(words)
-        script.describe(script.prepare(arguments, DistributedContext(), DeferredSignals()))
-        return capsys.readouterr().out
+    def describe(data, **values):
+        signals, distributed = DeferredSignals(), DistributedContext()
+        context = prepare(data, Settings.checked(**values), distributed, signals, print)
+        return "\n".join(summary.start_lines(context))
 
     return describe
 
@@ -401,8 +390,8 @@ def test_photos_on_both_sides_of_the_split_earn_a_warning_and_odd_names_stay_in_
     learned = next((root / "train" / "ants").iterdir())
     shutil.copy(learned, root / "val" / "ants" / "again.jpg")
     (root / "train" / "ants" / "a\n\x1b[31mb.txt").write_text("no photo")
-    said = described(*flags(root, tmp_path, "--weights", "random"))
-    assert "1 of the 5 validation photos are, byte for byte, among those to learn from" in said
+    said = described(**settings(root, tmp_path, weights="random"))
+    assert "1 of the 5 validation images are, byte for byte, among the training images" in said
     (line,) = [line for line in said.splitlines() if line.startswith("skipped")]
     assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: .txt file extension")
 
@@ -412,8 +401,8 @@ def test_a_class_with_many_damaged_photos_is_learned_from_only_where_that_is_ask
     for name in ("one.jpg", "two.jpg"):
         (root / "train" / "bees" / name).write_bytes(b"no photo")
     with pytest.raises(DataError, match=r"train/bees: 2 of 5 photos can't be used.*--allow-bad"):
-        described(*flags(root, tmp_path, "--weights", "random"))
-    assert "bees: 3 train" in described(*flags(root, tmp_path, "--weights", "random", "--allow-bad"))
+        described(**settings(root, tmp_path, weights="random"))
+    assert "bees: 3 train" in described(**settings(root, tmp_path, weights="random", allow_bad=True))
 
 
 def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_without_them(
@@ -422,8 +411,7 @@ def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_wit
     photos = read_folder(tiny_root)
     excluded = [photos.train.names(tiny_root)[0], photos.val.names(tiny_root)[1]]
     (tmp_path / "list.txt").write_text("# no ants\n" + "\n".join(excluded))
-    words = ["--epochs", 1, "--mode", "frozen", "--exclude", tmp_path / "list.txt"]
-    train(*flags(tiny_root, tmp_path, *words))
+    train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen", exclude=tmp_path / "list.txt"))
     assert "excluded  2 files" in capsys.readouterr().out
     classifier = Classifier.from_pretrained(tmp_path / "frozen", device="cpu")
     assert classifier.config.data.excluded == sorted(excluded)
@@ -431,22 +419,22 @@ def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_wit
     assert excluded[0] not in classifier.detector.names
     assert classifier.config.metrics.kept.count == 4
     assert classifier.config.metrics.cleaned.count == 3
-    assert "Without the pictures that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
+    assert "Without the images that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
 
 
 def test_a_set_worse_than_three_to_one_earns_a_warning_unless_it_is_balanced(described, tmp_path):
     root = write_drawn_set(
         tmp_path / "pictures", train={"ants": 2, "bees": 7}, val={"ants": 1, "bees": 1}, longest_side=64
     )
-    words = flags(root, tmp_path, "--weights", "random")
-    assert "--balance weighs them the same" in described(*words)
-    assert "--balance weighs them the same" not in described(*words, "--balance")
+    arguments = settings(root, tmp_path, weights="random")
+    assert "--balance weighs them the same" in described(**arguments)
+    assert "--balance weighs them the same" not in described(**arguments, balance=True)
 
 
 def test_the_modes_are_compared_photo_by_photo(whole_run):
     for mode in ("frozen", "finetune"):
         card = (whole_run[0] / mode / "README.md").read_text()
-        assert re.search(r"Of 4 validation photos \d are right with frozen alone and \d with finetune alone", card)
+        assert re.search(r"Of 4 validation photos, only frozen got \d right and only finetune got \d", card)
         assert "exact test, p" in card
 
 
@@ -457,14 +445,14 @@ def test_the_modes_are_compared_photo_by_photo(whole_run):
 class Runs:
     """What starts a process of its own for every line of flags, and the file with what they print on stderr."""
 
-    context: subprocess.Popen
+    process: subprocess.Popen
     errors: Path
 
     def ended(self, words, line="never", number=None):
         """A run's status and what it printed; it gets a signal once that has a line of a mode that starts so."""
-        print(json.dumps(words), file=self.context.stdin, flush=True)
-        started, mode, out = int(self.context.stdout.readline()), "", []
-        for printed in map(str.strip, self.context.stdout):
+        print(json.dumps(words), file=self.process.stdin, flush=True)
+        started, mode, out = int(self.process.stdout.readline()), "", []
+        for printed in map(str.strip, self.process.stdout):
             if printed.startswith("ended"):
                 return int(printed.split()[1]), "\n".join(out)
             mode = printed if printed in ("frozen", "finetune") else mode
@@ -501,7 +489,7 @@ def interrupted_run(runs, tiny_root, tmp_path_factory):
     Its flags, where it wrote, and how Ctrl-C left it: the status, what stood on stderr, and the models' folders.
     """
     output = tmp_path_factory.mktemp("interrupted")
-    words = flags(tiny_root, output, "--epochs", 3)
+    words = words_of(settings(tiny_root, output, epochs=3))
     assert runs.ended(words, "frozen epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
     words.append("--resume")
     status, _ = runs.ended(words, "finetune epoch  1", signal.SIGINT)
@@ -509,15 +497,15 @@ def interrupted_run(runs, tiny_root, tmp_path_factory):
     assert [path.name for path in output.iterdir()] == [".training"]
     err = runs.errors.read_text()
     assert runs.ended(words, "finetune epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
-    return words, output, (status, err, written)
+    return output, (status, err, written)
 
 
 def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_killed(
-    interrupted_run, whole_run, train, capsys
+    interrupted_run, whole_run, train, tiny_root, capsys
 ):
-    words, output, _ = interrupted_run
+    output, _ = interrupted_run
     with threads(1):
-        train(*words)
+        train(**settings(tiny_root, output, epochs=3, resume=True))
     printed = capsys.readouterr().out
     assert "frozen: finished before" in printed
     assert "epoch  1" not in printed
@@ -529,7 +517,7 @@ def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_k
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(interrupted_run):
-    *_, (status, err, written) = interrupted_run
+    _, (status, err, written) = interrupted_run
     assert status == 130
     assert err.strip() == "stopped: the same command with --resume goes on where it stopped"
     assert written == {"frozen": FILES}
@@ -538,7 +526,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(interrupted_run):
 def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root, tmp_path, capsys):
     output = shutil.copytree(whole_run[0], tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
-    train(*flags(tiny_root, output, "--epochs", 3, "--resume"))
+    train(**settings(tiny_root, output, epochs=3, resume=True))
     printed = capsys.readouterr().out
     assert "frozen: finished before" in printed
     assert "finetune: finished before" in printed
@@ -552,8 +540,8 @@ def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root
 def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(runs, tiny_root, tmp_path, whole_run):
     words = ["torchrun", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     words += ["--run-path", "--start-method", "fork"]  # what is imported is kept
-    track = ["--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    words += [str(QUICK_SCRIPT), *flags(tiny_root, tmp_path, "--epochs", 3, *track)]
+    track = {"track": "tensorboard"} if importlib.util.find_spec("tensorboard") else {}
+    words += [str(QUICK_SCRIPT), *words_of(settings(tiny_root, tmp_path, epochs=3, **track))]
     status, printed = runs.ended(words)
     assert status == 0, runs.errors.read_text()
     tracked = [path.parent.name.split()[0] for path in tmp_path.glob("tensorboard/*/events*")]
@@ -574,70 +562,76 @@ def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(
 
 
 def test_without_a_network_each_part_is_replaced_on_its_own_and_the_run_says_so_twice(
-    script, train, tiny_root, tmp_path, monkeypatch, capsys
+    train, tiny_root, tmp_path, monkeypatch, capsys
 ):
     def unreachable(parent):
-        raise download.DownloadError("the photos can't be reached (no route to host)")
+        raise DownloadError("the photos can't be reached (no route to host)")
 
     def unreachable_weights(architecture):
         raise weights.WeightsUnreachableError("the weights can't be reached (no route to host)")
 
-    monkeypatch.setattr(download, "hymenoptera_folder", unreachable)
-    monkeypatch.setattr(download, "drawn_folder", lambda parent: tiny_root)
+    monkeypatch.setattr(context, "hymenoptera_folder", unreachable)
+    monkeypatch.setattr(context, "drawn_folder", lambda parent: tiny_root)
     monkeypatch.setattr(weights, "_imagenet_weights", unreachable_weights)
-    train("--output", str(tmp_path), "--epochs", "1", "--mode", "frozen", "--device", "cpu")
+    train(output=tmp_path, epochs=1, mode="frozen", device="cpu")
     printed = " ".join(capsys.readouterr().out.replace("#", "").split())
     assert printed.count("DRAWN PICTURES stand in for the photos of ants and bees: the photos can't be reached") == 2
     assert printed.count("RANDOM WEIGHTS stand in for ImageNet's") == 2
 
 
-def test_what_a_flag_names_is_never_replaced(script, monkeypatch):
+def test_what_is_named_is_never_replaced(monkeypatch):
     def unreachable(architecture):
         raise weights.WeightsUnreachableError("can't be reached")
 
     monkeypatch.setattr(weights, "_imagenet_weights", unreachable)
     with pytest.raises(weights.WeightsUnreachableError):
-        script.choose_weights("imagenet", "resnet18")
-    assert script.choose_data("some/folder") == (Path("some/folder"), None)
+        context.choose_weights("imagenet", "resnet18")
+    assert context.choose_data("some/folder") == (Path("some/folder"), None)
 
 
 @pytest.mark.parametrize(
-    ("words", "remedy"),
+    ("settings", "remedy"),
     [
-        (["--weights", "/nowhere.pth", "--data", "PHOTOS"], "expected imagenet, random, or a .safetensors"),
-        (["--device", "abacus", "--data", "PHOTOS"], "no device 'abacus' here"),
+        ({"weights": "/nowhere.pth"}, "expected imagenet, random, or a .safetensors"),
+        ({"device": "abacus"}, "no device 'abacus' here"),
+        ({"backbone": "vgg11"}, "vgg11"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"workers": 0}, "workers is 0"),
+        ({"precision": "half"}, "precision is 'half'"),
+        ({"seed": 10**20}, "seed is 1"),
+        ({"folds": 1}, "folds is 1"),
+        ({"mode": "all"}, "mode is 'all'"),
     ],
 )
-def test_what_can_not_be_used_is_told_in_one_line_with_what_was_expected(train, tiny_root, words, remedy):
-    with pytest.raises((DataError, weights.WeightsError, DeviceError)) as raised:
-        train(*[str(tiny_root) if word == "PHOTOS" else word for word in words])
+def test_a_setting_that_can_not_be_used_is_an_error_of_one_line_before_anything_is_written(
+    train, tiny_root, tmp_path, settings, remedy
+):
+    with pytest.raises(errors.InputError) as raised:
+        train(data=tiny_root, output=tmp_path / "outputs", **settings)
     assert remedy in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
+    assert not list(tmp_path.glob("outputs/f*"))
 
 
-def test_what_can_not_be_used_ends_with_one_line_and_status_2(monkeypatch, error_of):
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data", "/nowhere", "--weights", "random"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    status, error = error_of(lambda: runpy.run_path(str(SCRIPT), run_name="__main__"))
-    assert status == 2
-    assert "/nowhere is not there" in error
+# ---- the Python API --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--epochs", "0"],
-        ["--lr", "nan"],
-        ["--workers", "0"],
-        ["--precision", "half"],
-        ["--seed", "9" * 20],
-        ["--arch", "vgg11"],
-        ["--mode", "all"],
-        ["--x"],
-    ],
-)
-def test_a_wrong_flag_ends_with_status_2(script, words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        script.parse_arguments(words)
-    assert ended.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+def test_a_run_returns_its_models_with_metrics_history_and_the_better_of_both(train, tiny_root, tmp_path):
+    dataset = antbee.load_folder(tiny_root)
+    run = train(**settings(tiny_root, tmp_path, epochs=1) | {"data": dataset})
+    assert [model.mode for model in run.models] == ["frozen", "finetune"]
+    assert [model.folder for model in run.models] == [tmp_path / "frozen", tmp_path / "finetune"]
+    assert run.frozen.history.best.number == 1
+    assert run.best in (run.frozen.classifier, run.finetune.classifier)
+    accuracy = run.best.config.metrics.accuracy
+    assert accuracy == max(model.metrics.accuracy for model in run.models)
+    assert antbee.evaluate(run.best, dataset.val).accuracy == accuracy
+    assert str(antbee.evaluate(run.best, dataset.val)).startswith(f"accuracy  {accuracy:.1%} (")
+
+
+def test_a_run_in_another_thread_than_the_main_one_works_without_signal_handlers(train, tiny_root, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(train, **settings(tiny_root, tmp_path, epochs=1, mode="frozen")).result()
+    assert run.finetune is None
+    assert run.frozen.folder == tmp_path / "frozen"
