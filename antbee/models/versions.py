@@ -154,7 +154,8 @@ class RunFolder:
         try:
             self.check()
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / MARKER).write_bytes(MARKER_TEXT.encode())
+            if not (self.path / MARKER).exists():
+                (self.path / MARKER).write_bytes(MARKER_TEXT.encode())
             lock = FileLock(self.path / "lock", timeout=0)
             lock.acquire()
         except Timeout as error:

@@ -66,9 +66,9 @@ def write_model_folder(
     classifier.save_pretrained(folder)
     if history is not None:
         (folder / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
-    card = model_card if figures else card_without_figures
+    card = card_without_figures if figures is None else model_card
     (folder / "README.md").write_text(card(classifier.config.to_json()), "utf-8")
-    if figures:
+    if figures is not None:
         (folder / "figures").mkdir()
         for name, figure in figures.items():
             figure.save(folder / "figures" / f"{name}.png")

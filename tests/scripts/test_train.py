@@ -1,0 +1,65 @@
+"""scripts/train.py: its flags are the arguments of antbee.train, and it ends as every command does."""
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import antbee
+from antbee.training.context import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "train.py"
+
+
+@pytest.fixture
+def script(script_module):
+    """The script as a module."""
+    return script_module(SCRIPT)
+
+
+def run(*words):
+    """The script in a process of its own, in an empty folder."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, SCRIPT, *words], cwd="/", env=environment, capture_output=True, text=True)
+
+
+def test_flags_have_the_names_and_defaults_of_the_arguments_of_train(script):
+    flags = vars(script.parse_arguments([]))
+    arguments = inspect.signature(antbee.train).parameters
+    settings = Settings.checked(**{name: value for name, value in flags.items() if name not in ("data", "restore")})
+    assert flags.keys() - {"restore"} == arguments.keys() - {"log"}
+    assert settings == Settings.checked()
+    for name in Settings.model_fields.keys() - {"output"}:
+        assert arguments[name].default == getattr(settings, name), name
+
+
+def test_arch_is_another_name_of_the_flag_backbone(script):
+    assert script.parse_arguments(["--arch", "resnet34"]).backbone == "resnet34"
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["--data", "/nowhere", "--weights", "random"], "/nowhere is not there"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--restore", "yesterday"], "no version yesterday"),
+    ],
+)
+def test_what_can_not_be_used_ends_with_one_line_and_status_2(words, remedy, tmp_path):
+    ended = run("--output", tmp_path / "outputs", *words)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert remedy in line
+
+
+@pytest.mark.parametrize("words", [["--mode", "all"], ["--lr", "x"], ["--x"]])
+def test_a_wrong_flag_ends_with_status_2_and_the_usage(script, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        script.parse_arguments(words)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
