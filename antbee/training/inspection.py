@@ -4,7 +4,6 @@ How many are found depends on the network whose features are compared.
 """
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -40,10 +39,11 @@ def folder_findings(
         real_names = [names[position] for position in real]
         findings += _suspicious_labels(photos, real_names, labels[real], features[real], seed)
     findings += imbalance(photos)
-    by_score = attrgetter("score")
-    # A file with many duplicates is listed once, with its best match.
-    best = {(finding.kind, finding.file): finding for finding in sorted(reversed(findings), key=by_score)}
-    return sorted(best.values(), key=lambda finding: (KINDS.index(finding.kind), -finding.score, finding.file))
+    findings.sort(key=lambda finding: (KINDS.index(finding.kind), -finding.score, finding.file))
+    best: dict[tuple[str, str], Finding] = {}  # a file with many duplicates is listed once, with its best match
+    for finding in findings:
+        best.setdefault((finding.kind, finding.file), finding)
+    return list(best.values())
 
 
 Pairs = dict[tuple[int, int], tuple[str, float]]  # positions, the lower first -> the reason and the score
