@@ -416,7 +416,7 @@ def test_a_byte_order_mark_and_odd_class_names_are_taken(check, broken):
     del config["antbee"]
     (broken / CONFIG_FILE).write_bytes(b"\xef\xbb\xbf" + json.dumps(config).encode())
     checked = check(broken)
-    assert (checked["ok"], checked["classes"]) == (True, names)
+    assert (checked["ok"], checked["classes"]) == (True, tuple(names))
 
 
 def test_a_marker_that_a_pickle_would_leave_is_never_there(broken, tmp_path):
