@@ -21,12 +21,13 @@ import torch
 from antbee.models.weights import NO_WEIGHTS
 from antbee.training.recipe import TrainingError
 
+FORMAT = 2  # of the checkpoints; version 0.1 wrote another
+
 
 class DeferredSignals:
     """Ctrl-C (SIGINT) and SIGTERM, held back while a `deferred` block runs.
 
-    A signal raises KeyboardInterrupt or SystemExit, as Python does, but at the end of the block. A second signal ends
-    the process at once.
+    A signal raises KeyboardInterrupt or SystemExit at the end of the block. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,7 @@ class DeferredSignals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that a signal does not interrupt: it is raised at the end of the block."""
+        """A block that no signal interrupts: its exception is raised at the end of the block."""
         self._is_deferred = True
         try:
             yield
@@ -52,7 +53,7 @@ class DeferredSignals:
         self.check()
 
     def check(self) -> None:
-        """Raises the exception of a signal that came: Python drops one that is raised inside a destructor."""
+        """Raises the exception of an earlier signal again: Python drops exceptions that are raised in a destructor."""
         if self._number is not None:
             self._stop(self._number)
 
@@ -64,9 +65,9 @@ class DeferredSignals:
 
 @contextlib.contextmanager
 def deferring_signals() -> Iterator[DeferredSignals]:
-    """Handles this process's signals during the block; Ctrl-C stays ignored where it was when the program started.
+    """Handles this process's signals during the block; Ctrl-C stays ignored if it was ignored before.
 
-    Under torchrun SIGTERM ends the process at once: Python handlers don't run while it waits in a collective.
+    Under torchrun SIGTERM ends the process at once: no Python handler runs while it waits in a collective operation.
     """
     signals = DeferredSignals()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
@@ -88,15 +89,15 @@ def deferring_signals() -> Iterator[DeferredSignals]:
 
 
 def _unless_stopped(report: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A hook for exceptions that Python drops, but for a signal's: `DeferredSignals.check` raises that again."""
-    return lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit) else report(lost)
+    """A hook that reports the exceptions Python drops, but a signal's, which `DeferredSignals.check` raises again."""
+    return lambda dropped: None if isinstance(dropped.exc_value, KeyboardInterrupt | SystemExit) else report(dropped)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that a run's state is saved in, with the fingerprint of the run that may resume from it.
+    """The file that holds a run's state, and the fingerprint of the run that may resume from it.
 
-    The checkpoint before it is kept too, in case the last one can't be read.
+    The checkpoint before the last one is kept too, in case the last one is damaged.
     """
 
     path: Path
@@ -110,58 +111,57 @@ class Checkpoint:
     def save(self, content: Mapping[str, Any]) -> None:
         """Writes to a temporary path and renames, so that one checkpoint is always complete. Raises TrainingError."""
         temporary = self.path.with_suffix(".writing")
-        made_by = {"fingerprint": self.fingerprint, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        run = {"format": FORMAT, "fingerprint": self.fingerprint, **_environment()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 self.path.replace(self.previous)
-            torch.save({**made_by, **content}, temporary)
+            torch.save({**run, **content}, temporary)
             temporary.replace(self.path)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch raises it where the disk is full
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise TrainingError(
-                f"{self.path} can't be written ({_reason(error)}): free some space, then go on from the checkpoint "
+                f"{self.path} can't be written ({_reason(error)}): free some space, then resume from the checkpoint "
                 "before it with --resume"
             ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, or the one before it where that can't be read; None where there is none.
+        """The last checkpoint, or the one before it if the last is damaged; None where there is none.
 
         Warns where the one before it is used, and where the thread count or torch's version changed, so that the final
-        weights may differ. Raises TrainingError where it is of another run, or where none can be read.
+        weights may differ. Raises TrainingError where it belongs to another run, or where none can be read.
         """
-        there = [path for path in (self.path, self.previous) if path.is_file()]
-        contents = [content for content in map(_read_checkpoint, there) if content is not None]
-        if not there:
+        paths = [path for path in (self.path, self.previous) if path.is_file()]
+        contents = [content for content in map(_read_checkpoint, paths) if content is not None]
+        if not paths:
             return None
         if not contents:
-            raise TrainingError(f"{there[0]} is damaged: delete it, or train without --resume")
+            raise TrainingError(f"{paths[0]} is damaged: delete it, or train without --resume")
         content = contents[0]
-        if content.get("fingerprint") != self.fingerprint:
+        if (content.get("format"), content.get("fingerprint")) != (FORMAT, self.fingerprint):
             raise TrainingError(
-                f"{self.path} is of a run with other photos, weights, recipe or seed: "
-                "repeat that run's flags, or train without --resume"
+                f"{self.path} belongs to a run with other photos, weights, recipe or seed, or of another version of "
+                "antbee: repeat that run's flags, or train without --resume"
             )
-        if len(contents) < len(there):
-            warnings.warn(f"{self.path} is damaged: going on from the checkpoint before it", stacklevel=2)
-        for what, now in (("threads", torch.get_num_threads()), ("torch", str(torch.__version__))):
-            if content.get(what) != now:
-                then = content.get(what)
+        if len(contents) < len(paths):
+            warnings.warn(f"{self.path} is damaged: resuming from the checkpoint before it", stacklevel=2)
+        for name, now in _environment().items():
+            if (before := content.get(name)) != now:
                 warnings.warn(
-                    f"the run began with {what} {then}, and goes on with {now}: its weights may end differently",
+                    f"the run started with {name} {before} and resumes with {now}: its final weights may differ",
                     stacklevel=2,
                 )
         return content
 
-    def remove(self) -> None:
-        """Forgets the run: it is finished, or starts anew."""
-        for path in (self.path, self.previous, self.path.with_suffix(".writing")):
-            path.unlink(missing_ok=True)
+
+def _environment() -> dict[str, Any]:
+    """What rounding depends on, besides the hardware."""
+    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The content of a checkpoint; None where it can't be read."""
+    """The content of a checkpoint; None if it is damaged."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *NO_WEIGHTS):
@@ -186,5 +186,5 @@ def check_space(output: Path, needed: int) -> None:
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that decides a run's result: only a run with an equal one may resume from it."""
+    """SHA-256 of everything that decides a run's result; a run resumes only from a checkpoint with the same one."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A classifier from a handful of photos: a head is fitted to their features in seconds."""
+"""Few-shot training: a new head is fitted to the features of a handful of photos, in seconds."""
 
 import tempfile
 import time
@@ -38,7 +38,6 @@ class FewShotResult:
 
     classifier: Classifier  # shares its backbone with the model that it was fitted on
     report: evaluation_metrics.Report | None  # cross-validated; None where a class has a single photo
-    left_out_logits: Tensor | None  # float32 (N, classes), of each photo in the data set's order: what `report` is of
 
     @property
     def folds(self) -> int | None:
@@ -55,8 +54,8 @@ def fit_few_shot(
     The head is trained as the frozen mode of `recipe.FAST`, calibrated, and has a detector for "neither", by the same
     functions as a whole run. It is scored by cross-validation: each photo is predicted by a head that was trained on
     the other folds, and calibrated with a temperature of those folds. Equal data sets and seeds give equal heads, as
-    long as no other thread draws random numbers meanwhile. Raises FewShotError where the data set lacks something, or
-    was embedded by another backbone.
+    long as no other thread draws random numbers meanwhile. Raises FewShotError where the data set is incomplete, or was
+    embedded by another backbone.
     """
     dataset.check()
     dataset.check_backbone(base)
@@ -81,7 +80,7 @@ def _fit(base: Classifier, dataset: FewShotDataset, seed: int, progress: Progres
     detector = assessment.fit_detector(features, list(dataset.thumbnails), left_out, backbone_is_frozen=False)
     config = _config(base.config, dataset, left_out, seed)
     if left_out is None:
-        return FewShotResult(base.with_head(head, config, detector), None, None)
+        return FewShotResult(base.with_head(head, config, detector), None)
     before = evaluation_metrics.report(left_out.logits, features.labels)
     temperature = assessment.calibrate(head, left_out, features.labels)
     logits = _calibrated_by_other_folds(left_out.logits, features.labels, folds)
@@ -97,11 +96,11 @@ def _fit(base: Classifier, dataset: FewShotDataset, seed: int, progress: Progres
         calibration=Calibration.model_validate(assessment.calibration_record(temperature, left_out, before)),
         neither=_ood_metrics(detector, backbone_is_untrained=_backbone_is_untrained(base.config)),
     )
-    return FewShotResult(base.with_head(head, replace(config, metrics=metrics), detector), report, logits)
+    return FewShotResult(base.with_head(head, replace(config, metrics=metrics), detector), report)
 
 
 def _predict_left_out(features: Features, folds: Tensor, seed: int) -> OutOfFold | None:
-    """None where a class has a single photo: no fold could leave it out."""
+    """Out-of-fold predictions; None where a class has a single photo, which no fold can leave out."""
     if len(folds.unique()) < 2:
         return None
     return head_out_of_fold(features, folds, FAST, seed=seed, device=features.features.device)
@@ -117,7 +116,7 @@ def _calibrated_by_other_folds(logits: Tensor, labels: Tensor, folds: Tensor) ->
 
 
 def _ood_metrics(detector: KNNDetector, *, backbone_is_untrained: bool) -> OODMetrics | None:
-    """The detector's limit, and how often the photos of a class are "neither" where the detector lacks that class."""
+    """The detector's threshold, and how many photos it detects when their own class is removed from it."""
     if detector.limit is None:
         return None
     fewest_left = len(detector.labels) - int(torch.bincount(detector.labels).max())
@@ -135,7 +134,7 @@ def _parameters(network: ResNet, head: nn.Linear) -> Parameters:
 
 
 def _config(base: ClassifierConfig, dataset: FewShotDataset, left_out: OutOfFold | None, seed: int) -> ClassifierConfig:
-    """What config.json says of the classifier, but for its metrics."""
+    """The classifier's config, without its metrics."""
     from antbee.hub.card import FEW_SHOT_DATA
 
     return ClassifierConfig(
@@ -156,7 +155,7 @@ def _config(base: ClassifierConfig, dataset: FewShotDataset, left_out: OutOfFold
 
 
 def _starting_weights(base: ClassifierConfig) -> WeightsInfo:
-    """The base model's own starting weights where its backbone is still the same, else a sentence on its training."""
+    """The base model's starting weights, if its backbone still has them; else a description of its training."""
     if _backbone_is_untrained(base):
         weights = base.weights
         return WeightsInfo(name=weights.name, digest=weights.digest, base_model=weights.base_model)
@@ -166,13 +165,13 @@ def _starting_weights(base: ClassifierConfig) -> WeightsInfo:
 
 
 def _backbone_is_untrained(base: ClassifierConfig) -> bool:
-    """Whether a model's backbone is its starting weights', BatchNorm's statistics included."""
+    """Whether a model's backbone still has its starting weights, including BatchNorm's running statistics."""
     is_fixed = base.recipe.get("cached_features") is True or base.recipe.get("batch_norm") == "fixed"
     return base.mode == "frozen" and is_fixed
 
 
 def write_zip(classifier: Classifier, path: Path) -> None:
-    """Writes a zip of one model folder, MODEL_FOLDER, without figures. `path` appears once the zip is complete."""
+    """Writes a zip of a model folder without figures, MODEL_FOLDER; `path` appears once the zip is complete."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
         folder, archive = Path(temporary) / MODEL_FOLDER, Path(temporary) / path.name
         write_model_folder(classifier, folder)

@@ -1,7 +1,7 @@
-"""A few-shot data set: classes, and the features of a handful of photos of each.
+"""A few-shot data set: classes, and the features of a handful of photos of each class.
 
-Of each photo only its features, a thumbnail and a file name are kept. A data set is immutable: adding to it returns a
-new one, so that visitors never share one.
+Only a photo's features, thumbnail and file name are kept. A data set is immutable: its methods return a new one, so
+that visitors of the page never share one.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ from antbee.training.features import Features, evaluation_batch
 LONGEST_FILE_NAME = 100
 THUMBNAIL_SIDE = 128  # pixels of the longer side
 
-Progress = Callable[[float, str], None]  # fraction done, 0..1, and the next step
+Progress = Callable[[float, str], None]  # fraction done, 0..1, and the name of the next step
 
 
-def no_progress(share: float, what: str) -> None:
-    """A `Progress` that shows nothing."""
+def no_progress(fraction: float, step: str) -> None:
+    """A `Progress` that does nothing."""
 
 
-@dataclass(frozen=True, eq=False)  # neither pictures nor features can be compared by ==
+@dataclass(frozen=True, eq=False)  # images and tensors can't be compared by ==
 class Example:
     """A photo of a few-shot data set: its features, not its pixels."""
 
-    name: str  # a file's, never a path; unique in its class
+    name: str  # a file name, never a path; unique in its class
     thumbnail: Image.Image  # RGB
     features: Tensor  # float32 (C,)
-    crop_digest: str  # SHA-256 of the crop's pixels: equal for equal images
-    backbone_digest: str  # whose features these are
+    crop_digest: str  # SHA-256 of the crop's pixels
+    backbone_digest: str  # of the backbone that computed the features
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FewShotClass:
 
 @dataclass(frozen=True)
 class FewShotDataset:
-    """Classes in the order of the head's outputs, with examples of each. Empty at first."""
+    """Classes in the order of the head's outputs, with their examples."""
 
     classes: tuple[FewShotClass, ...] = ()
 
@@ -75,12 +75,12 @@ class FewShotDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Photos of each class, by name."""
+        """Number of photos of each class, by its name."""
         return {one.name: len(one.examples) for one in self.classes}
 
     @property
     def thumbnails(self) -> dict[str, Image.Image]:
-        """Thumbnails, class after class, by the names that nearest neighbours are given: class/file."""
+        """Thumbnails, class after class, by the names of nearest neighbours: class/file."""
         return {f"{one.name}/{example.name}": example.thumbnail for one in self.classes for example in one.examples}
 
     def room(self, class_name: str) -> int:
@@ -88,9 +88,9 @@ class FewShotDataset:
         return min(MOST_PHOTOS_OF_CLASS - len(self._class(class_name).examples), MOST_PHOTOS - len(self))
 
     def with_class(self, name: str) -> "FewShotDataset":
-        """The data set with another, empty class. Raises FewShotError for an invalid name."""
+        """The data set with an additional, empty class. Raises FewShotError for an invalid name."""
         if len(self.classes) == MOST_CLASSES:
-            raise FewShotError(f"there are {MOST_CLASSES} classes, more are not taken: remove one first")
+            raise FewShotError(f"there are {MOST_CLASSES} classes, which is the limit: remove one first")
         return FewShotDataset((*self.classes, FewShotClass(self._new_name(name))))
 
     def renamed(self, name: str, new_name: str) -> "FewShotDataset":
@@ -100,15 +100,15 @@ class FewShotDataset:
         return self._replacing(known, replace(known, name=others._new_name(new_name)))
 
     def without_class(self, name: str) -> "FewShotDataset":
-        """The data set without a class and its photos."""
+        """The data set without this class and its photos."""
         known = self._class(name)
         return FewShotDataset(tuple(one for one in self.classes if one is not known))
 
     def with_examples(self, class_name: str, examples: Iterable[Example]) -> "FewShotDataset":
-        """The data set with more examples of a class, each with a name that is unique in the class.
+        """The data set with more examples of a class; file names are numbered where needed to be unique in the class.
 
-        An image that the class already has is ignored. Raises FewShotError where another class has it, where there are
-        too many, or where the features are another backbone's.
+        An image that the class has already is ignored. Raises FewShotError where another class has it, where there are
+        too many, or where another backbone computed the features.
         """
         known, examples = self._class(class_name), list(examples)
         _check_backbones(self._backbones() | {example.backbone_digest for example in examples})
@@ -118,7 +118,7 @@ class FewShotDataset:
             owner = owners.setdefault(example.crop_digest, known.name)
             if owner != known.name:
                 raise FewShotError(
-                    f"{example.name} is the same picture as one of {owner}, and a photo is of one class only:"
+                    f"{example.name} is the same picture as one of {owner}, and a photo belongs to one class only:"
                     f" leave it out, or remove it from {owner} first"
                 )
             if example.crop_digest not in {one.crop_digest for one in (*known.examples, *added)}:
@@ -126,8 +126,8 @@ class FewShotDataset:
                 added.append(replace(example, name=_free_name(example.name, taken)))
         if len(added) > (room := self.room(class_name)):
             raise FewShotError(
-                f"{len(added)} more photos came for {known.name}, which has {len(known.examples)} of {len(self)} in"
-                f" all: at most {MOST_PHOTOS_OF_CLASS} of a class and {MOST_PHOTOS} in all are taken, choose {room}"
+                f"{known.name} has {len(known.examples)} of {len(self)} photos, and {len(added)} are to be added: at"
+                f" most {MOST_PHOTOS_OF_CLASS} of a class and {MOST_PHOTOS} in all are possible, choose {room}"
             )
         return self._replacing(known, replace(known, examples=(*known.examples, *added)))
 
@@ -136,21 +136,21 @@ class FewShotDataset:
         known = self._class(class_name)
         left = tuple(example for example in known.examples if example.name != example_name)
         if len(left) == len(known.examples):
-            raise FewShotError(f"{class_name} has no photo {one_line(example_name)}: it is gone already")
+            raise FewShotError(f"{class_name} has no photo {one_line(example_name)}: it was removed already")
         return self._replacing(known, replace(known, examples=left))
 
     def check(self) -> None:
-        """Raises FewShotError where a head can't be trained on it, saying what is missing."""
+        """Raises FewShotError where something is missing that training needs; the message says what."""
         if len(self.classes) < FEWEST_CLASSES:
             raise FewShotError(
-                f"there are {len(self.classes)} of at least {FEWEST_CLASSES} classes: add another, with photos"
+                f"there are {len(self.classes)} classes, expected at least {FEWEST_CLASSES}: add another, with photos"
             )
         for one in self.classes:
             if not one.examples:
                 raise FewShotError(f"{one.name} has no photos: add some, or remove the class")
 
     def check_backbone(self, classifier: Classifier) -> None:
-        """Raises FewShotError where the features are another backbone's than the classifier's."""
+        """Raises FewShotError where another backbone than the classifier's computed the features."""
         _check_backbones(self._backbones() | {classifier.backbone_digest})
 
     def features(self, device: torch.device) -> Features:
@@ -188,27 +188,27 @@ def _file_name(text: str) -> str:
     """The file name of a path, in printable characters."""
     name = text.replace("\\", "/").rpartition("/")[2]
     visible = "".join(letter if letter.isprintable() else "_" for letter in name)
-    return visible[-LONGEST_FILE_NAME:].strip(" .") or "photo"  # the end of a long one: it tells the kind
+    return visible[-LONGEST_FILE_NAME:].strip(" .") or "photo"  # the end of a long name has the extension
 
 
 def _free_name(name: str, taken: Set[str]) -> str:
-    """The name itself, or with the first number that makes it another one than those taken: photo (2).jpg."""
+    """The name, with the first free number appended if it is taken: photo (2).jpg."""
     path = PurePosixPath(name)
     numbered = (f"{path.stem} ({number}){path.suffix}" for number in count(2))
     return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
 def embed(classifier: Classifier, photos: Iterable[tuple[str, Image.Image]]) -> Iterator[Example]:
-    """Named RGB photos -> an example of each, in order.
+    """Computes the features of named RGB photos; yields an example of each, in order.
 
-    `photos` may be a generator: each is dropped once it is cropped. Names may be paths; only the file name is kept.
+    `photos` may be a generator: a photo is released once it is cropped. Names may be paths; only the file name is kept.
     """
-    seen = ((_file_name(name), _thumbnail(photo), classifier.crop(photo)) for name, photo in photos)
-    while batch := list(islice(seen, evaluation_batch(classifier.device))):
+    prepared = ((_file_name(name), _thumbnail(photo), classifier.crop(photo)) for name, photo in photos)
+    while batch := list(islice(prepared, evaluation_batch(classifier.device))):
         features = classifier.features_of_crops([crop for _, _, crop in batch])
         for (name, thumbnail, crop), row in zip(batch, features, strict=True):
             digest = hashlib.sha256(crop.tobytes()).hexdigest()
-            # A copy: a row of the batch would keep the whole batch in memory.
+            # A copy: a view of one row would keep the whole batch in memory.
             yield Example(name, thumbnail, row.clone(), digest, classifier.backbone_digest)
 
 
@@ -221,7 +221,7 @@ def _thumbnail(photo: Image.Image) -> Image.Image:
 def dataset_with_zip(
     classifier: Classifier, dataset: FewShotDataset, file: Path | BinaryIO, progress: Progress = no_progress
 ) -> tuple[FewShotDataset, tuple[SkippedFile, ...]]:
-    """The data set with the photos of a zip, and the files that can't be used; see `photos_in_zip`.
+    """The data set with the photos of a zip added, and the skipped files; see `photos_in_zip`.
 
     Missing classes are added. Raises FewShotError where the zip can't be used at all.
     """
@@ -244,6 +244,6 @@ def dataset_with_zip(
         grown = grown if name in grown.label_names else grown.with_class(name)
         try:
             grown = grown.with_examples(name, [example])
-        except FewShotError as error:  # the same image in two classes: the others are still wanted
+        except FewShotError as error:  # the same image in two classes: only this one is skipped
             skipped.append(SkippedFile(f"{name}/{example.name}", str(error)))
     return grown, tuple(skipped)

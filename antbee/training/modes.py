@@ -12,7 +12,7 @@ from antbee.models.backbone import freeze_backbone, unfreeze
 from antbee.models.device import choose_precision
 from antbee.training.checkpoint import Checkpoint, DeferredSignals
 from antbee.training.distributed import DistributedContext
-from antbee.training.features import Examples, FeatureCache
+from antbee.training.features import Examples
 from antbee.training.history import Epoch
 from antbee.training.recipe import Recipe, balancing_weights
 from antbee.training.trainer import FitResult, fit, fit_without_validation
@@ -20,7 +20,7 @@ from antbee.training.trainer import FitResult, fit, fit_without_validation
 
 @dataclass(frozen=True)
 class Run:
-    """What both modes share: the recipe, the images, the seed, and where it runs."""
+    """The arguments of both modes: the recipe, the images, the seed and the device."""
 
     recipe: Recipe
     train: ImageLoader | GPUImageLoader
@@ -28,35 +28,25 @@ class Run:
     seed: int = 0
     context: DistributedContext = DistributedContext()
     keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept
-    compiled: bool = False  # torch.compile for whole networks: takes minutes, then steps are faster on some GPUs
+    compiled: bool = False  # torch.compile whole networks: takes minutes, then steps are faster on some GPUs
     signals: DeferredSignals = field(default_factory=DeferredSignals)
     report: Callable[[Epoch], None] = lambda epoch: None
-
-
-def cached_features(network: ResNet, run: Run) -> tuple[FeatureCache, FeatureCache]:
-    """The training and validation features of a frozen backbone."""
-    return (
-        FeatureCache(network, run.train, context=run.context, what="training features"),
-        FeatureCache(network, run.val, context=run.context, what="validation features"),
-    )
 
 
 def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
     """Frozen mode: the backbone is a fixed feature extractor, only the head is trained.
 
-    With cached features every tensor of the backbone is equal before and after, byte for byte. Without them the
-    recipe's `batch_norm` decides: "adapting" updates BatchNorm's running statistics, as the tutorial does.
+    The images pass through the backbone in every epoch. The recipe's `batch_norm` decides whether that updates
+    BatchNorm's running statistics ("adapting"), as in the tutorial.
     """
     freeze_backbone(network)
-    if not run.recipe.cached_features:
-        return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
-    return train_head(network.fc, *cached_features(network, run), run, checkpoint)
+    return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
 
 
 def train_head(
     head: nn.Linear, train: Examples, val: Examples, run: Run, checkpoint: Checkpoint | None = None
 ) -> FitResult:
-    """Frozen mode on features that are computed already, see `cached_features`."""
+    """Frozen mode on cached features, which leaves every tensor of the backbone as it is."""
     return _fit_mode(head, train, val, "frozen", run, checkpoint)
 
 
@@ -93,7 +83,7 @@ def fit_mode_without_validation(
     context: DistributedContext,
     max_epochs: int | None = None,
 ) -> None:
-    """Trains a head or a network as a mode does, but without validation; see `fit_without_validation`."""
+    """Trains a head or a network with a mode's schedule, without validation; see `fit_without_validation`."""
     options = _fit_options(module, train.labels, recipe, seed, context)
     fit_without_validation(module, train, recipe.schedule(mode), max_epochs=max_epochs, **options)
 

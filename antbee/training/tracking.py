@@ -1,6 +1,6 @@
-"""Experiment trackers that a run's epochs are logged to, besides history.json.
+"""Experiment trackers, which a run logs its epochs to in addition to history.json.
 
-Two are optional packages, imported only when they are used; the third is a file of JSON lines.
+trackio and tensorboard are optional packages, imported only when they are used; the third is a file of JSON lines.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any
 from antbee.errors import InputError
 
 TRACKERS = ("trackio", "tensorboard", "jsonl")
-PROJECT = "antbee"  # of the runs in trackio
-EPOCHS_FILE = "epochs.jsonl"  # in the folder that the models are written to
+PROJECT = "antbee"  # trackio's project
+EPOCHS_FILE = "epochs.jsonl"  # in the output folder
 
-Log = Callable[[Mapping[str, float]], None]  # of an epoch's record, see Epoch.to_record
+Log = Callable[[Mapping[str, float]], None]  # logs an epoch's record, see Epoch.to_record
 
 
 class TrackerError(InputError):
-    """A tracker can't be used; the message says which, and what to do."""
+    """A tracker can't be used; the message names it and says what to do."""
 
 
 def check_tracker(name: str) -> None:
@@ -31,10 +31,10 @@ def check_tracker(name: str) -> None:
 
 @contextmanager
 def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
-    """Opens a run of a tracker for the block; returns a function that logs an epoch.
+    """Opens a run of a tracker for the block; yields a function that logs an epoch.
 
-    `folder` is the one that models are written to; `settings` hold the run's "mode" and "epochs", and anything else to
-    log once. trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
+    `folder` is the output folder; `settings` hold the run's "mode" and "epochs", and whatever else is logged once.
+    trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
     one of its own variables, such as TRACKIO_SPACE_ID, names another place; tensorboard
     (https://www.tensorflow.org/tensorboard) keeps them in `folder`/tensorboard; jsonl appends to `folder`/epochs.jsonl.
     Raises TrackerError where the tracker can't start.
@@ -49,8 +49,6 @@ def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> I
         case "jsonl":
             with _jsonl(settings, folder / EPOCHS_FILE) as log:
                 yield log
-        case _:
-            raise TrackerError(f"no tracker {name!r}: expected {' or '.join(TRACKERS)}")
 
 
 @contextmanager
@@ -99,10 +97,10 @@ def _jsonl(settings: Mapping[str, Any], path: Path) -> Iterator[Log]:
 
 
 def empty_epochs(folder: Path) -> None:
-    """Empties `folder`/epochs.jsonl for a new run: both of its modes append to it, as does a resumed run.
+    """Empties `folder`/epochs.jsonl for a new run, whose modes append to it, as does a resumed run.
 
-    The file is not replaced, so that `tail -f` keeps following it. Raises TrackerError where it holds anything but
-    epochs.
+    The file is truncated, not replaced, so that `tail -f` keeps following it. Raises TrackerError where it holds
+    anything but epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -110,7 +108,7 @@ def empty_epochs(folder: Path) -> None:
     except (ValueError, TypeError):
         is_own = False
     if not is_own:
-        raise TrackerError(f"{folder / EPOCHS_FILE} holds something else than a run's epochs: move it")
+        raise TrackerError(f"{folder / EPOCHS_FILE} holds something else than the epochs of a run: move it")
     (folder / EPOCHS_FILE).write_bytes(b"")
 
 

@@ -1,4 +1,4 @@
-"""The training loop. It knows nothing of the two modes: see `modes`."""
+"""The training loop, which both modes use: see `modes`."""
 
 import contextlib
 import math
@@ -30,7 +30,7 @@ class DivergedError(TrainingError):
 
     def __init__(self, message: str, positions: Sequence[int]) -> None:
         super().__init__(message)
-        self.positions = tuple(positions)  # of the batch's examples
+        self.positions = tuple(positions)  # of the examples in the batch
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
@@ -54,19 +54,10 @@ def set_training_mode(module: nn.Module, batch_norm: str) -> None:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The history of a training, the epoch whose weights are kept, and its validation logits."""
+    """The history of a training, and the epoch whose weights are kept."""
 
     history: History
     kept: Epoch
-    val_logits: Tensor  # float32 (N, classes), in the order of the validation split
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The weights of the best epoch so far, and their validation logits."""
-
-    state: dict[str, Tensor]
-    val_logits: Tensor
 
 
 def fit(
@@ -86,11 +77,12 @@ def fit(
     signals: DeferredSignals | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> FitResult:
-    """Trains the parameters of `module` that require gradients, and loads those of the epoch to keep into it.
+    """Trains the parameters of `module` that require gradients; it ends with the weights of the epoch to keep.
 
-    Calls `report` after every epoch. With a `checkpoint`, an interrupted run resumes after its last saved step and ends
-    with the same bytes as an uninterrupted one: it is saved after every epoch, every SAVE_EVERY seconds, and when it is
-    stopped. Raises TrainingError where a checkpoint can't be written, DivergedError where the loss is NaN or infinite.
+    Calls `report` after every epoch. With a `checkpoint`, which is saved after every epoch, every SAVE_EVERY seconds
+    and when the run is stopped, an interrupted run resumes after its last saved step, and ends with the same bytes as
+    an uninterrupted one. Raises TrainingError where a checkpoint can't be written, DivergedError where the loss is NaN
+    or infinite.
     """
     signals = signals or DeferredSignals()
     training = _Training(
@@ -102,11 +94,11 @@ def fit(
     try:
         while run.progress.epoch <= schedule.epochs:
             trained = training.epoch(run.progress, run.save_if_due)
-            validation, val_logits = validate(module, val, run.progress.epoch, context)
+            validation = validate(module, val, run.progress.epoch, context)
             if not math.isfinite(validation.loss):
                 raise training.diverged(validation.loss, run.progress, ())
             with signals.deferred():
-                run.end_epoch(trained, validation, val_logits, keep)
+                run.end_epoch(trained, validation, keep)
                 run.save()
             report(run.history.last)
     except (KeyboardInterrupt, SystemExit):
@@ -116,8 +108,8 @@ def fit(
         raise
 
     history = run.history
-    module.load_state_dict(run.best.state)
-    return FitResult(history, history.last if keep == "last" else history.best, run.best.val_logits)
+    module.load_state_dict(run.kept)
+    return FitResult(history, history.last if keep == "last" else history.best)
 
 
 @dataclass
@@ -131,7 +123,7 @@ class _Progress:
 
 
 class _FitState:
-    """The state of a `fit` in progress, which a checkpoint holds."""
+    """The state of a `fit` in progress, which checkpoints hold."""
 
     def __init__(self, module: nn.Module, training: "_Training", checkpoint: Checkpoint | None) -> None:
         self.module = module
@@ -139,7 +131,7 @@ class _FitState:
         self.checkpoint = checkpoint if training.context.is_first else None
         self.progress = _Progress()
         self.history = History()
-        self.best = _Best({}, torch.empty(0))
+        self.kept: dict[str, Tensor] = {}  # the weights of the epoch to keep, among those so far
         self._saved = time.monotonic()
 
     def resume(self) -> None:
@@ -149,27 +141,25 @@ class _FitState:
             return
         self.module.load_state_dict(saved["module"])
         self.training.optimiser.load_state_dict(saved["optimiser"])
-        self.history, self.best = History.from_records(saved["history"]), _Best(**saved["best"])
+        self.history, self.kept = History.from_records(saved["history"]), saved["kept"]
         self.progress = _Progress(**saved["progress"])
 
-    def end_epoch(
-        self, trained: EpochMetrics, validation: EpochMetrics, val_logits: Tensor, keep: Literal["best", "last"]
-    ) -> None:
-        """Adds an epoch to the history, and keeps its weights if they are the best."""
+    def end_epoch(self, trained: EpochMetrics, validation: EpochMetrics, keep: Literal["best", "last"]) -> None:
+        """Adds an epoch to the history, and keeps its weights if it is the best or the last."""
         number = self.progress.epoch
         rate = max(self.training.rates(number))
         self.history = History((*self.history.epochs, Epoch(number, rate, trained, validation)))
         if keep == "last" or self.history.best.number == number:
-            self.best = _Best(copied_state(self.module), val_logits)
+            self.kept = copied_state(self.module)
         self.progress = _Progress(number + 1)
 
     def save_if_due(self) -> None:
-        """Saves within a long epoch."""
+        """Saves the state in the middle of a long epoch."""
         if self.training.context.count == 1 and time.monotonic() - self._saved > SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
-        """Saves the state, in the first of several processes; never weights that are NaN or infinite."""
+        """Saves the state, in the first process alone; never weights that are NaN or infinite."""
         self._saved = time.monotonic()
         if self.checkpoint is None or not all(torch.isfinite(weights).all() for weights in self.module.parameters()):
             return
@@ -177,7 +167,7 @@ class _FitState:
             {
                 "module": self.module.state_dict(),
                 "optimiser": self.training.optimiser.state_dict(),
-                "best": vars(self.best),
+                "kept": self.kept,
                 "history": self.history.to_records(),
                 "progress": vars(self.progress),
             }
@@ -196,7 +186,7 @@ def fit_without_validation(
     context: DistributedContext = DistributedContext(),
     max_epochs: int | None = None,
 ) -> None:
-    """Trains without validation for `max_epochs`, or for all epochs; leaves `module` in evaluation mode."""
+    """Trains without validation for `max_epochs`, by default all; leaves `module` in evaluation mode."""
     training = _Training(
         module, train, schedule, batch_norm, precision, False, class_weights, seed, context, DeferredSignals()
     )
@@ -213,7 +203,7 @@ def copied_state(module: nn.Module) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Sets torch's number of threads for the block: more than one slow down steps as small as a head's."""
+    """Sets torch's thread count for the block: a second thread slows steps as small as a head's down."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -343,15 +333,15 @@ class _Training:
             ) from error
 
 
-def validate(module: nn.Module, val: Examples, number: int, context: DistributedContext) -> tuple[EpochMetrics, Tensor]:
-    """Metrics and logits (N, classes) of the validation split with the current weights."""
+def validate(module: nn.Module, val: Examples, number: int, context: DistributedContext) -> EpochMetrics:
+    """Metrics of the validation split with the current weights, after epoch `number`."""
     started = time.perf_counter()
     module.eval()
-    context.share_buffers(module)  # the weights that are evaluated are those that are saved
-    class_count = int(val.labels.max()) + 1  # `read_folder` makes sure that every class has validation photos
+    context.share_buffers(module)  # evaluates the weights that are saved
+    class_count = int(val.labels.max()) + 1  # `read_folder` ensures that every class has validation photos
     logits = compute_rows(module, val, class_count, context, what=f"epoch {number}, validation").cpu()
     result = metrics.score(logits, val.labels)
-    return EpochMetrics(result.loss, result.accuracy, time.perf_counter() - started), logits
+    return EpochMetrics(result.loss, result.accuracy, time.perf_counter() - started)
 
 
 def _in_parallel(module: nn.Module, batch_norm: str, context: DistributedContext) -> nn.Module:
