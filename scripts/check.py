@@ -21,7 +21,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from antbee import errors
 from antbee.data import folder as data_folder
 from antbee.data import quality
-from antbee.data.folder import ImageDataset, SkippedFile, Split, exclusion_line, refuse_damaged
+from antbee.data.exclusions import exclusion_line
+from antbee.data.folder import ImageDataset, SkippedFile, Split, refuse_damaged
 from antbee.data.images import DataError, open_photo
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, keep_checked
 from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings

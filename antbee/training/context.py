@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torchvision.models import ResNet
 
 from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
-from antbee.data.folder import ImageDataset, Split, divide, read_exclusions, read_folder, refuse_damaged
+from antbee.data.exclusions import read_exclusions
+from antbee.data.folder import ImageDataset, Split, divide, read_folder, refuse_damaged
 from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, choose_loader, keep_checked
 from antbee.errors import InputError
 from antbee.installation import home
