@@ -127,3 +127,13 @@ def test_each_readme_links_the_other_on_its_first_line_below_the_title(readme, o
 def test_the_readme_links_every_page_of_the_documentation(page):
     for readme in READMES:
         assert f"](docs/{page.name}" in readme.read_text("utf-8"), readme.name
+
+
+def test_the_architecture_page_lists_every_module():
+    listed = set(
+        re.findall(r"^ {4,}([\w./]+\.py)", (ROOT / "docs" / "architecture.md").read_text("utf-8"), re.MULTILINE)
+    )
+    modules = {
+        path.name for path in (ROOT / "antbee").rglob("*.py") if path.parent.name not in ("antbee", "tabs", "texts")
+    }
+    assert modules - {"__init__.py"} <= listed

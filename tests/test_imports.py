@@ -22,7 +22,14 @@ ROWS = (
     {"ui"},
 )
 # What goes up a row, in functions alone: a model is fetched from the Hub, and a model folder has a card.
-UPWARDS = {("antbee.models.folder", "antbee.hub.__init__"), ("antbee.training.fewshot", "antbee.hub.card")}
+UPWARDS = {
+    ("antbee.models.folder", "antbee.hub.__init__"),
+    ("antbee.models.classifier", "antbee.hub.__init__"),
+    ("antbee.models.classifier", "antbee.hub.card"),
+    ("antbee.models.classifier", "antbee.evaluation.plots"),
+    ("antbee.training.fewshot", "antbee.hub.card"),
+    ("antbee.training.output", "antbee.hub.card"),
+}
 # The files of the page, in the same way.
 PAGE = (
     {"texts"},

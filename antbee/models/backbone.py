@@ -102,7 +102,7 @@ def fuse_conv_bn(network: ResNet) -> ResNet:
 
 
 def freeze_backbone(network: ResNet) -> None:
-    """Leaves only the head to the optimiser. BatchNorm's statistics are not weights: see `trainer.set_learning`."""
+    """Leaves only the head to the optimiser. For BatchNorm's statistics see `trainer.set_training_mode`."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(HEAD))
 

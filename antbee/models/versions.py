@@ -12,17 +12,27 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from antbee.data.files import FileError, content_of
 from antbee.errors import InputError
-from antbee.models.config import CONFIG_FILE, HISTORY_FILE, MAX_BYTES, MODES, Mode
+from antbee.models.config import (
+    CONFIG_FILE,
+    HISTORY_FILE,
+    MAX_BYTES,
+    MODES,
+    ClassifierConfig,
+    ModelFolderError,
+    read_config,
+)
 from antbee.models.folder import DETECTOR_FILE, WEIGHTS_FILE
+from antbee.models.weights import WeightsError
 
 VERSIONS = "versions"
 RUN_FOLDER = ".training"
@@ -62,15 +72,11 @@ class Placement:
 
 def is_model_folder(folder: Path) -> bool:
     """Whether antbee wrote this folder: its config.json says so."""
-    return isinstance(_config(folder).get("antbee"), dict)
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(content_of(folder / CONFIG_FILE, largest=MAX_BYTES))
     except (FileError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return False
+    return isinstance(content, dict) and isinstance(content.get("antbee"), dict)
 
 
 def check_output(output: Path, modes: Sequence[str]) -> None:
@@ -154,7 +160,8 @@ class RunFolder:
         try:
             self.check()
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / MARKER).write_bytes(MARKER_TEXT.encode())
+            if not (self.path / MARKER).exists():
+                (self.path / MARKER).write_bytes(MARKER_TEXT.encode())
             lock = FileLock(self.path / "lock", timeout=0)
             lock.acquire()
         except Timeout as error:
@@ -196,115 +203,114 @@ def discard_run(output: Path) -> None:
             run.clear()
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Versions
+
+
 def list_versions(output: Path) -> list[Version]:
     """The models of an output folder that are not in place, the latest first."""
-    found = [folder for folder in (output / VERSIONS).glob("*") if any(map(is_model_folder, folder.glob("*")))]
-    return [_version(folder) for folder in sorted(found, reverse=True)]
+    found = {folder: _models_in(folder) for folder in sorted((output / VERSIONS).glob("*"), reverse=True)}
+    return [
+        Version(folder, {mode: _accuracy(_read(path)) for mode, path in models.items()})
+        for folder, models in found.items()
+        if models
+    ]
 
 
 def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in: bool = False) -> Placement:
-    """Puts the finished models of a run in their places, together; those there before become a version.
+    """Puts the finished models of a run in their places, together; those that were there become a version.
 
-    With "unless-worse" they stay in place where the best of the new models is significantly worse than the best of
-    them, for the same classes, or where drawn pictures or random weights stood in for what they learned from; with
-    "never" where there are any. Then the new models become the version. The caller holds the run's lock.
+    With "unless-worse" those in place stay where the best of the new models is significantly worse than the best of
+    them, for the same classes, or where drawn pictures or random weights stood in for the run's data (`is_stand_in`);
+    with "never" they stay where there are any. Then the new models become the version. The caller holds the lock.
     """
-    finished = {mode: run.model(mode) for mode in MODES if run.model(mode).exists()}
-    present = [output / mode for mode in MODES if is_model_folder(output / mode)]
+    finished, present = _models_in(run.path), _models_in(output)
     if not finished:  # resumed after its end: they are in place
-        return Placement({folder.name: folder for folder in present})
-    kept = _why_to_keep(present, list(finished.values()), replace, is_stand_in)
-    if kept is not None:
-        return Placement(_move(finished, _new_version(output, list(finished.values()))), kept=kept)
-    check_output(output, list(finished))
-    aside = {mode: output / mode for mode in finished if (output / mode).exists()}
-    version = _new_version(output, list(aside.values())) if aside else None
-    if version is not None:
-        _move(aside, version)
-    return Placement(_move(finished, output), put_aside=version)
+        return Placement(present)
+    kept = _why_to_keep(present, finished, replace, is_stand_in)
+    return _swap(output, finished) if kept is None else Placement(_new_version(output, finished), kept=kept)
 
 
 def restore_version(output: Path, name: str) -> Placement:
-    """Puts the models of a version in place, and makes a version of those that were there.
+    """Puts the models of a version in place; those that were there become a version.
 
     Raises OutputError where there is no such version, where a run is writing into the folder, or where something that
     antbee did not write is in their places.
     """
-    known = {version.name: version for version in list_versions(output)}
-    if name not in known:
-        names = ", ".join(known) or "none"
-        raise OutputError(f"no version {name} in {output / VERSIONS}, there are: {names}")
-    folder = known[name].folder
-    models = {mode: folder / mode for mode in MODES if is_model_folder(folder / mode)}
+    names = [version.name for version in list_versions(output)]
+    if name not in names:
+        raise OutputError(f"no version {name} in {output / VERSIONS}, there are: {', '.join(names) or 'none'}")
+    folder = output / VERSIONS / name
     with RunFolder(output).locked():
-        check_output(output, list(models))
-        aside = {mode: output / mode for mode in models if (output / mode).exists()}
-        version = _new_version(output, list(aside.values())) if aside else None
-        if version is not None:
-            _move(aside, version)
-        placed = _move(models, output)
+        placed = _swap(output, _models_in(folder))
     if not any(folder.iterdir()):
         folder.rmdir()
-    return Placement(placed, put_aside=version)
+    return placed
 
 
-def _version(folder: Path) -> Version:
-    configs = {path.name: _config(path) for path in sorted(folder.glob("*"), reverse=True) if is_model_folder(path)}
-    return Version(folder, {mode: _kept(config).get("accuracy") for mode, config in configs.items()})
+def _models_in(folder: Path) -> dict[str, Path]:
+    return {mode: folder / mode for mode in MODES if is_model_folder(folder / mode)}
 
 
-def _new_version(output: Path, models: Sequence[Path]) -> Path:
-    """A new, empty version folder, named after the time when the models were trained."""
-    trained = max((model / CONFIG_FILE).stat().st_mtime for model in models)
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
-    (output / VERSIONS).mkdir(exist_ok=True)
-    for name in (stamp, *(f"{stamp}_{number}" for number in range(2, 10_000))):
-        try:
-            (output / VERSIONS / name).mkdir()
-        except FileExistsError:
-            continue
-        return output / VERSIONS / name
-    raise OutputError(f"{output / VERSIONS} has 10,000 versions of {stamp}: move some")
+def _swap(output: Path, models: Mapping[str, Path]) -> Placement:
+    """Moves models into their places, and what is there into a new version."""
+    check_output(output, list(models))
+    present = {mode: output / mode for mode in models if (output / mode).exists()}
+    aside = next(iter(_new_version(output, present).values())).parent if present else None
+    return Placement(_move(models, output), put_aside=aside)
 
 
-def _move(models: Mapping[Mode, Path], target: Path) -> dict[str, Path]:
+def _new_version(output: Path, models: Mapping[str, Path]) -> dict[str, Path]:
+    """Moves models into a new version folder, named after the time when they were trained."""
+    trained = max((model / CONFIG_FILE).stat().st_mtime for model in models.values())
+    name = stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
+    for number in count(2):
+        with suppress(FileExistsError):
+            (output / VERSIONS / name).mkdir(parents=True)
+            break
+        name = f"{stamp}_{number}"
+    return _move(models, output / VERSIONS / name)
+
+
+def _move(models: Mapping[str, Path], target: Path) -> dict[str, Path]:
     """Renames model folders to `target`/MODE, where none may be."""
     for mode, folder in models.items():
         folder.rename(target / mode)
     return {mode: target / mode for mode in models}
 
 
-def _why_to_keep(present: Sequence[Path], new: Sequence[Path], replace: Replace, is_stand_in: bool) -> str | None:
+def _why_to_keep(
+    present: Mapping[str, Path], new: Mapping[str, Path], replace: Replace, is_stand_in: bool
+) -> str | None:
+    before, after = _best(present), _best(new)
     if not present or replace == "always":
         return None
     if replace == "never":
         return "The models in place stay, as asked."
-    before, after = map(_best, (present, new))
-    if before.get("label_names") != after.get("label_names"):
-        return None  # another task: nothing to compare
-    if is_stand_in and not _is_stand_in(before):
-        return "The models in place stay: drawn pictures or random weights stood in for what they learned from."
-    kept, new_kept = _kept(before), _kept(after)
-    accuracy = new_kept.get("accuracy", 0.0)
-    if accuracy < kept.get("interval", [0.0])[0]:
-        low, high = kept["interval"]
+    if before is None or after is None or before.label_names != after.label_names:
+        return None  # nothing to compare
+    if is_stand_in and not (before.data.name == "drawn" or before.weights.name == "random"):
+        return "The models in place stay: drawn pictures or random weights stood in for the data of the new ones."
+    if before.metrics and after.metrics and after.metrics.accuracy < before.metrics.kept.interval[0]:
+        low, high = before.metrics.kept.interval
         return (
-            f"The models in place stay: the best of them has {kept['accuracy']:.1%} right (95% interval {low:.1%} to "
-            f"{high:.1%}), the best new one {accuracy:.1%}."
+            f"The models in place stay: the best of them has {before.metrics.accuracy:.1%} right (95% interval "
+            f"{low:.1%} to {high:.1%}), the best new one {after.metrics.accuracy:.1%}."
         )
     return None
 
 
-def _best(folders: Sequence[Path]) -> Mapping[str, Any]:
-    return max(map(_config, folders), key=lambda config: _kept(config).get("accuracy", 0.0))
+def _best(models: Mapping[str, Path]) -> ClassifierConfig | None:
+    configs = [config for path in models.values() if (config := _read(path)) is not None]
+    return max(configs, key=lambda config: _accuracy(config) or 0.0, default=None)
 
 
-def _kept(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The score of the epoch whose weights a model has."""
-    metrics = config.get("antbee", {}).get("metrics") or {}
-    return metrics.get("kept") or {}
+def _read(folder: Path) -> ClassifierConfig | None:
+    """A model's config; None where it can't be read, as after an edit by hand."""
+    with suppress(ModelFolderError, WeightsError):
+        return read_config(folder)
+    return None
 
 
-def _is_stand_in(config: Mapping[str, Any]) -> bool:
-    own = config.get("antbee", {})
-    return own.get("data", {}).get("name") == "drawn" or own.get("weights", {}).get("name") == "random"
+def _accuracy(config: ClassifierConfig | None) -> float | None:
+    return config.metrics.accuracy if config and config.metrics else None

@@ -1,7 +1,7 @@
-"""One training in a process of its own: started, watched while it runs, cancelled.
+"""Training in a child process, which can be started, monitored and cancelled.
 
-Whoever starts it stays responsive and outlives its faults.
-What it does is learned from what it prints and from the epochs that it appends to a file.
+The program that starts it stays responsive, and survives its crashes. Its progress is read from its output and from the
+epochs that it appends to a file.
 """
 
 import json
@@ -25,25 +25,25 @@ from antbee.errors import AntbeeError
 from antbee.models.versions import OutputError, discard_run
 from antbee.training.tracking import TrackerError, empty_epochs, read_epochs
 
-LINES = 200  # of output that are kept, the last ones
+LINES = 200  # the last lines of output, which are kept
 LONGEST_LINE = 1_000  # characters of a line that are kept
-LONGEST_READ = 100_000  # characters: a progress bar may go on that long without ending its line
-GRACE = 5.0  # seconds that a training has to end after each signal
-NICENESS = 10  # added to that of this process: the training takes what it leaves
+LONGEST_READ = 100_000  # characters read at once: a progress bar does not end its line
+GRACE = 5.0  # seconds between a signal and the next, stronger one
+NICENESS = 10  # added to this process's: the training gets the CPU time that is left over
 
 Status = Literal["idle", "running", "stopping", "finished", "failed", "cancelled"]
 
 
 class BackgroundError(AntbeeError):
-    """A training can't be started; the message says why, and what to do."""
+    """A training can't be started; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What is to be trained, and where to; None leaves the choice to the command `train`."""
+    """The settings of a training; None stands for the default of `antbee.train`."""
 
-    output: Path  # the folder that gets a model folder for each mode
-    data: Path | None = None  # None: the photos of ants and bees
+    output: Path  # gets a model folder for each mode
+    data: Path | None = None  # None: the classic ants and bees
     weights: str | None = None  # imagenet, random or a file
     recipe: str = "fast"
     mode: str = "both"  # or "frozen", "finetune"
@@ -52,15 +52,16 @@ class TrainingRequest:
 
 
 def command(request: TrainingRequest) -> list[str]:
-    """The program and the arguments that start a training: this module, see `main`."""
-    # Made absolute: a folder called "drawn" is not the drawn set.
+    """The command line of a training: this module as a program, and the request as JSON."""
+    # An absolute path: a folder called "drawn" is not the drawn set.
     data = None if request.data is None else str(request.data.absolute())
     settings = asdict(request) | {"data": data, "output": str(request.output)}
-    return [sys.executable, "-m", __name__, json.dumps(settings)]
+    # -P: modules are not imported from the current folder, which may hold another random.py.
+    return [sys.executable, "-P", "-m", __name__, json.dumps(settings)]
 
 
 def main() -> None:
-    """What the process does: the training that the request on its command line asks for."""
+    """The program of the child process: trains as the JSON on its command line says, and logs epochs as JSON lines."""
     from antbee.training.context import Settings
     from antbee.training.pipeline import run
 
@@ -70,66 +71,68 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A moment of the training that was started last, or of none at all."""
+    """A snapshot of the latest training; idle where none was started."""
 
     status: Status = "idle"
     request: TrainingRequest | None = None
-    lines: tuple[str, ...] = ()  # the last ones that it printed, errors included
+    lines: tuple[str, ...] = ()  # the last LINES lines of stdout and stderr
     epochs: tuple[Mapping[str, Any], ...] = ()  # see `tracking.read_epochs`
-    seconds: float = 0.0  # since it was started; until it ended, once it has
-    error: str | None = None  # why it failed, in a sentence
+    seconds: float = 0.0  # since its start, up to its end
+    error: str | None = None  # the reason of a failure, in a sentence
 
     @property
     def running(self) -> bool:
-        """Whether its process is still there, also on its way to an end."""
+        """Whether its process is running, also while it is stopping."""
         return self.status in ("running", "stopping")
 
 
 class BackgroundTraining:
-    """At most one training at a time, for any number of threads to look at.
+    """Runs at most one training at a time; thread-safe.
 
-    Close it before the program ends, as `contextlib.closing` does. Where the program is killed instead, nobody reads
-    what the training prints any more, and it ends with the next line that it prints: after its epoch at the latest.
+    Close it before the program ends, for example with `contextlib.closing`. If the program is killed instead, the
+    training ends with the next line that it prints, after its epoch at the latest, as nothing reads its output.
     """
 
-    def __init__(self, words: Callable[[TrainingRequest], Sequence[str]] = command, *, grace: float = GRACE) -> None:
-        self._words = words
+    def __init__(
+        self, command_of: Callable[[TrainingRequest], Sequence[str]] = command, *, grace: float = GRACE
+    ) -> None:
+        self._command_of = command_of
         self._grace = grace
         self._starting = threading.Lock()
         self._run: _Run | None = None
         self._closed = False
 
     def start(self, request: TrainingRequest) -> None:
-        """Starts a training and comes back at once.
+        """Starts a training and returns at once.
 
-        Raises BackgroundError where one is running, where this is closed, or where no process can be started.
+        Raises BackgroundError where a training is running, after `close`, or where the process can't be started.
         """
         with self._starting:
             if self._closed:
-                raise BackgroundError("no training is started any more: the program is about to end")
+                raise BackgroundError("no training can be started: the program is shutting down")
             if self._run is not None and self._run.is_running:
                 raise BackgroundError("a training is running already: wait until it ends, or cancel it")
             try:
-                empty_epochs(request.output)  # the new process is seconds away from doing so itself
-                self._run = _Run(request, self._words(request), self._grace)
+                empty_epochs(request.output)  # the new process does so too, but only seconds later
+                self._run = _Run(request, self._command_of(request), self._grace)
             except (OSError, ValueError, TrackerError) as error:  # ValueError: a null character in a path
                 raise BackgroundError(f"the training can't be started: {error}") from error
 
     def state(self) -> TrainingState:
-        """How the training that was started last is getting on; once it has ended always the same object."""
+        """The state of the latest training; always the same object once it has ended."""
         run = self._run
         return TrainingState() if run is None else run.state()
 
     def cancel(self) -> None:
-        """Tells the training to end and comes back at once; nothing happens where none is running.
+        """Stops the training and returns at once; does nothing where none is running.
 
-        It leaves nothing behind: the models that were in place before it are in place after it.
+        Its checkpoints are removed, and the models in the output folder stay as they were.
         """
         if (run := self._run) is not None:
             run.cancel()
 
     def close(self) -> None:
-        """Cancels the training and waits for its end; no other can be started."""
+        """Cancels the training and waits for its end; no other can be started afterwards."""
         with self._starting:
             self._closed = True
         if (run := self._run) is not None:
@@ -138,9 +141,9 @@ class BackgroundTraining:
 
 
 class _Run:
-    """A training's process, with a thread that reads what it prints."""
+    """A training's process, and a thread that reads its output."""
 
-    def __init__(self, request: TrainingRequest, words: Sequence[str], grace: float) -> None:
+    def __init__(self, request: TrainingRequest, arguments: Sequence[str], grace: float) -> None:
         self._request = request
         self._grace = grace
         self._lines: deque[str] = deque(maxlen=LINES)
@@ -148,8 +151,8 @@ class _Run:
         self._cancelled = False
         self._end: TrainingState | None = None
         self._started = time.monotonic()
-        self._process = _process(words)
-        # Daemons, both threads: a program that forgot to close this must be able to end.
+        self._process = _process(arguments)
+        # Both threads are daemons, so that a program that did not close this can end.
         self._reader = threading.Thread(target=self._follow, name="training", daemon=True)
         self._reader.start()
 
@@ -168,7 +171,7 @@ class _Run:
         threading.Thread(target=self._stop, name="cancelling", daemon=True).start()
 
     def wait(self) -> None:
-        self._reader.join(3 * self._grace)  # two signals, and a last breath: what survives them can't be waited for
+        self._reader.join(3 * self._grace)  # two signals, then time to read the last output
 
     def _state(self, status: Status, error: str | None = None) -> TrainingState:
         with self._changing:
@@ -178,25 +181,25 @@ class _Run:
 
     def _follow(self) -> None:
         assert self._process.stdout is not None
-        # Lines end at "\n" alone: after each "\r" a progress bar writes itself again.
-        with TextIOWrapper(self._process.stdout, "utf-8", "replace", newline="\n") as printed:
-            while piece := printed.readline(LONGEST_READ):
-                line = piece.rstrip("\r\n").rpartition("\r")[2]
+        # Lines end at "\n" alone: a progress bar returns to the start of its line with "\r".
+        with TextIOWrapper(self._process.stdout, "utf-8", "replace", newline="\n") as stdout:
+            while text := stdout.readline(LONGEST_READ):
+                line = text.rstrip("\r\n").rpartition("\r")[2]
                 with self._changing:
                     self._lines.append(line[:LONGEST_LINE])
         status = self._process.wait()
         if status == 0:
             self._end = self._state("finished")
         elif self._cancelled:
-            with suppress(OutputError):  # another training has begun there
+            with suppress(OutputError):  # another run has locked the folder
                 discard_run(self._request.output)
             self._end = self._state("cancelled")
         else:
-            self._end = self._state("failed", _why(status, tuple(self._lines)))
+            self._end = self._state("failed", _failure_reason(status, tuple(self._lines)))
 
     def _stop(self) -> None:
-        # train.py saves at SIGTERM and ends. Ctrl-C's SIGINT would not do: a program that a script starts with "&"
-        # ignores it, and so do the processes that the program starts.
+        # Training saves a checkpoint at SIGTERM and ends. SIGINT is not enough: a program that a shell starts with "&"
+        # ignores it, and so do its child processes.
         for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
             _send(self._process, number)
             with suppress(subprocess.TimeoutExpired):
@@ -205,20 +208,20 @@ class _Run:
 
 
 def _python_path() -> str:
-    """Where the process finds antbee: beside this package, then where this process was told to look."""
+    """The PYTHONPATH of the process: the folder that holds this package, then this process's own."""
     return os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
 
 
-def _process(words: Sequence[str]) -> subprocess.Popen[bytes]:
+def _process(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
     options: dict[str, Any]
     if sys.platform == "win32":
         options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
     else:
-        # A group of its own keeps the terminal's Ctrl-C from it, which is for the program that closes it. In a session
-        # of its own niceness would count for nothing: Linux shares the processor evenly between sessions (sched(7)).
+        # In a process group of its own it does not get the terminal's Ctrl-C: the program handles that. In a session of
+        # its own its niceness would have no effect: Linux shares the CPU evenly between sessions (autogroup, sched(7)).
         options = {"process_group": 0}
     process = subprocess.Popen(
-        words,
+        arguments,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -233,21 +236,21 @@ def _process(words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:
     if sys.platform == "win32":
-        process.terminate()  # in a group of its own no Ctrl-C can reach it
+        process.terminate()  # Ctrl-C can't be sent to another process group
     elif process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
 
 
-def _why(status: int, lines: Sequence[str]) -> str:
-    """Why a training ended with that status, in a sentence: its own, where it said one."""
+def _failure_reason(status: int, lines: Sequence[str]) -> str:
+    """Why a training ended with that status, in a sentence: its last error message, if it printed one."""
     if status < 0:
-        return f"it was ended by signal {-status}; 9 is what a system sends that runs out of memory"
+        return f"the training was ended by signal {-status}; 9 is what a system sends that runs out of memory"
     for line in reversed(lines):
-        if told := re.match(r"(?:[\w. ]+: )?error: (.+)", line):
-            return told[1]
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-    return f"it ended with status {status}; the last it said: {last}"
+        if match := re.match(r"(?:[\w. ]+: )?error: (.+)", line):
+            return match[1]
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "none")
+    return f"the training ended with status {status}; its last output: {last}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs that are saved, stopped and resumed."""
+"""Saving, stopping and resuming a run."""
 
 import contextlib
 import hashlib
@@ -21,38 +21,39 @@ import torch
 from antbee.models.weights import NO_WEIGHTS
 from antbee.training.recipe import TrainingError
 
+FORMAT = 2  # of the checkpoints; version 0.1 wrote another
+
 
 class DeferredSignals:
-    """Whether somebody asked this process to stop, by Ctrl-C (SIGINT) or by SIGTERM.
+    """Ctrl-C (SIGINT) and SIGTERM, held back while a `deferred` block runs.
 
-    A signal raises what Python raises at it, KeyboardInterrupt or SystemExit, but never in the middle of a `deferred`
-    block. A second one ends the process at once.
+    A signal raises KeyboardInterrupt or SystemExit at the end of the block. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
-        self._is_whole = False
+        self._is_deferred = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """The handler of both signals."""
         if self._number is not None:
             os._exit(128 + number)
         self._number = number
-        if not self._is_whole:
+        if not self._is_deferred:
             self._stop(number)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that a signal does not break: it is raised at the block's end."""
-        self._is_whole = True
+        """A block that no signal interrupts: its exception is raised at the end of the block."""
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._is_whole = False
+            self._is_deferred = False
         self.check()
 
     def check(self) -> None:
-        """Raises what a signal raises, if one came: Python itself loses an exception that it meets in a destructor."""
+        """Raises the exception of an earlier signal again: Python drops exceptions that are raised in a destructor."""
         if self._number is not None:
             self._stop(self._number)
 
@@ -64,17 +65,17 @@ class DeferredSignals:
 
 @contextlib.contextmanager
 def deferring_signals() -> Iterator[DeferredSignals]:
-    """What notes this process's signals during the block; Ctrl-C stays ignored where it was when the program started.
+    """Handles this process's signals during the block; Ctrl-C stays ignored if it was ignored before.
 
-    Under torchrun SIGTERM ends it at once: a process that waits for another in a collective hears of no Python handler.
+    Under torchrun SIGTERM ends the process at once: no Python handler runs while it waits in a collective operation.
     """
     signals = DeferredSignals()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield signals
         return
     terminated = signal.SIG_DFL if "LOCAL_RANK" in os.environ else signals.note
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if before[signal.SIGINT] != signal.SIG_IGN:  # else a script's training in the background would end with another's
+    if before[signal.SIGINT] != signal.SIG_IGN:  # it is in a shell's background jobs
         signal.signal(signal.SIGINT, signals.note)
     signal.signal(signal.SIGTERM, terminated)
     report, sys.unraisablehook = sys.unraisablehook, _unless_stopped(sys.unraisablehook)
@@ -88,15 +89,15 @@ def deferring_signals() -> Iterator[DeferredSignals]:
 
 
 def _unless_stopped(report: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What reports the exceptions that Python loses; those of a signal are raised again by `DeferredSignals.check`."""
-    return lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt | SystemExit) else report(lost)
+    """A hook that reports the exceptions Python drops, but a signal's, which `DeferredSignals.check` raises again."""
+    return lambda dropped: None if isinstance(dropped.exc_value, KeyboardInterrupt | SystemExit) else report(dropped)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run in progress is kept, and what it must be a run of to be taken up again.
+    """The file that holds a run's state, and the fingerprint of the run that may resume from it.
 
-    The one before the last is kept too, in case that the last can't be read.
+    The checkpoint before the last one is kept too, in case the last one is damaged.
     """
 
     path: Path
@@ -104,64 +105,63 @@ class Checkpoint:
 
     @property
     def previous(self) -> Path:
-        """The one before the last."""
+        """The checkpoint before the last."""
         return self.path.with_suffix(f".previous{self.path.suffix}")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Writes beside and renames: at any moment one checkpoint is whole. Raises TrainingError if it can't."""
-        beside = self.path.with_suffix(".writing")
-        made_by = {"fingerprint": self.fingerprint, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        """Writes to a temporary path and renames, so that one checkpoint is always complete. Raises TrainingError."""
+        temporary = self.path.with_suffix(".writing")
+        run = {"format": FORMAT, "fingerprint": self.fingerprint, **_environment()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
                 self.path.replace(self.previous)
-            torch.save({**made_by, **content}, beside)
-            beside.replace(self.path)
-        except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a disk that is full
+            torch.save({**run, **content}, temporary)
+            temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch raises it where the disk is full
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise TrainingError(
-                f"{self.path} can't be written ({_reason(error)}): free some space, then go on from the checkpoint "
+                f"{self.path} can't be written ({_reason(error)}): free some space, then resume from the checkpoint "
                 "before it with --resume"
             ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last, or before the last where that can't be read; None where nothing was.
+        """The last checkpoint, or the one before it if the last is damaged; None where there is none.
 
-        Warns where the one before it is taken, and where the run ends with other bytes than it would have. Raises
-        TrainingError where it is of another run, or where none can be read.
+        Warns where the one before it is used, and where the thread count or torch's version changed, so that the final
+        weights may differ. Raises TrainingError where it belongs to another run, or where none can be read.
         """
-        there = [path for path in (self.path, self.previous) if path.is_file()]
-        contents = [content for content in map(_read_checkpoint, there) if content is not None]
-        if not there:
+        paths = [path for path in (self.path, self.previous) if path.is_file()]
+        contents = [content for content in map(_read_checkpoint, paths) if content is not None]
+        if not paths:
             return None
         if not contents:
-            raise TrainingError(f"{there[0]} is damaged: delete it, or train without --resume")
+            raise TrainingError(f"{paths[0]} is damaged: delete it, or train without --resume")
         content = contents[0]
-        if content.get("fingerprint") != self.fingerprint:
+        if (content.get("format"), content.get("fingerprint")) != (FORMAT, self.fingerprint):
             raise TrainingError(
-                f"{self.path} is of a run with other photos, weights, recipe or seed: "
-                "repeat that run's flags, or train without --resume"
+                f"{self.path} belongs to a run with other photos, weights, recipe or seed, or of another version of "
+                "antbee: repeat that run's flags, or train without --resume"
             )
-        if len(contents) < len(there):
-            warnings.warn(f"{self.path} is damaged: going on from the checkpoint before it", stacklevel=2)
-        for what, now in (("threads", torch.get_num_threads()), ("torch", str(torch.__version__))):
-            if content.get(what) != now:
-                then = content.get(what)
+        if len(contents) < len(paths):
+            warnings.warn(f"{self.path} is damaged: resuming from the checkpoint before it", stacklevel=2)
+        for name, now in _environment().items():
+            if (before := content.get(name)) != now:
                 warnings.warn(
-                    f"the run began with {what} {then}, and goes on with {now}: its weights may end differently",
+                    f"the run started with {name} {before} and resumes with {now}: its final weights may differ",
                     stacklevel=2,
                 )
         return content
 
-    def remove(self) -> None:
-        """Forgets the run: it is finished, or starts anew."""
-        for path in (self.path, self.previous, self.path.with_suffix(".writing")):
-            path.unlink(missing_ok=True)
+
+def _environment() -> dict[str, Any]:
+    """What rounding depends on, besides the hardware."""
+    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds; None where it can't be read."""
+    """The content of a checkpoint; None if it is damaged."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *NO_WEIGHTS):
@@ -170,21 +170,21 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def _reason(error: Exception) -> str:
-    """Why something could not be written, in a few words."""
+    """The reason of a failed write, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:100]
 
 
 def check_space(output: Path, needed: int) -> None:
-    """Raises TrainingError where a folder's disk has less free than so many bytes."""
+    """Raises TrainingError where the disk of `output` has fewer than `needed` bytes free."""
     if (free := shutil.disk_usage(output).free) < needed:
         raise TrainingError(
-            f"{output} has {free / 1e6:,.0f} MB free, and the models and what a run keeps to go on from need "
+            f"{output} has {free / 1e6:,.0f} MB free, and models and checkpoints need "
             f"{needed / 1e6:,.0f} MB: free some space, or choose another folder with --output"
         )
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """SHA-256 of all that decides a run's result: equal descriptions may be resumed, others not."""
+    """SHA-256 of everything that decides a run's result; a run resumes only from a checkpoint with the same one."""
     return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The same training on parts of the photos: what a classifier says of photos it did not learn from, and of how many.
+"""Cross-validation and the learning curve: the same training on folds or subsets of the images.
 
-Whatever is fitted to a classifier's answers, a temperature or a threshold, is fitted to such answers. Those on photos
-it learned from are too sure: fitted to them, a temperature made the probabilities of a fine-tuned network worse.
+The temperature and the detector's threshold are fitted to out-of-fold predictions. Predictions on training images are
+overconfident: fitted to them, a temperature made the probabilities of a fine-tuned network worse.
 """
 
 import math
@@ -19,20 +19,19 @@ from antbee.models.detector import NEAREST, kth_distance, sample
 from antbee.models.device import Precision
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import Examples, Features, compute_features
-from antbee.training.modes import learn_mode
+from antbee.training.modes import fit_mode_without_validation
 from antbee.training.recipe import Recipe
 
-CURVE_SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # photos of each class; all that there are come last
-CURVE_DRAWS = 5  # other photos, and another head, each time
-CURVE_STEPS = 1000  # gradient steps of each head at most: the curve of a large set must not take hours
-FLAT = 0.01  # a gain in accuracy that is not worth more photos
+CURVE_SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # images of each class; the last point has all of them
+CURVE_DRAWS = 5  # subsets for each size, each with a new head
+CURVE_STEPS = 1000  # gradient steps of each head at most, so that the curve of a large set takes minutes, not hours
+FLAT = 0.01  # a smaller gain in accuracy is called level
 
 
 def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
-    """The fold of each photo, int64 (N,) in 0..count-1, drawn by `seed`: every fold has its share of every class.
+    """The fold of each image, int64 (N,) in 0..count-1, drawn by `seed` and stratified by class.
 
-    Fewer folds where a class has fewer photos: each fold must have some to leave out, and some to learn from. One alone
-    where there are not even two.
+    There are fewer folds where a class has fewer images than `count`, and a single one where a class has one image.
     """
     count = max(1, min(count, int(torch.bincount(labels).min())))
     folds = torch.zeros_like(labels)
@@ -45,33 +44,33 @@ def stratified_folds(labels: Tensor, count: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What every training photo gets from a network that learned from the other folds."""
+    """Predictions for every training image by a network that was trained on the other folds."""
 
-    folds: int  # into how many parts the photos were divided
+    folds: int  # number of folds
     logits: Tensor  # float32 (N, classes)
-    distances: Tensor  # float64 (<= N,), to the k-th nearest of the photos that a bank would keep, of as many of them
+    distances: Tensor  # float64 (<= N,), to the k-th nearest image that a detector would keep
 
 
 def head_out_of_fold(
     features: Features, folds: Tensor, recipe: Recipe, *, seed: int, device: torch.device, max_epochs: int | None = None
 ) -> OutOfFold:
-    """Of heads on a frozen backbone, whose features know nothing of labels: they are those of the other photos too.
+    """Out-of-fold predictions of heads on a frozen backbone, trained for `max_epochs`, or for all epochs.
 
-    They stop after `max_epochs`; None: after the last.
+    The backbone has not seen the labels, so all folds share its features.
     """
     class_count = int(features.labels.max()) + 1
     logits = torch.zeros(len(features), class_count)
     for fold in folds.unique().tolist():
-        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        trained_on, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         head = trained_head(
-            features.subset(learned), class_count, recipe, seed=seed, device=device, max_epochs=max_epochs
+            features.subset(trained_on), class_count, recipe, seed=seed, device=device, max_epochs=max_epochs
         )
         logits[held] = logits_of(head, features.subset(held))
     return OutOfFold(len(folds.unique()), logits, distances_left_out(features))
 
 
 def distances_left_out(features: Features) -> Tensor:
-    """The distance of each photo that a bank keeps to the k-th nearest of the others it keeps: float64 (<= N,)."""
+    """The distance of each image that a detector keeps to its k-th nearest neighbour: float64 (<= N,)."""
     kept = features.subset(sample(len(features))).features
     return kth_distance(kept, kept, same=True)
 
@@ -85,14 +84,16 @@ def trained_head(
     device: torch.device,
     max_epochs: int | None = None,
 ) -> torch.nn.Linear:
-    """A new head that learned from `features` as in the recipe's frozen mode, for `max_epochs` or all of its epochs."""
+    """A new head, trained on `features` as in the recipe's frozen mode, for `max_epochs` or for all epochs."""
     head = new_head(features.features.shape[1], class_count, seed=seed).to(device)
-    learn_mode(head, features, "frozen", recipe, seed=seed, context=DistributedContext(device), max_epochs=max_epochs)
+    fit_mode_without_validation(
+        head, features, "frozen", recipe, seed=seed, context=DistributedContext(device), max_epochs=max_epochs
+    )
     return head.requires_grad_(False)
 
 
 def logits_of(head: torch.nn.Linear, features: Features) -> Tensor:
-    """What a head says of features: float32 (N, classes), on the CPU."""
+    """The logits of features: float32 (N, classes), on the CPU."""
     with torch.inference_mode():
         return head(features.features).float().cpu()
 
@@ -104,19 +105,19 @@ def network_out_of_fold(
     context: DistributedContext,
     precision: Precision,
 ) -> OutOfFold:
-    """Of whole networks: `train_on` gives one that learned from the training photos at some positions.
+    """Out-of-fold predictions of whole networks: `train_on` trains one on the images at these positions.
 
-    `photos` are all of them, in evaluation crops. The distances are those in each network's own features.
+    `photos` are all training images, in evaluation crops. Distances are in each network's own features.
     """
     logits = torch.zeros(len(folds), int(photos.labels.max()) + 1)
     distances = torch.zeros(len(folds), dtype=torch.double)
     for fold in folds.unique().tolist():
-        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
-        network = train_on(learned)
+        trained_on, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        network = train_on(trained_on)
         features = compute_features(network, photos, context, what="left-out photos", precision=precision)
         logits[held] = logits_of(network.fc, features.subset(held))
-        kept = learned[sample(len(learned))]
-        # Of fewer photos the k-th nearest is farther away: the same share of them is as far as k of all.
+        kept = trained_on[sample(len(trained_on))]
+        # Among fewer images the k-th nearest is farther away, so k shrinks with their number.
         count = max(1, round(NEAREST * len(kept) / len(sample(len(folds)))))
         distances[held] = kth_distance(features.subset(held).features, features.subset(kept).features, count=count)
     return OutOfFold(len(folds.unique()), logits, distances)
@@ -124,12 +125,12 @@ def network_out_of_fold(
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """How good heads get that learn from so many photos of each class."""
+    """Accuracies of heads that were trained on a subset of the images."""
 
-    per_class: int  # photos at most; the smaller classes have no more
+    per_class: int  # images of each class at most
     photos: int  # in all
-    accuracies: tuple[float, ...]  # on the validation photos, of each draw
-    right: Tensor = field(compare=False)  # float32 (validation photos,): in what share of the draws each is right
+    accuracies: tuple[float, ...]  # on the validation images, of each draw
+    right: Tensor = field(compare=False)  # float32 (validation images,): the share of draws that predict it right
 
     @property
     def accuracy(self) -> float:
@@ -146,10 +147,10 @@ def learning_curve(
     device: torch.device,
     sizes: Sequence[int] = CURVE_SIZES,
 ) -> list[CurvePoint]:
-    """Accuracy on `val` by how many photos of each class a head on frozen features learned from.
+    """Accuracy on `val` of heads on frozen features, by the number of training images of each class.
 
-    Every size gets as many gradient steps as all photos together do, and CURVE_DRAWS draws of photos. The last size is
-    at least double the one before it, so that what it gains says something.
+    Every size has CURVE_DRAWS draws, and as many gradient steps as the full set. The last size is at least double the
+    one before it, so that its gain is meaningful.
     """
     counts = torch.bincount(train.labels)
     largest = int(counts.max())
@@ -167,7 +168,7 @@ def learning_curve(
 
 
 def _drawn(labels: Tensor, per_class: int, seed: int, draw: int) -> Tensor:
-    """Positions of at most so many photos of each class, int64, ascending."""
+    """Positions of at most `per_class` images of each class, int64, ascending."""
     chosen = []
     for label in labels.unique().tolist():
         members = (labels == label).nonzero()[:, 0]
@@ -184,23 +185,23 @@ def _as_many_steps(recipe: Recipe, photos: int, all_photos: int) -> Recipe:
 
 
 def enough_data(points: Sequence[CurvePoint]) -> str:
-    """What a learning curve says, in a sentence."""
+    """Whether more data would help, in a sentence."""
     first, last = points[0], points[-1]
     if len(points) < 2:
         return f"With {last.photos} photos in all there are too few to tell whether more would help."
     before = points[-2]
     gain = last.accuracy - before.accuracy
-    # Of the difference of two means: by the draws of photos to learn from, and by those of photos to check with.
+    # The standard error of the difference: over the draws of training images, and over the validation images.
     by_draws = [statistics.stdev(point.accuracies) / math.sqrt(CURVE_DRAWS) for point in (before, last)]
     by_photos = float((last.right - before.right).std()) / math.sqrt(len(last.right)) if len(last.right) > 1 else 1.0
     error = math.hypot(*by_draws, by_photos)
-    told = (
+    sentence = (
         f"A head on frozen features reaches {first.accuracy:.1%} from {first.per_class} photos a class and "
         f"{last.accuracy:.1%} from all {last.photos}. From {before.photos} photos to all of them that is "
         f"{round(100 * gain, 1) + 0.0:+.1f} points (standard error {100 * error:.1f}): "
     )
     if gain > max(FLAT, 2 * error):
-        return told + "still rising, more photos are likely to help."
+        return sentence + "still rising, more photos are likely to help."
     if gain > FLAT:
-        return told + "rising, if it is not chance; more photos may help."
-    return told + "level, so more photos of the same kind are not likely to help much."
+        return sentence + "rising, if it is not chance; more photos may help."
+    return sentence + "level, so more photos of the same kind are not likely to help much."

@@ -1,4 +1,4 @@
-"""Several processes that train together, started by torchrun."""
+"""Data-parallel training in several processes, started by torchrun."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from antbee.training.recipe import TrainingError
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that train together: alone by default, one of several under torchrun."""
+    """This process's rank, device and the number of processes; by default a single process on the CPU."""
 
     device: torch.device = torch.device("cpu")
     rank: int = 0
@@ -25,21 +25,21 @@ class DistributedContext:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Whether this is rank 0, which prints and writes."""
         return self.rank == 0
 
     def share(self, positions: Tensor) -> Tensor:
-        """This process's part of a batch of positions: every count-th."""
+        """This process's share of a batch of positions: every `count`-th."""
         return positions[self.rank :: self.count]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all processes, in each of them."""
+        """The sum of `values` over all processes (all-reduce)."""
         if self.count > 1:
             torch.distributed.all_reduce(values)
         return values
 
     def from_first(self, value: Any) -> Any:
-        """What the first process has, in every process: they need not see the same disk."""
+        """Broadcasts the first process's value: other processes may see another disk."""
         if self.count == 1:
             return value
         box = [value]
@@ -47,16 +47,16 @@ class DistributedContext:
         return box[0]
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Gives every process the first one's buffers: BatchNorm's statistics of different shares differ."""
+        """Broadcasts the first process's buffers: BatchNorm's statistics differ with each share of the batches."""
         if self.count > 1:
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Lets the first process through, then one on every machine, then the rest.
+        """Runs the block in the first process, then in one process of every machine, then in the rest.
 
-        Whoever downloads or draws comes first, and those who come later find the files, on a shared disk or on none.
+        So files are downloaded once where the machines share a disk, and once a machine where they don't.
         """
         turn = 0 if self.is_first else 1 if self.local_rank == 0 else 2
         self._wait(turn)
@@ -70,7 +70,7 @@ class DistributedContext:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[DistributedContext]:
-    """This process, joined with the others that torchrun started, if it did."""
+    """The context of this process; under torchrun its process group is initialised for the block."""
     if "LOCAL_RANK" not in os.environ:
         yield DistributedContext(device)
         return
@@ -80,8 +80,8 @@ def joined(device: torch.device) -> Iterator[DistributedContext]:
         torch.cuda.set_device(device)
     try:
         store, rank, count = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
-        # torchrun may keep its store when it starts lost processes anew: without a part of their own they would meet
-        # the addresses of those that are gone.
+        # torchrun may keep its store when it restarts processes: without a prefix they would read the addresses of the
+        # processes that are gone.
         store = torch.distributed.PrefixStore(f"start {_restarts()}", store)  # type: ignore[attr-defined]
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
@@ -98,7 +98,7 @@ def joined(device: torch.device) -> Iterator[DistributedContext]:
 
 
 def is_restarted() -> bool:
-    """Whether torchrun has started these processes anew, after it lost one of them (`--max-restarts`)."""
+    """Whether torchrun has restarted these processes (`--max-restarts`)."""
     return _restarts() > 0
 
 

@@ -1,7 +1,7 @@
-"""A few-shot data set: classes, and the features of a handful of photos of each.
+"""A few-shot data set: classes, and the features of a handful of photos of each class.
 
-Of a photo no more is kept than its features, a thumbnail and a file name. A data set never changes: whoever adds to it
-gets another one, so that one visitor's is never another's.
+Only a photo's features, thumbnail and file name are kept. A data set is immutable: its methods return a new one, so
+that visitors of the page never share one.
 """
 
 import hashlib
@@ -33,22 +33,22 @@ from antbee.training.features import Features, evaluation_batch
 LONGEST_FILE_NAME = 100
 THUMBNAIL_SIDE = 128  # pixels of the longer side
 
-Progress = Callable[[float, str], None]  # the share that is done, 0..1, and what comes next
+Progress = Callable[[float, str], None]  # fraction done, 0..1, and the name of the next step
 
 
-def tell_nobody(share: float, what: str) -> None:
-    """A `Progress` that shows nothing."""
+def no_progress(fraction: float, step: str) -> None:
+    """A `Progress` that does nothing."""
 
 
-@dataclass(frozen=True, eq=False)  # neither pictures nor features can be compared by ==
+@dataclass(frozen=True, eq=False)  # images and tensors can't be compared by ==
 class Example:
-    """What is kept of a photo."""
+    """A photo of a few-shot data set: its features, not its pixels."""
 
-    name: str  # a file's, never a path; unique in its class once it is in a lesson
+    name: str  # a file name, never a path; unique in its class
     thumbnail: Image.Image  # RGB
     features: Tensor  # float32 (C,)
-    crop_digest: str  # SHA-256 of the pixels that the network saw: that of the same picture is the same
-    backbone_digest: str  # whose features these are
+    crop_digest: str  # SHA-256 of the crop's pixels
+    backbone_digest: str  # of the backbone that computed the features
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FewShotClass:
 
 @dataclass(frozen=True)
 class FewShotDataset:
-    """What a classifier is to be taught: classes in the order of its outputs, with examples. Empty at first."""
+    """Classes in the order of the head's outputs, with their examples."""
 
     classes: tuple[FewShotClass, ...] = ()
 
@@ -75,12 +75,12 @@ class FewShotDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Photos of each class, by name."""
+        """Number of photos of each class, by its name."""
         return {one.name: len(one.examples) for one in self.classes}
 
     @property
     def thumbnails(self) -> dict[str, Image.Image]:
-        """The small pictures, class after class, by the names of a taught classifier's neighbours: class/file."""
+        """Thumbnails, class after class, by the names of nearest neighbours: class/file."""
         return {f"{one.name}/{example.name}": example.thumbnail for one in self.classes for example in one.examples}
 
     def room(self, class_name: str) -> int:
@@ -88,27 +88,27 @@ class FewShotDataset:
         return min(MOST_PHOTOS_OF_CLASS - len(self._class(class_name).examples), MOST_PHOTOS - len(self))
 
     def with_class(self, name: str) -> "FewShotDataset":
-        """With one more class, that has no photos yet. Raises FewShotError for a name that won't do."""
+        """The data set with an additional, empty class. Raises FewShotError for an invalid name."""
         if len(self.classes) == MOST_CLASSES:
-            raise FewShotError(f"there are {MOST_CLASSES} classes, more are not taken: remove one first")
+            raise FewShotError(f"there are {MOST_CLASSES} classes, which is the limit: remove one first")
         return FewShotDataset((*self.classes, FewShotClass(self._new_name(name))))
 
     def renamed(self, name: str, new_name: str) -> "FewShotDataset":
-        """With a class under another name. Raises FewShotError for a name that won't do."""
+        """The data set with a class renamed. Raises FewShotError for an invalid name."""
         known = self._class(name)
         others = self.without_class(name)
         return self._replacing(known, replace(known, name=others._new_name(new_name)))
 
     def without_class(self, name: str) -> "FewShotDataset":
-        """Without a class and its photos."""
+        """The data set without this class and its photos."""
         known = self._class(name)
         return FewShotDataset(tuple(one for one in self.classes if one is not known))
 
     def with_examples(self, class_name: str, examples: Iterable[Example]) -> "FewShotDataset":
-        """With more examples of a class, each under a name that none of its others has.
+        """The data set with more examples of a class; file names are numbered where needed to be unique in the class.
 
-        A picture that the class has already changes nothing. Raises FewShotError where another class has it, where
-        there are too many, and where their features are another backbone's.
+        An image that the class has already is ignored. Raises FewShotError where another class has it, where there are
+        too many, or where another backbone computed the features.
         """
         known, examples = self._class(class_name), list(examples)
         _check_backbones(self._backbones() | {example.backbone_digest for example in examples})
@@ -118,7 +118,7 @@ class FewShotDataset:
             owner = owners.setdefault(example.crop_digest, known.name)
             if owner != known.name:
                 raise FewShotError(
-                    f"{example.name} is the same picture as one of {owner}, and a photo is of one class only:"
+                    f"{example.name} is the same picture as one of {owner}, and a photo belongs to one class only:"
                     f" leave it out, or remove it from {owner} first"
                 )
             if example.crop_digest not in {one.crop_digest for one in (*known.examples, *added)}:
@@ -126,35 +126,35 @@ class FewShotDataset:
                 added.append(replace(example, name=_free_name(example.name, taken)))
         if len(added) > (room := self.room(class_name)):
             raise FewShotError(
-                f"{len(added)} more photos came for {known.name}, which has {len(known.examples)} of {len(self)} in"
-                f" all: at most {MOST_PHOTOS_OF_CLASS} of a class and {MOST_PHOTOS} in all are taken, choose {room}"
+                f"{known.name} has {len(known.examples)} of {len(self)} photos, and {len(added)} are to be added: at"
+                f" most {MOST_PHOTOS_OF_CLASS} of a class and {MOST_PHOTOS} in all are possible, choose {room}"
             )
         return self._replacing(known, replace(known, examples=(*known.examples, *added)))
 
     def without_example(self, class_name: str, example_name: str) -> "FewShotDataset":
-        """Without one photo of a class."""
+        """The data set without one photo of a class."""
         known = self._class(class_name)
         left = tuple(example for example in known.examples if example.name != example_name)
         if len(left) == len(known.examples):
-            raise FewShotError(f"{class_name} has no photo {one_line(example_name)}: it is gone already")
+            raise FewShotError(f"{class_name} has no photo {one_line(example_name)}: it was removed already")
         return self._replacing(known, replace(known, examples=left))
 
     def check(self) -> None:
-        """Raises FewShotError where a classifier can't learn from it, saying what is missing."""
+        """Raises FewShotError where something is missing that training needs; the message says what."""
         if len(self.classes) < FEWEST_CLASSES:
             raise FewShotError(
-                f"there are {len(self.classes)} of at least {FEWEST_CLASSES} classes: add another, with photos"
+                f"there are {len(self.classes)} classes, expected at least {FEWEST_CLASSES}: add another, with photos"
             )
         for one in self.classes:
             if not one.examples:
                 raise FewShotError(f"{one.name} has no photos: add some, or remove the class")
 
     def check_backbone(self, classifier: Classifier) -> None:
-        """Raises FewShotError where the features are another backbone's than the classifier's."""
+        """Raises FewShotError where another backbone than the classifier's computed the features."""
         _check_backbones(self._backbones() | {classifier.backbone_digest})
 
     def features(self, device: torch.device) -> Features:
-        """What a head learns from: the features of all examples, class after class, and their classes."""
+        """The features of all examples, class after class, and their labels, on `device`."""
         rows = [example.features for one in self.classes for example in one.examples]
         labels = [label for label, one in enumerate(self.classes) for _ in one.examples]
         return Features(torch.stack(rows).to(device), torch.tensor(labels))
@@ -181,37 +181,34 @@ class FewShotDataset:
 
 def _check_backbones(digests: Set[str]) -> None:
     if len(digests) > 1:
-        raise FewShotError(
-            "the lesson's photos were looked at by another model: go on with that one, or start a new lesson"
-        )
+        raise FewShotError("the photos were embedded by another model: choose that model again, or start again")
 
 
 def _file_name(text: str) -> str:
-    """A file's name alone, of letters that can be seen, whatever path or name came."""
+    """The file name of a path, in printable characters."""
     name = text.replace("\\", "/").rpartition("/")[2]
     visible = "".join(letter if letter.isprintable() else "_" for letter in name)
-    return visible[-LONGEST_FILE_NAME:].strip(" .") or "photo"  # the end of a long one: it tells the kind
+    return visible[-LONGEST_FILE_NAME:].strip(" .") or "photo"  # the end of a long name has the extension
 
 
 def _free_name(name: str, taken: Set[str]) -> str:
-    """The name itself, or with the first number that makes it another one than those taken: photo (2).jpg."""
+    """The name, with the first free number appended if it is taken: photo (2).jpg."""
     path = PurePosixPath(name)
     numbered = (f"{path.stem} ({number}){path.suffix}" for number in count(2))
     return next(candidate for candidate in chain([name], numbered) if candidate not in taken)
 
 
 def embed(classifier: Classifier, photos: Iterable[tuple[str, Image.Image]]) -> Iterator[Example]:
-    """Named RGB photos -> an example of each, in order.
+    """Computes the features of named RGB photos; yields an example of each, in order.
 
-    Photos are taken one by one and dropped once they are cropped: they may come from a generator, and need not fit into
-    memory together. Names may be paths; only the file's name is kept.
+    `photos` may be a generator: a photo is released once it is cropped. Names may be paths; only the file name is kept.
     """
-    seen = ((_file_name(name), _thumbnail(photo), classifier.crop(photo)) for name, photo in photos)
-    while batch := list(islice(seen, evaluation_batch(classifier.device))):
+    prepared = ((_file_name(name), _thumbnail(photo), classifier.crop(photo)) for name, photo in photos)
+    while batch := list(islice(prepared, evaluation_batch(classifier.device))):
         features = classifier.features_of_crops([crop for _, _, crop in batch])
         for (name, thumbnail, crop), row in zip(batch, features, strict=True):
             digest = hashlib.sha256(crop.tobytes()).hexdigest()
-            # A copy: a row of the batch would keep the whole batch in memory.
+            # A copy: a view of one row would keep the whole batch in memory.
             yield Example(name, thumbnail, row.clone(), digest, classifier.backbone_digest)
 
 
@@ -222,11 +219,11 @@ def _thumbnail(photo: Image.Image) -> Image.Image:
 
 
 def dataset_with_zip(
-    classifier: Classifier, dataset: FewShotDataset, file: Path | BinaryIO, progress: Progress = tell_nobody
+    classifier: Classifier, dataset: FewShotDataset, file: Path | BinaryIO, progress: Progress = no_progress
 ) -> tuple[FewShotDataset, tuple[SkippedFile, ...]]:
-    """The lesson with the photos of a zip, and the files that could not be used; see `photos_in_zip`.
+    """The data set with the photos of a zip added, and the skipped files; see `photos_in_zip`.
 
-    Classes that the lesson lacks are added. Raises FewShotError where the zip can't be used at all.
+    Missing classes are added. Raises FewShotError where the zip can't be used at all.
     """
     dataset.check_backbone(classifier)
     skipped: list[SkippedFile] = []
@@ -239,7 +236,7 @@ def dataset_with_zip(
             else:
                 class_names.append(found.class_name)
                 yield found.name, found.photo
-                progress(found.share, "looking at the photos")
+                progress(found.share, "embedding the photos")
 
     grown = dataset
     examples = list(embed(classifier, photos()))
@@ -247,6 +244,6 @@ def dataset_with_zip(
         grown = grown if name in grown.label_names else grown.with_class(name)
         try:
             grown = grown.with_examples(name, [example])
-        except FewShotError as error:  # the same picture in two classes: that the others are lost helps nobody
+        except FewShotError as error:  # the same image in two classes: only this one is skipped
             skipped.append(SkippedFile(f"{name}/{example.name}", str(error)))
     return grown, tuple(skipped)

@@ -1,4 +1,4 @@
-"""What a run tells of its epochs."""
+"""The metrics of every epoch of a training."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One pass over a split."""
+    """Metrics of one pass over a split."""
 
     loss: float  # mean cross-entropy, in nats
-    accuracy: float  # 0..1; in training measured while the weights move, on the crops that are learned from
+    accuracy: float  # 0..1; of the training split measured while the weights change, on random crops
     seconds: float
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch: learning, then looking how good it got."""
+    """One epoch: training, then validation."""
 
     number: int  # from 1
     learning_rate: float  # the highest of its steps
@@ -24,7 +24,7 @@ class Epoch:
     val: EpochMetrics
 
     def to_record(self) -> dict[str, float]:
-        """All of it by name: epoch, learning_rate, train_loss, val_accuracy, ..."""
+        """A flat record: epoch, learning_rate, train_loss, val_accuracy, ..."""
         return (
             {"epoch": self.number, "learning_rate": self.learning_rate}
             | {f"train_{name}": value for name, value in asdict(self.train).items()}
@@ -34,7 +34,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """Every epoch of a run, in order."""
+    """The epochs of a training, in order."""
 
     epochs: tuple[Epoch, ...] = ()
 
@@ -45,23 +45,25 @@ class History:
 
     @property
     def last(self) -> Epoch:
-        """The last epoch: what a run would give that never looked at the validation photos."""
+        """The last epoch, which is not chosen by the validation images."""
         return self.epochs[-1]
 
     @property
     def seconds(self) -> float:
-        """Time spent learning and evaluating."""
+        """Time spent on training and validation."""
         return sum(epoch.train.seconds + epoch.val.seconds for epoch in self.epochs)
 
     def to_records(self) -> list[dict[str, float]]:
-        """The epochs' records: what history.json holds."""
+        """The content of history.json: a record for each epoch."""
         return [epoch.to_record() for epoch in self.epochs]
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> "History":
-        """The history that `to_records` took apart."""
+        """The history of such records."""
 
-        def phase(record: Mapping[str, Any], split: str) -> EpochMetrics:
+        def metrics(record: Mapping[str, Any], split: str) -> EpochMetrics:
             return EpochMetrics(record[f"{split}_loss"], record[f"{split}_accuracy"], record[f"{split}_seconds"])
 
-        return cls(tuple(Epoch(r["epoch"], r["learning_rate"], phase(r, "train"), phase(r, "val")) for r in records))
+        return cls(
+            tuple(Epoch(r["epoch"], r["learning_rate"], metrics(r, "train"), metrics(r, "val")) for r in records)
+        )

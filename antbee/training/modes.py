@@ -12,7 +12,7 @@ from antbee.models.backbone import freeze_backbone, unfreeze
 from antbee.models.device import choose_precision
 from antbee.training.checkpoint import Checkpoint, DeferredSignals
 from antbee.training.distributed import DistributedContext
-from antbee.training.features import Examples, FeatureCache
+from antbee.training.features import Examples
 from antbee.training.history import Epoch
 from antbee.training.recipe import Recipe, balancing_weights
 from antbee.training.trainer import FitResult, fit, fit_without_validation
@@ -20,48 +20,38 @@ from antbee.training.trainer import FitResult, fit, fit_without_validation
 
 @dataclass(frozen=True)
 class Run:
-    """What both modes have in common: the recipe, the photos, the seed, and where it runs."""
+    """The arguments of both modes: the recipe, the images, the seed and the device."""
 
     recipe: Recipe
     train: ImageLoader | GPUImageLoader
     val: ImageLoader | GPUImageLoader
     seed: int = 0
     context: DistributedContext = DistributedContext()
-    keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept, by the validation photos or by none
-    compiled: bool = False  # torch.compile for whole networks: minutes at first, faster steps then on some GPUs
-    signals: DeferredSignals = field(default_factory=DeferredSignals)  # what notes that somebody wants it to stop
+    keep: Literal["best", "last"] = "best"  # the epoch whose weights are kept
+    compiled: bool = False  # torch.compile whole networks: takes minutes, then steps are faster on some GPUs
+    signals: DeferredSignals = field(default_factory=DeferredSignals)
     report: Callable[[Epoch], None] = lambda epoch: None
 
 
-def cached_features(network: ResNet, run: Run) -> tuple[FeatureCache, FeatureCache]:
-    """What a head on a backbone that stays as it is learns from, and what it is measured on."""
-    return (
-        FeatureCache(network, run.train, context=run.context, what="training features"),
-        FeatureCache(network, run.val, context=run.context, what="validation features"),
-    )
-
-
 def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
-    """The backbone is a fixed feature extractor: only the head learns.
+    """Frozen mode: the backbone is a fixed feature extractor, only the head is trained.
 
-    With cached features every backbone tensor is byte-equal before and after. Without them BatchNorm does what the
-    recipe says: "adapting" replaces the backbone's statistics, as the tutorial does.
+    The images pass through the backbone in every epoch. The recipe's `batch_norm` decides whether that updates
+    BatchNorm's running statistics ("adapting"), as in the tutorial.
     """
     freeze_backbone(network)
-    if not run.recipe.cached_features:
-        return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
-    return train_head(network.fc, *cached_features(network, run), run, checkpoint)
+    return _fit_mode(network, run.train, run.val, "frozen", run, checkpoint)
 
 
 def train_head(
     head: nn.Linear, train: Examples, val: Examples, run: Run, checkpoint: Checkpoint | None = None
 ) -> FitResult:
-    """The same from features that are there already, see `cached_features`."""
+    """Frozen mode on cached features, which leaves every tensor of the backbone as it is."""
     return _fit_mode(head, train, val, "frozen", run, checkpoint)
 
 
 def train_finetune(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
-    """Every weight learns, from wherever `network` stands."""
+    """Finetune mode: every weight is trained, from the current weights of `network`."""
     unfreeze(network)
     return _fit_mode(network, run.train, run.val, "finetune", run, checkpoint)
 
@@ -79,11 +69,11 @@ def _fit_mode(
         checkpoint=checkpoint,
         signals=run.signals,
         report=run.report,
-        **_terms(module, train.labels, run.recipe, run.seed, run.context),
+        **_fit_options(module, train.labels, run.recipe, run.seed, run.context),
     )
 
 
-def learn_mode(
+def fit_mode_without_validation(
     module: nn.Module,
     train: Examples,
     mode: str,
@@ -93,14 +83,16 @@ def learn_mode(
     context: DistributedContext,
     max_epochs: int | None = None,
 ) -> None:
-    """Trains a head or a whole network as a mode does, without looking; see `fit_without_validation`."""
-    terms = _terms(module, train.labels, recipe, seed, context)
-    fit_without_validation(module, train, recipe.schedule(mode), max_epochs=max_epochs, **terms)
+    """Trains a head or a network with a mode's schedule, without validation; see `fit_without_validation`."""
+    options = _fit_options(module, train.labels, recipe, seed, context)
+    fit_without_validation(module, train, recipe.schedule(mode), max_epochs=max_epochs, **options)
 
 
-def _terms(module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, context: DistributedContext) -> dict[str, Any]:
-    """On what terms a recipe lets a module learn."""
-    whole = isinstance(module, ResNet)  # not the head alone, which is too small to be worth lower precision
+def _fit_options(
+    module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, context: DistributedContext
+) -> dict[str, Any]:
+    """The arguments that a recipe gives to `fit` and `fit_without_validation`."""
+    whole = isinstance(module, ResNet)  # a head alone is too small to gain from lower precision
     return {
         "batch_norm": recipe.batch_norm,
         "precision": choose_precision(recipe.precision, context.device) if whole else "float32",

@@ -61,13 +61,14 @@ def write_model_folder(
     figures: Mapping[str, Image.Image] | None = None,
 ) -> None:
     """Writes a complete Hub repository into `folder`: weights, config, card, and history and figures where given."""
-    from antbee.hub.card import model_card
+    from antbee.hub.card import card_without_figures, model_card
 
     classifier.save_pretrained(folder)
     if history is not None:
         (folder / "history.json").write_text(json.dumps(history.to_records(), indent=1) + "\n", "utf-8")
-    (folder / "README.md").write_text(model_card(classifier.config.to_json()), "utf-8")
-    if figures:
+    card = card_without_figures if figures is None else model_card
+    (folder / "README.md").write_text(card(classifier.config.to_json()), "utf-8")
+    if figures is not None:
         (folder / "figures").mkdir()
         for name, figure in figures.items():
             figure.save(folder / "figures" / f"{name}.png")

@@ -55,7 +55,7 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
-class TrainingResult:
+class TrainResult:
     """What a run gives: a model for each mode that was asked for."""
 
     frozen: TrainedModel | None
@@ -99,13 +99,13 @@ def train(
     resume: bool = False,
     track: Literal["trackio", "tensorboard", "jsonl"] | None = None,
     log: Callable[[str], None] = print,
-) -> TrainingResult:
+) -> TrainResult:
     """Trains a backbone in one or both ways of transfer learning, and writes a model folder for each."""
     given = {name: value for name, value in locals().items() if name not in ("data", "log") and value is not None}
     return run(data, Settings.checked(**given), log)
 
 
-def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callable[[str], None]) -> TrainingResult:
+def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callable[[str], None]) -> TrainResult:
     """The same by settings that are checked already."""
     check_output(settings.output, settings.modes)
     if is_restarted():
@@ -121,7 +121,7 @@ def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callabl
             folders = finish(context, models, data)
     placed = [replace(model, folder=folders[model.mode]) for model in models]
     by_mode = {model.mode: model for model in placed}
-    return TrainingResult(by_mode.get("frozen"), by_mode.get("finetune"), context.notices)
+    return TrainResult(by_mode.get("frozen"), by_mode.get("finetune"), context.notices)
 
 
 def train_modes(context: RunContext) -> list[TrainedModel]:

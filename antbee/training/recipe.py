@@ -1,4 +1,4 @@
-"""Recipes: everything that decides how a run goes, besides photos, starting weights and seed."""
+"""Recipes: everything that decides a run's result besides the images, the starting weights and the seed."""
 
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -13,12 +13,12 @@ from antbee.models.device import Precision
 
 
 class TrainingError(AntbeeError):
-    """Training can't start or go on; the message says why and what to do."""
+    """Training can't start or continue; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast the weights of one mode learn, by stochastic gradient descent."""
+    """Hyperparameters of one mode's stochastic gradient descent."""
 
     epochs: int
     batch_size: int
@@ -27,28 +27,26 @@ class Schedule:
     weight_decay: float = 0.0
     decay: Literal["step", "cosine"] = "cosine"
     warmup: float = 0.0  # epochs in which the rate climbs to its highest; cosine only
-    folds: int = 0  # parts of the training photos, each predicted by a training on the others to calibrate; 0: none
+    folds: int = 0  # of the cross-validation that calibrates the probabilities; 0: none
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how a run goes, besides the photos, the starting weights and the seed."""
+    """Everything that decides a run's result besides the images, the starting weights and the seed."""
 
     name: str
     frozen: Schedule
     finetune: Schedule
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    smallest_crop: float = 0.08  # least share of a photo's area that a training crop keeps
-    shorter_side: int | None = None  # pixels to which larger photos are shrunk before training crops are cut from them
-    finetune_sizes: tuple[int, ...] = ()  # pixels a side of training crops, each for a like share of the epochs
-    cached_features: bool = False  # frozen: evaluation crops go through the backbone once, not in every epoch
+    smallest_crop: float = 0.08  # smallest share of an image's area that a random crop covers
+    shorter_side: int | None = None  # pixels; larger images are resized to it before random crops are cut
+    finetune_sizes: tuple[int, ...] = ()  # side of the random crops in pixels, each for an equal share of the epochs
+    cached_features: bool = False  # frozen: evaluation crops pass through the backbone once, not in every epoch
     head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
-    channels_last: bool = False  # memory layout: the faster one on CPUs and on tensor cores, equal but for rounding
-    precision: Literal["auto"] | Precision = (
-        "float32"  # of learning, calibrating's included; what is measured is float32
-    )
-    balanced: bool = False  # the loss weighs every class the same, however many photos it has
+    channels_last: bool = False  # memory layout: faster on CPUs and tensor cores, equal within rounding
+    precision: Literal["auto"] | Precision = "float32"  # of training; evaluation is float32
+    balanced: bool = False  # the loss weighs classes equally, whatever their number of images
 
     def schedule(self, mode: str) -> Schedule:
         """The schedule of a mode, "frozen" or "finetune"."""
@@ -56,11 +54,11 @@ class Recipe:
 
     @property
     def layout(self) -> torch.memory_format:
-        """How images and weights lie in memory."""
+        """The memory format of images and weights."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def augmentation(self, mode: str) -> Augmentation | None:
-        """The random crops a mode learns from, in fine-tuning of a size that may grow; None: the evaluation's crop."""
+        """The random crops of a mode, which may grow while fine-tuning; None: the evaluation crop."""
         if mode == "frozen" and self.cached_features:
             return None
         sizes = (self.finetune_sizes if mode == "finetune" else ()) or (self.preprocessing.crop,)
@@ -72,7 +70,7 @@ class Recipe:
         )
 
     def flat(self, mode: str) -> dict[str, Any]:
-        """One mode's part of the recipe, by name: what a config or a model card tells of it."""
+        """One mode's part of the recipe as a flat record, for config.json and the model card."""
         settings: dict[str, Any] = {"name": self.name, **asdict(self.schedule(mode))}
         if (augmentation := self.augmentation(mode)) is not None:
             settings["crop_sizes"] = ", ".join(map(str, dict.fromkeys(augmentation.sizes)))
@@ -83,8 +81,8 @@ class Recipe:
         return settings | {name: getattr(self, name) for name in (own, *common)}
 
 
-# The tutorial's two runs to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
-# Half and a quarter per channel are its normalisation, not the one ImageNet's weights were trained with.
+# Both runs of the tutorial, to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
+# Its normalisation (mean 0.5, std 0.25) is not the one that the ImageNet weights were trained with.
 TUTORIAL = Recipe(
     name="tutorial",
     frozen=Schedule(epochs=25, batch_size=4, learning_rate=0.001, momentum=0.9, decay="step"),
@@ -92,7 +90,7 @@ TUTORIAL = Recipe(
     preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
     batch_norm="adapting",
 )
-# Head first, then everything: a new head's first, random gradients would otherwise spoil the features it is given.
+# Head first, then all weights: the gradients of a randomly initialised head would distort the features.
 # Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features", arXiv 2202.10054.
 FAST = Recipe(
     name="fast",
@@ -108,14 +106,14 @@ FAST = Recipe(
     channels_last=True,
     precision="auto",
 )
-# Random weights bring neither BatchNorm statistics worth keeping nor features that larger steps could spoil.
+# Random weights have neither BatchNorm statistics worth keeping nor features that larger steps could distort.
 FAST_FROM_RANDOM = replace(FAST, batch_norm="adapting", finetune=replace(FAST.finetune, epochs=5, learning_rate=0.003))
 RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}
 RECIPES_FROM_RANDOM = {recipe.name: recipe for recipe in (FAST_FROM_RANDOM, TUTORIAL)}
 
 
 def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step counted from 0: a function of its place alone, so that a resumed run needs no scheduler state.
+    """The learning rate of a step, counted from 0; it needs no scheduler state, so a resumed run needs none either.
 
     "step" divides by ten after every seventh epoch; "cosine" climbs to the highest rate, then falls along half a
     cosine to zero (Loshchilov and Hutter 2017, arXiv 1608.03983).
@@ -129,9 +127,9 @@ def learning_rate(schedule: Schedule, step: int, steps_per_epoch: int) -> float:
 
 
 def balancing_weights(labels: Tensor) -> Tensor:
-    """A weight for each class, by which all weigh the same: N / (classes * photos of the class), float32 (classes,).
+    """The class weights N / (classes * images of the class): float32 (classes,).
 
-    Their mean over the photos is 1, so that the learning rate need not change. The "balanced" weights of
+    Their mean over the images is 1, so that the learning rate need not change. The "balanced" weights of
     https://scikit-learn.org/stable/modules/generated/sklearn.utils.class_weight.compute_class_weight.html
     """
     counts = torch.bincount(labels)

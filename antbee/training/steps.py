@@ -33,7 +33,7 @@ from antbee.training.crossvalidation import (
 )
 from antbee.training.features import FeatureCache, Features, compute_features
 from antbee.training.history import Epoch
-from antbee.training.modes import Run, learn_mode, train_finetune, train_frozen, train_head
+from antbee.training.modes import Run, fit_mode_without_validation, train_finetune, train_frozen, train_head
 from antbee.training.recipe import FAST, TrainingError
 from antbee.training.summary import epoch_line
 from antbee.training.tracking import Log, tracked
@@ -263,7 +263,9 @@ def predict_left_out(
         if mode == "frozen":
             freeze_backbone(network)
         images = context.loader(context.train.subset(positions.tolist()), mode, seed=seed)
-        learn_mode(network, images, mode, recipe, seed=seed, context=context.distributed, max_epochs=max_epochs)
+        fit_mode_without_validation(
+            network, images, mode, recipe, seed=seed, context=context.distributed, max_epochs=max_epochs
+        )
         return network
 
     context.say("  calibrating: training again on folds of the images")

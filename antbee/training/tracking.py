@@ -1,6 +1,6 @@
-"""Where a run's epochs are told beside history.json, for whoever compares many runs or watches one.
+"""Experiment trackers, which a run logs its epochs to in addition to history.json.
 
-Two trackers are optional packages, imported only when one is asked for; the third is a file of JSON lines.
+trackio and tensorboard are optional packages, imported only when they are used; the third is a file of JSON lines.
 """
 
 import json
@@ -13,28 +13,28 @@ from typing import Any
 from antbee.errors import InputError
 
 TRACKERS = ("trackio", "tensorboard", "jsonl")
-PROJECT = "antbee"  # what trackio keeps the runs under
-EPOCHS_FILE = "epochs.jsonl"  # in the folder that the models are written to
+PROJECT = "antbee"  # trackio's project
+EPOCHS_FILE = "epochs.jsonl"  # in the output folder
 
-Log = Callable[[Mapping[str, float]], None]  # of an epoch's record, see Epoch.to_record
+Log = Callable[[Mapping[str, float]], None]  # logs an epoch's record, see Epoch.to_record
 
 
 class TrackerError(InputError):
-    """A tracker can't be used; the message says which, and what to do."""
+    """A tracker can't be used; the message names it and says what to do."""
 
 
 def check_tracker(name: str) -> None:
-    """Raises TrackerError where the tracker is not installed: before anything is trained."""
+    """Raises TrackerError where the tracker is not installed, before training starts."""
     if name != "jsonl" and find_spec(name) is None:
         raise TrackerError(f"{name} is not installed: `pip install {name}`, or leave out --track {name}")
 
 
 @contextmanager
 def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
-    """A run of a tracker while the block lasts, as a function that logs an epoch.
+    """Opens a run of a tracker for the block; yields a function that logs an epoch.
 
-    `folder` is the one that models are written to; `settings` tell the run's "mode" and its "epochs", and whatever else
-    decides it. trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
+    `folder` is the output folder; `settings` hold the run's "mode" and "epochs", and whatever else is logged once.
+    trackio (https://github.com/gradio-app/trackio) keeps its runs in a database in the Hub's home, unless
     one of its own variables, such as TRACKIO_SPACE_ID, names another place; tensorboard
     (https://www.tensorflow.org/tensorboard) keeps them in `folder`/tensorboard; jsonl appends to `folder`/epochs.jsonl.
     Raises TrackerError where the tracker can't start.
@@ -49,8 +49,6 @@ def tracked(name: str, run: str, settings: Mapping[str, Any], folder: Path) -> I
         case "jsonl":
             with _jsonl(settings, folder / EPOCHS_FILE) as log:
                 yield log
-        case _:
-            raise TrackerError(f"no tracker {name!r}: expected {' or '.join(TRACKERS)}")
 
 
 @contextmanager
@@ -77,7 +75,7 @@ def _tensorboard(settings: Mapping[str, Any], folder: Path) -> Iterator[Log]:
     def log(record: Mapping[str, float]) -> None:
         for name, value in record.items():
             writer.add_scalar(name, value, int(record["epoch"]))
-        writer.flush()  # so that an epoch is seen when it ends
+        writer.flush()  # readers see each epoch as it ends
 
     try:
         yield log
@@ -93,16 +91,16 @@ def _jsonl(settings: Mapping[str, Any], path: Path) -> Iterator[Log]:
         def log(record: Mapping[str, float]) -> None:
             line = {"mode": settings["mode"], "epochs": settings["epochs"], **record}
             file.write(json.dumps(line) + "\n")
-            file.flush()  # so that an epoch is seen when it ends
+            file.flush()  # readers see each epoch as it ends
 
         yield log
 
 
 def empty_epochs(folder: Path) -> None:
-    """Empties `folder`/epochs.jsonl for a run that starts anew: both of its modes append to it, as does a resumed one.
+    """Empties `folder`/epochs.jsonl for a new run, whose modes append to it, as does a resumed run.
 
-    The file itself stays, so that whoever follows it goes on following. Raises TrackerError where it holds anything
-    else than epochs.
+    The file is truncated, not replaced, so that `tail -f` keeps following it. Raises TrackerError where it holds
+    anything but epochs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -110,16 +108,16 @@ def empty_epochs(folder: Path) -> None:
     except (ValueError, TypeError):
         is_own = False
     if not is_own:
-        raise TrackerError(f"{folder / EPOCHS_FILE} holds something else than a run's epochs: move it")
+        raise TrackerError(f"{folder / EPOCHS_FILE} holds something else than the epochs of a run: move it")
     (folder / EPOCHS_FILE).write_bytes(b"")
 
 
 def read_epochs(folder: Path) -> tuple[dict[str, Any], ...]:
-    """The epochs told so far in `folder`/epochs.jsonl, in order; none where there is no file.
+    """The records logged so far in `folder`/epochs.jsonl, in order; none where there is no file.
 
-    Each has its "mode", how many "epochs" that mode plans, and what `training.Epoch.to_record` gives.
+    Each has its "mode", the number of "epochs" of that mode, and the keys of `Epoch.to_record`.
     """
     path = folder / EPOCHS_FILE
     text = path.read_text("utf-8") if path.is_file() else ""
-    complete = text[: text.rfind("\n") + 1]  # the last line may still be on its way
+    complete = text[: text.rfind("\n") + 1]  # the last line may still be incomplete
     return tuple(json.loads(line) for line in complete.splitlines())

@@ -1,4 +1,4 @@
-"""The loop, which knows no modes."""
+"""The training loop, which both modes use: see `modes`."""
 
 import contextlib
 import math
@@ -21,30 +21,30 @@ from antbee.training.features import Examples, compute_rows, is_out_of_memory, p
 from antbee.training.history import Epoch, EpochMetrics, History
 from antbee.training.recipe import Schedule, TrainingError, learning_rate
 
-SAVE_EVERY = 60.0  # seconds between checkpoints in the middle of an epoch
-LOOK_EVERY = 10  # steps between two looks at the loss, on devices that each look would keep waiting
+SAVE_EVERY = 60.0  # seconds between checkpoints within an epoch
+CHECK_LOSS_EVERY = 10  # steps, on accelerators, where reading the loss waits for the device
 
 
 class DivergedError(TrainingError):
-    """The loss is no number any more: the weights ran away, or a photo holds what no photo should."""
+    """Training diverged: the loss is NaN or infinite."""
 
     def __init__(self, message: str, positions: Sequence[int]) -> None:
         super().__init__(message)
-        self.positions = tuple(positions)  # of the examples in the batch that it was seen at
+        self.positions = tuple(positions)  # of the examples in the batch
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
-    """An epoch's batches of positions: all of them once, in an order that hangs on (seed, epoch) alone.
+    """The positions of an epoch's batches, shuffled by (seed, epoch): int64, each position once.
 
-    Sizes differ by one at most: a small last batch would weigh as much as a full one, and BatchNorm can't
+    Batch sizes differ by one at most: a small last batch would weigh as much as a full one, and BatchNorm can't
     normalise a single example.
     """
     order = torch.randperm(count, generator=seeded_generator(seed, "order", epoch))
     return order.tensor_split(math.ceil(count / batch_size))
 
 
-def set_learning(module: nn.Module, batch_norm: str) -> None:
-    """Training mode. With "fixed" BatchNorm keeps its statistics, which no `requires_grad` protects from `train()`."""
+def set_training_mode(module: nn.Module, batch_norm: str) -> None:
+    """Sets training mode; "fixed" keeps BatchNorm's running statistics, which `requires_grad=False` does not."""
     module.train()
     if batch_norm == "fixed":
         for layer in module.modules():
@@ -54,19 +54,10 @@ def set_learning(module: nn.Module, batch_norm: str) -> None:
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training went, and what the weights it kept say of the validation photos."""
+    """The history of a training, and the epoch whose weights are kept."""
 
     history: History
-    kept: Epoch  # whose weights are kept
-    val_logits: Tensor  # float32 (N, classes), of the kept epoch, in the order of the validation split
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The weights of the best epoch so far and what they say of the validation photos."""
-
-    state: dict[str, Tensor]
-    val_logits: Tensor
+    kept: Epoch
 
 
 def fit(
@@ -86,98 +77,97 @@ def fit(
     signals: DeferredSignals | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
 ) -> FitResult:
-    """Trains the weights of `module` that require gradients, and leaves it with those of the epoch to keep.
+    """Trains the parameters of `module` that require gradients; it ends with the weights of the epoch to keep.
 
-    Calls `report` after every epoch. With a `checkpoint`, a run that was interrupted goes on after its last saved step
-    and ends as if it had never been: it is saved after every epoch, every SAVE_EVERY seconds, and when it is stopped.
-    Raises TrainingError where a checkpoint can't be written, and DivergedError where the loss is no number any more.
+    Calls `report` after every epoch. With a `checkpoint`, which is saved after every epoch, every SAVE_EVERY seconds
+    and when the run is stopped, an interrupted run resumes after its last saved step, and ends with the same bytes as
+    an uninterrupted one. Raises TrainingError where a checkpoint can't be written, DivergedError where the loss is NaN
+    or infinite.
     """
     signals = signals or DeferredSignals()
-    learning = _Learning(
+    training = _Training(
         module, train, schedule, batch_norm, precision, compiled, class_weights, seed, context, signals
     )
-    run = _Fitting(module, learning, checkpoint)
-    run.take_up()
+    run = _FitState(module, training, checkpoint)
+    run.resume()
 
     try:
         while run.progress.epoch <= schedule.epochs:
-            learned = learning.epoch(run.progress, run.save_in_time)
-            looked, val_logits = validate(module, val, run.progress.epoch, context)
-            if not math.isfinite(looked.loss):
-                raise learning.diverged(looked.loss, run.progress, ())
+            trained = training.epoch(run.progress, run.save_if_due)
+            validation = validate(module, val, run.progress.epoch, context)
+            if not math.isfinite(validation.loss):
+                raise training.diverged(validation.loss, run.progress, ())
             with signals.deferred():
-                run.end_epoch(learned, looked, val_logits, keep)
+                run.end_epoch(trained, validation, keep)
                 run.save()
             report(run.history.last)
     except (KeyboardInterrupt, SystemExit):
-        # Several processes stop at different steps: there the last epoch's end is what they go on from.
+        # Several processes stop at different steps, so they resume from the end of an epoch.
         if context.count == 1:
             run.save()
         raise
 
     history = run.history
-    module.load_state_dict(run.best.state)
-    return FitResult(history, history.last if keep == "last" else history.best, run.best.val_logits)
+    module.load_state_dict(run.kept)
+    return FitResult(history, history.last if keep == "last" else history.best)
 
 
 @dataclass
 class _Progress:
-    """How far a training came: the epoch under way, its finished steps, and what was seen on the way."""
+    """The current epoch, its finished steps, and the sums of its metrics."""
 
     epoch: int = 1
     steps: int = 0
-    totals: Tensor = field(default_factory=lambda: torch.zeros(3))  # float32: loss, right answers, examples
+    totals: Tensor = field(default_factory=lambda: torch.zeros(3))  # float32: loss, correct predictions, examples
     seconds: float = 0.0
 
 
-class _Fitting:
-    """A run of `fit` in progress: all of it that a checkpoint has to hold."""
+class _FitState:
+    """The state of a `fit` in progress, which checkpoints hold."""
 
-    def __init__(self, module: nn.Module, learning: "_Learning", checkpoint: Checkpoint | None) -> None:
+    def __init__(self, module: nn.Module, training: "_Training", checkpoint: Checkpoint | None) -> None:
         self.module = module
-        self.learning = learning
-        self.checkpoint = checkpoint if learning.context.is_first else None
+        self.training = training
+        self.checkpoint = checkpoint if training.context.is_first else None
         self.progress = _Progress()
         self.history = History()
-        self.best = _Best({}, torch.empty(0))
+        self.kept: dict[str, Tensor] = {}  # the weights of the epoch to keep, among those so far
         self._saved = time.monotonic()
 
-    def take_up(self) -> None:
-        """Goes on where a checkpoint says that the run was."""
-        saved = self.learning.context.from_first(self.checkpoint.load() if self.checkpoint is not None else None)
+    def resume(self) -> None:
+        """Loads the state of an interrupted run, if there is a checkpoint."""
+        saved = self.training.context.from_first(self.checkpoint.load() if self.checkpoint is not None else None)
         if saved is None:
             return
         self.module.load_state_dict(saved["module"])
-        self.learning.optimiser.load_state_dict(saved["optimiser"])
-        self.history, self.best = History.from_records(saved["history"]), _Best(**saved["best"])
+        self.training.optimiser.load_state_dict(saved["optimiser"])
+        self.history, self.kept = History.from_records(saved["history"]), saved["kept"]
         self.progress = _Progress(**saved["progress"])
 
-    def end_epoch(
-        self, learned: EpochMetrics, looked: EpochMetrics, val_logits: Tensor, keep: Literal["best", "last"]
-    ) -> None:
-        """The epoch under way is over: the next one begins."""
+    def end_epoch(self, trained: EpochMetrics, validation: EpochMetrics, keep: Literal["best", "last"]) -> None:
+        """Adds an epoch to the history, and keeps its weights if it is the best or the last."""
         number = self.progress.epoch
-        rate = max(self.learning.rates(number))
-        self.history = History((*self.history.epochs, Epoch(number, rate, learned, looked)))
+        rate = max(self.training.rates(number))
+        self.history = History((*self.history.epochs, Epoch(number, rate, trained, validation)))
         if keep == "last" or self.history.best.number == number:
-            self.best = _Best(copied_state(self.module), val_logits)
+            self.kept = copied_state(self.module)
         self.progress = _Progress(number + 1)
 
-    def save_in_time(self) -> None:
-        """Saves in the middle of a long epoch."""
-        if self.learning.context.count == 1 and time.monotonic() - self._saved > SAVE_EVERY:
+    def save_if_due(self) -> None:
+        """Saves the state in the middle of a long epoch."""
+        if self.training.context.count == 1 and time.monotonic() - self._saved > SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
-        """Saves where the run is now, in the first of several processes; never weights that ran away."""
+        """Saves the state, in the first process alone; never weights that are NaN or infinite."""
         self._saved = time.monotonic()
         if self.checkpoint is None or not all(torch.isfinite(weights).all() for weights in self.module.parameters()):
             return
         self.checkpoint.save(
             {
                 "module": self.module.state_dict(),
-                "optimiser": self.learning.optimiser.state_dict(),
-                "best": vars(self.best),
+                "optimiser": self.training.optimiser.state_dict(),
+                "kept": self.kept,
                 "history": self.history.to_records(),
                 "progress": vars(self.progress),
             }
@@ -196,24 +186,24 @@ def fit_without_validation(
     context: DistributedContext = DistributedContext(),
     max_epochs: int | None = None,
 ) -> None:
-    """Trains without validation for `max_epochs`, or for all epochs; leaves `module` in evaluation mode."""
-    learning = _Learning(
+    """Trains without validation for `max_epochs`, by default all; leaves `module` in evaluation mode."""
+    training = _Training(
         module, train, schedule, batch_norm, precision, False, class_weights, seed, context, DeferredSignals()
     )
     for number in range(1, (max_epochs or schedule.epochs) + 1):
-        learning.epoch(_Progress(number))
+        training.epoch(_Progress(number))
     module.eval()
     context.share_buffers(module)
 
 
 def copied_state(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of every tensor: `state_dict` itself gives views that go on changing with the training."""
+    """A copy of every tensor: `state_dict()` returns views, which change as training goes on."""
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many threads for the block: steps as small as a head's wait for more of them longer than they compute."""
+    """Sets torch's thread count for the block: a second thread slows steps as small as a head's down."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -222,8 +212,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Learning:
-    """A module that learns, epoch by epoch."""
+class _Training:
+    """Trains a module, epoch by epoch."""
 
     def __init__(
         self,
@@ -250,7 +240,7 @@ class _Learning:
         )
         self.learner = _in_parallel(module, batch_norm, context)
         if compiled:
-            # Around the module: what is measured and saved stays as it is.
+            # A wrapper: the module that is evaluated and saved stays uncompiled.
             self.learner = cast(nn.Module, torch.compile(self.learner))
         self.is_head = isinstance(module, nn.Linear)
         self.train = train
@@ -268,22 +258,22 @@ class _Learning:
         return [learning_rate(self.schedule, (number - 1) * steps + step, steps) for step in range(steps)]
 
     def epoch(self, progress: _Progress, after_step: Callable[[], None] = lambda: None) -> EpochMetrics:
-        """The steps of the epoch under way that are left, each of which moves `progress` on; what was seen of all."""
+        """Runs the remaining steps of the epoch and updates `progress`; returns the metrics of the whole epoch."""
         number, started = progress.epoch, time.perf_counter() - progress.seconds
-        set_learning(self.learner, self.batch_norm)
+        set_training_mode(self.learner, self.batch_norm)
         context = self.context
         batches = shuffled_batches(len(self.train), self.schedule.batch_size, self.seed, number)
         left = range(progress.steps, len(batches))
         rates = self.rates(number)
         examples = self.train.batches([context.share(batches[step]) for step in left], number)
-        progress.totals = progress.totals.to(context.device)  # summed there, read once
+        progress.totals = progress.totals.to(context.device)  # accumulated on the device, read once
         on_cpu = context.device.type == "cpu"
         with threads(1 if self.is_head else torch.get_num_threads()):
             what = f"epoch {number} of {self.schedule.epochs}"
             for step, (inputs, labels) in zip(left, progress_bar(examples, what, len(left), context), strict=True):
                 with self.signals.deferred():
                     loss, seen = self._forward(inputs, labels)
-                    if (on_cpu or step % LOOK_EVERY == 0 or step == left[-1]) and not math.isfinite(
+                    if (on_cpu or step % CHECK_LOSS_EVERY == 0 or step == left[-1]) and not math.isfinite(
                         value := loss.item()
                     ):
                         raise self.diverged(value, progress, context.share(batches[step]).tolist())
@@ -295,19 +285,19 @@ class _Learning:
         return EpochMetrics(loss_sum / count, correct_sum / count, time.perf_counter() - started)
 
     def diverged(self, loss: float, progress: _Progress, positions: Sequence[int]) -> DivergedError:
-        """What to say where the loss is no number any more, with the examples that it was seen at."""
+        """The error for a loss that is NaN or infinite, with the positions of the batch."""
         rates = self.rates(progress.epoch)
         rate = rates[min(progress.steps, len(rates) - 1)]
         return DivergedError(
-            f"the loss is {loss} in epoch {progress.epoch}, step {progress.steps + 1}, at the learning rate {rate:g}: "
-            f"the weights ran away, try --lr {max(rates) / 10:g}",
+            f"training diverged: the loss is {loss} in epoch {progress.epoch}, step {progress.steps + 1}, at learning "
+            f"rate {rate:g}; try --lr {max(rates) / 10:g}",
             positions,
         )
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch: the loss to learn from, and loss, right answers and examples, summed."""
+        """The loss to minimise on this process's share of a batch, and the sums of loss, correct and examples (3,)."""
         device = self.context.device
-        on_cuda = device.type == "cuda"  # elsewhere a copy that nobody waits for may be read too early
+        on_cuda = device.type == "cuda"  # elsewhere an asynchronous copy may be read too early
         labels = labels.to(device, non_blocking=on_cuda)
         with self._fitting_into_memory(len(labels)), self.multiplying:
             logits = self.learner(inputs.to(device, non_blocking=on_cuda)).float()
@@ -326,7 +316,7 @@ class _Learning:
             group["lr"] = rate
         self.optimiser.zero_grad()
         with self._fitting_into_memory(batch_size):
-            # The mean over the whole batch, whatever share of it this process has: gradients are averaged over them.
+            # The mean over the whole batch, as gradients are averaged over the processes.
             (loss * self.context.count / batch_size).backward()
         self.optimiser.step()
 
@@ -343,15 +333,15 @@ class _Learning:
             ) from error
 
 
-def validate(module: nn.Module, val: Examples, number: int, context: DistributedContext) -> tuple[EpochMetrics, Tensor]:
-    """How good the weights are now, on the validation split."""
+def validate(module: nn.Module, val: Examples, number: int, context: DistributedContext) -> EpochMetrics:
+    """Metrics of the validation split with the current weights, after epoch `number`."""
     started = time.perf_counter()
     module.eval()
-    context.share_buffers(module)  # what is scored is what is saved
-    class_count = int(val.labels.max()) + 1  # every class has validation photos: `read_folder` sees to it
+    context.share_buffers(module)  # evaluates the weights that are saved
+    class_count = int(val.labels.max()) + 1  # `read_folder` ensures that every class has validation photos
     logits = compute_rows(module, val, class_count, context, what=f"epoch {number}, validation").cpu()
     result = metrics.score(logits, val.labels)
-    return EpochMetrics(result.loss, result.accuracy, time.perf_counter() - started), logits
+    return EpochMetrics(result.loss, result.accuracy, time.perf_counter() - started)
 
 
 def _in_parallel(module: nn.Module, batch_norm: str, context: DistributedContext) -> nn.Module:
@@ -360,5 +350,5 @@ def _in_parallel(module: nn.Module, batch_norm: str, context: DistributedContext
         return module
     devices = [context.device] if context.device.type == "cuda" else None
     if batch_norm == "adapting" and devices:
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # statistics of the whole batch; not there for CPUs
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # statistics of the whole batch; not available on CPUs
     return DistributedDataParallel(module, device_ids=devices)

@@ -1,4 +1,4 @@
-"""Whatever comes in, check.py gives a right verdict: used, or refused in a line that names the file and a remedy.
+"""Whatever comes in, antbee.check gives a right verdict: used, or refused in a line that names the file and a remedy.
 
 The inputs are those that classifiers, their loaders and their file formats are known to stumble over.
 """
@@ -7,10 +7,9 @@ import io
 import json
 import os
 import struct
-import sys
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,13 @@ from exhibits import write_model
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
+import antbee
 from antbee import Classifier
 from antbee.data.drawn import draw, write_drawn_set
-from antbee.data.images import DataError, open_photo
+from antbee.data.images import open_photo
 from antbee.models.config import CONFIG_FILE
 from antbee.models.folder import WEIGHTS_FILE
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check.py"
 REMEDIES = (
     *("export", "copy", "crop", "make it smaller", "give", "check the name", "run chmod", "remove", "add", "rename"),
     *("unpack", "train", "download", "expected", "move", "name", "delete", "save it"),
@@ -35,29 +34,9 @@ PHOTO = draw("bees", 1, 160)
 
 
 @pytest.fixture(scope="module")
-def check(load_script):
-    """What check.py says of a path, as its JSON."""
-    with pytest.MonkeyPatch.context() as patch:
-        script = load_script(SCRIPT, patch)
-
-        def run(path: Path) -> dict:
-            patch.setattr(sys, "argv", ["check.py", "--json", "--weights", "random", "--", str(path)])
-            printed = io.StringIO()
-            with redirect_stdout(printed):
-                failed = not succeeds(script.main)
-            checked = json.loads(printed.getvalue())
-            assert failed == (not checked["ok"])
-            return checked
-
-        yield run
-
-
-def succeeds(main: Callable[[], None]) -> bool:
-    try:
-        main()
-    except DataError:
-        return False
-    return True
+def check() -> Callable[[Path], dict]:
+    """The result of antbee.check, as check.py --json prints it."""
+    return lambda path: asdict(antbee.check(path, weights="random"))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -437,7 +416,7 @@ def test_a_byte_order_mark_and_odd_class_names_are_taken(check, broken):
     del config["antbee"]
     (broken / CONFIG_FILE).write_bytes(b"\xef\xbb\xbf" + json.dumps(config).encode())
     checked = check(broken)
-    assert (checked["ok"], checked["classes"]) == (True, names)
+    assert (checked["ok"], checked["classes"]) == (True, tuple(names))
 
 
 def test_a_marker_that_a_pickle_would_leave_is_never_there(broken, tmp_path):

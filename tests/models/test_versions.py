@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from antbee.models.config import CONFIG_FILE, MODES
+from antbee.models.config import CONFIG_FILE, MODES, ClassifierConfig, DataInfo, WeightsInfo, read_config
+from antbee.models.metrics import EpochScore, Metrics, Parameters
 from antbee.models.versions import (
     MARKER,
     RUN_FOLDER,
@@ -14,20 +15,26 @@ from antbee.models.versions import (
     RunFolder,
     check_output,
     discard_run,
+    list_versions,
     place_models,
-    restore,
-    versions,
+    restore_version,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(folder, accuracy=0.8, *, classes=("ants", "bees"), data="photos", weights="imagenet", note=""):
-    """A folder that passes for a model of antbee's."""
-    kept = {"accuracy": accuracy, "interval": [accuracy - 0.06, accuracy + 0.06]}
-    own = {"format": 1, "data": {"name": data}, "weights": {"name": weights}, "metrics": {"kept": kept}}
-    folder.mkdir(parents=True)
-    (folder / CONFIG_FILE).write_text(json.dumps({"label_names": list(classes), "antbee": own, "note": note}))
+    """The config of a model of antbee's, which is all that is looked at."""
+    interval = [accuracy - 0.06, min(1.0, accuracy + 0.06)]
+    kept = EpochScore(correct=8, count=10, accuracy=accuracy, interval=interval, epoch=1)
+    metrics = Metrics(
+        kept=kept, confusion=[[4, 1], [1, 4]], epochs=1, seconds=1.0, parameters=Parameters(total=1, trainable=1)
+    )
+    config = ClassifierConfig(
+        "resnet18", classes, data=DataInfo(name=data), weights=WeightsInfo(name=weights), metrics=metrics, run=note
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(config.to_json()))
     return folder
 
 
@@ -37,14 +44,12 @@ def finish(output, modes=MODES, **what):
     with run.locked():
         for mode in modes:
             with run.writing(mode) as folder:
-                write(folder / "model", **what)
-                (folder / "model" / CONFIG_FILE).rename(folder / CONFIG_FILE)
-                (folder / "model").rmdir()
+                write(folder, **{"note": "a run"} | what)
     return run
 
 
 def note_of(folder):
-    return json.loads((folder / CONFIG_FILE).read_text())["note"]
+    return read_config(folder).run
 
 
 def tree(folder):
@@ -60,13 +65,23 @@ def tree(folder):
 
 def test_models_of_a_finished_run_take_their_places_and_the_older_ones_become_a_version(tmp_path):
     place_models(tmp_path, finish(tmp_path, note="old"), replace="unless-worse")
-    assert versions(tmp_path) == []
+    assert list_versions(tmp_path) == []
     placed = place_models(tmp_path, finish(tmp_path, note="new"), replace="unless-worse")
     assert [note_of(tmp_path / mode) for mode in MODES] == ["new", "new"]
-    (version,) = versions(tmp_path)
+    (version,) = list_versions(tmp_path)
     assert placed.put_aside == version.folder
     assert [note_of(version.folder / mode) for mode in MODES] == ["old", "old"]
     assert version.accuracies == {"frozen": 0.8, "finetune": 0.8}
+
+
+def test_models_whose_config_can_not_be_read_any_more_become_a_version_too(tmp_path):
+    place_models(tmp_path, finish(tmp_path), replace="always")
+    config = tmp_path / "frozen" / CONFIG_FILE
+    config.write_text(config.read_text().replace('"accuracy": 0.8', '"accuracy": "high"'))
+    place_models(tmp_path, finish(tmp_path, note="new"), replace="unless-worse")
+    assert note_of(tmp_path / "frozen") == "new"
+    (version,) = list_versions(tmp_path)
+    assert version.accuracies == {"frozen": None, "finetune": 0.8}
 
 
 def test_a_run_in_progress_changes_nothing_in_place_and_a_discarded_one_leaves_no_trace(tmp_path):
@@ -85,7 +100,7 @@ def test_a_run_in_progress_changes_nothing_in_place_and_a_discarded_one_leaves_n
 def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
     for number in range(5):
         place_models(tmp_path, finish(tmp_path, note=str(number)), replace="always")
-    notes = {note_of(version.folder / "frozen") for version in versions(tmp_path)}
+    notes = {note_of(version.folder / "frozen") for version in list_versions(tmp_path)}
     assert notes == {"0", "1", "2", "3"}
     assert note_of(tmp_path / "frozen") == "4"
 
@@ -93,22 +108,22 @@ def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
 def test_going_back_puts_a_version_in_place_and_makes_a_version_of_what_was_there(tmp_path):
     for note in ("old", "new"):
         place_models(tmp_path, finish(tmp_path, note=note), replace="always")
-    (version,) = versions(tmp_path)
-    restore(tmp_path, version.name)
+    (version,) = list_versions(tmp_path)
+    restore_version(tmp_path, version.name)
     assert [note_of(tmp_path / mode) for mode in MODES] == ["old", "old"]
-    (version,) = versions(tmp_path)
+    (version,) = list_versions(tmp_path)
     assert note_of(version.folder / "finetune") == "new"
-    restore(tmp_path, version.name)
+    restore_version(tmp_path, version.name)
     assert note_of(tmp_path / "finetune") == "new"
 
 
 def test_an_unknown_version_is_refused_with_the_names_of_those_that_are_there(tmp_path):
     for note in ("old", "new"):
         place_models(tmp_path, finish(tmp_path, note=note), replace="always")
-    (version,) = versions(tmp_path)
+    (version,) = list_versions(tmp_path)
     for name in ("nonsense", "..", ""):
         with pytest.raises(OutputError, match=version.name):
-            restore(tmp_path, name)
+            restore_version(tmp_path, name)
 
 
 # ---- a worse model does not take the place of a better one -----------------------------------------------------------
@@ -129,7 +144,7 @@ def test_new_models_take_their_places_unless_they_are_significantly_worse(tmp_pa
     place_models(tmp_path, finish(tmp_path, accuracy=0.8, note="old"), replace="always")
     placed = place_models(tmp_path, finish(tmp_path, note="new", **what), replace=replace)
     assert note_of(tmp_path / "frozen") == ("new" if takes_its_place else "old")
-    (version,) = versions(tmp_path)
+    (version,) = list_versions(tmp_path)
     assert note_of(version.folder / "frozen") == ("old" if takes_its_place else "new")
     assert (placed.kept is None) == takes_its_place
     if not takes_its_place:
@@ -233,21 +248,19 @@ MOVES = {
     ("versions", "clear"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
     ("versions", "_remove_model"): "test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed",
     ("versions", "_move"): "test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it",
-    ("versions", "restore"): "rmdir removes empty folders alone",
-    ("training", "save"): "test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts",
-    ("training", "remove"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
-    ("data", "hymenoptera_folder"): "out of a temporary folder of its own, to a name that is not there",
-    ("drawn", "write_drawn_set"): "out of a temporary folder of its own, to a name that is not there",
-    ("train", "compare_in_folders"): "a temporary file of its own, onto a card that is as antbee wrote it",
+    ("versions", "restore_version"): "rmdir removes empty folders alone",
+    ("checkpoint", "save"): "test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts",
+    ("checkpoint", "remove"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
+    ("client", "_download_file"): "a file of the client's cache whose bytes are not the Hub's",
+    ("download", "hymenoptera_folder"): "out of a temporary folder, to a name that is not there",
+    ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",
+    ("output", "write_comparison"): "a temporary file of its own, onto a card that is as antbee wrote it",
     ("export", "replacing"): "a temporary file of its own, onto the file that the user named",
     ("classify", "example_file"): "a temporary file of its own, in the page's own folder",
-    ("hub", "_sweep"): "parts of downloads in the client's cache of this very repository",
-    ("hub", "_remember"): "a temporary file of its own, in the client's cache",
-    ("hub", "_downloaded"): "files of the client's cache whose bytes are not the Hub's",
-    ("teaching", "write_zip"): "a temporary file of its own, in the visitor's own folder",
-    ("visitors", "start_again"): "the visitor's own folder, whose name nobody can guess",
-    ("visitors", "clear"): "uploads alone, see test_only_uploaded_files_are_opened in test_page.py",
-    ("teach", "add_zip"): "uploads alone, see test_only_uploaded_files_are_opened in test_page.py",
+    ("fewshot", "write_zip"): "a temporary file of its own, in the visitor's own folder",
+    ("sessions", "start_again"): "the visitor's own folder, whose name nobody can guess",
+    ("sessions", "clear"): "uploads alone, see tests/ui/test_uploads.py",
+    ("teach", "add_zip"): "uploads alone, see tests/ui/test_uploads.py",
 }
 MOVING = {"rename", "unlink", "rmtree", "rmdir", "removedirs", "renames"}
 

@@ -23,7 +23,7 @@ from antbee.training.checkpoint import Checkpoint, DeferredSignals, check_space,
 from antbee.training.distributed import DistributedContext, joined
 from antbee.training.features import Features
 from antbee.training.history import Epoch, EpochMetrics, History
-from antbee.training.modes import Run, learn_mode, train_finetune, train_frozen, train_head
+from antbee.training.modes import Run, fit_mode_without_validation, train_finetune, train_frozen, train_head
 from antbee.training.recipe import FAST, TUTORIAL, Schedule, TrainingError, balancing_weights, learning_rate
 from antbee.training.trainer import DivergedError, fit, fit_without_validation
 
@@ -325,7 +325,7 @@ def test_a_whole_network_that_learns_without_looking_gets_the_same_weights_and_s
     run = run_of(photos, shortened(recipe, 1), keep="last")
     networks = [new_network(), new_network()]
     train_finetune(networks[0], run)
-    learn_mode(networks[1], run.train, "finetune", run.recipe, seed=run.seed, context=run.context)
+    fit_mode_without_validation(networks[1], run.train, "finetune", run.recipe, seed=run.seed, context=run.context)
     assert same_tensors(*map(copied, networks))
 
 
@@ -452,7 +452,7 @@ def test_a_balanced_recipe_weighs_the_classes_of_what_is_learned_from(mode):
     heads = [new_head() for _ in range(3)]
     fit_without_validation(heads[0], train, recipe.schedule(mode), class_weights=balancing_weights(train.labels))
     for head, choice in zip(heads[1:], (recipe, replace(recipe, balanced=False)), strict=True):
-        learn_mode(head, train, mode, choice, seed=0, context=DistributedContext())
+        fit_mode_without_validation(head, train, mode, choice, seed=0, context=DistributedContext())
     states = [*map(copied, heads)]
     assert same_tensors(states[0], states[1])
     assert not same_tensors(states[0], states[2])

@@ -99,8 +99,8 @@ def targets(photo):
 def files(target, photo):
     """The ways to name it as a file."""
     return [
-        {"path": target},
         {"path": target, **META},
+        {"path": target},
         {"path": target, "url": target, "orig_name": "photo.png", **META},
         {"url": target},
         {"url": target, **META},
@@ -227,7 +227,6 @@ def test_no_other_address_of_gradios_asks_anybody(caller, asked):
     for target in ("http://example.com/a.png", "https://huggingface.co/a", "http://user.hf.space/a", "//example.com/a"):
         for route in (
             "proxy=",
-            "upload_progress?upload_id=",
             "custom_component/",
             "stream/",
             "deep_link?session_hash=",

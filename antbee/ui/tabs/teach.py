@@ -19,8 +19,9 @@ from antbee.data.folder import SkippedFile
 from antbee.data.images import DataError, open_photo
 from antbee.models.classifier import Classifier
 from antbee.text import as_text, one_line
-from antbee.training.fewshot import MODEL_FOLDER, FewShotResult, fit_few_shot, write_folder, write_zip
+from antbee.training.fewshot import MODEL_FOLDER, FewShotResult, fit_few_shot, write_zip
 from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed
+from antbee.training.output import write_model_folder
 from antbee.ui.components import Choice, files_of, gallery, photo_of, shown_probabilities, uploaded
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, label, translator_of
 from antbee.ui.registry import LoadedModel, ModelRegistry, Snapshot, how_to_train
@@ -168,7 +169,7 @@ def push(taught: FewShotResult, repo_id: str, token: str, *, private: bool) -> s
     """Pushes the model with the visitor's own token, and gives its address. Raises hub.HubError."""
     with tempfile.TemporaryDirectory(prefix="antbee-push-") as workshop:
         folder = Path(workshop) / MODEL_FOLDER
-        write_folder(taught.classifier, folder)
+        write_model_folder(taught.classifier, folder)
         return hub.push(folder, repo_id, private=private, token=token)
 
 

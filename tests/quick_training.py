@@ -1,4 +1,4 @@
-"""scripts/train.py as it is, but for small crops and fewer pictures of nothing: what tests run, most of them here.
+"""scripts/train.py as it is, but for small crops and fewer synthetic images.
 
 For tests that need processes it is a script too: with flags it runs once; without any it runs once for every line on
 stdin, a JSON list of flags, or of "torchrun" and its own, one after the other. Those runs are processes forked off once
@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = str(ROOT / "scripts" / "train.py")
 sys.path.insert(0, str(ROOT))
 
-from antbee.evaluation import ood  # noqa: E402 (they are found once the path is there)
-from antbee.training import recipe as recipes  # noqa: E402 (they are found once the path is there)
-from antbee.training.recipe import Recipe  # noqa: E402 (they are found once the path is there)
+from antbee.evaluation import ood  # noqa: E402 (it is found once the path is there)
+from antbee.training import context  # noqa: E402
+from antbee.training.recipe import Recipe  # noqa: E402
 
 SMALL = 64  # pixels a side of the crops
 PATIENCE = 120  # seconds, after which a run that hangs is ended
@@ -30,8 +30,8 @@ PATIENCE = 120  # seconds, after which a run that hangs is ended
 
 def quickening() -> list[tuple[ModuleType, str, Any]]:
     """What makes a run quick: modules, the names in them, and their values."""
-    found = [(name, getattr(recipes, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
-    smaller = [(recipes, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in found]
+    found = [(name, getattr(context, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
+    smaller = [(context, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in found]
     return [(ood, "COUNT", 1), *smaller]
 
 
