@@ -125,11 +125,11 @@ class ImageDataset:
         return [position for position, name in enumerate(self.val.names(self.root)) if name not in excluded]
 
 
-def read_folder(root: Path, *, seed: int = 0, val_share: float = 0.2, seen: OnPhoto | None = None) -> ImageDataset:
+def read_folder(root: Path, *, seed: int = 0, val_share: float = 0.2, on_photo: OnPhoto | None = None) -> ImageDataset:
     """Reads a data folder; every photo is decoded once, to find those that can't be used.
 
-    Without `val/`, the fraction `val_share` of each class, drawn by `seed`, is the validation split. `seen` is called
-    with the path and the RGB image of every photo that can be used, from several threads.
+    Without `val/`, the fraction `val_share` of each class, drawn by `seed`, is the validation split. `on_photo` is
+    called with the path and the RGB image of every photo that can be used, from several threads.
     Raises DataError, naming the folder, where the layout or the classes of the splits don't fit.
     """
     root = Path(root)
@@ -141,10 +141,10 @@ def read_folder(root: Path, *, seed: int = 0, val_share: float = 0.2, seen: OnPh
         raise DataError(f"{root} has val/ but no train/: {LAYOUT}")
     roots = [train_root if train_root.is_dir() else root] + ([val_root] if val_root.is_dir() else [])
     class_names = _shared_classes({split_root: _class_folders(split_root, root) for split_root in roots})
-    checked = [_check_split(split_root, class_names, root, seen) for split_root in roots]
+    checked = [_check_split(split_root, class_names, root, on_photo) for split_root in roots]
     splits = [_usable(files, class_names) for files in checked]
     if len(splits) == 1:
-        splits = list(divide(splits[0], class_names, seed, val_share))
+        splits = list(stratified_split(splits[0], class_names, seed, val_share))
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
     else:
         how = "val/ folder"
@@ -256,7 +256,7 @@ def _usable(files: Iterable[_File], class_names: tuple[str, ...]) -> Split:
     return Split(tuple(path for path, _ in used), tuple(label for _, label in used), class_names)
 
 
-def _check_split(split_root: Path, class_names: Sequence[str], root: Path, seen: OnPhoto | None) -> list[_File]:
+def _check_split(split_root: Path, class_names: Sequence[str], root: Path, on_photo: OnPhoto | None) -> list[_File]:
     """All files of a split, sorted by path, after what lies outside its class folders.
 
     Raises DataError for a class without a usable photo.
@@ -264,7 +264,7 @@ def _check_split(split_root: Path, class_names: Sequence[str], root: Path, seen:
     folders = [split_root / name for name in class_names]
     labels, files = _walk(split_root, folders)
     allowed = [root.resolve(), *(folder.resolve() for folder in folders)]
-    check = partial(_check_file, allowed=allowed, seen=seen)
+    check = partial(_check_file, allowed=allowed, on_photo=on_photo)
     paths = sorted(labels)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         checked = pool.map(check, paths, [labels[path] for path in paths])
@@ -311,7 +311,7 @@ def _is_named_as_photo(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in IMG_EXTENSIONS
 
 
-def _check_file(path: Path, label: int, *, allowed: Sequence[Path], seen: OnPhoto | None) -> _File:
+def _check_file(path: Path, label: int, *, allowed: Sequence[Path], on_photo: OnPhoto | None) -> _File:
     """Whether a file can be used; links have to stay in the `allowed` folders."""
     if reason := _refused_link(path, allowed):
         return _File(path, label, reason=reason)
@@ -329,8 +329,8 @@ def _check_file(path: Path, label: int, *, allowed: Sequence[Path], seen: OnPhot
         photo = open_photo(io.BytesIO(content))
     except DataError as error:
         return _File(path, label, digest, str(error), is_damaged=True)
-    if seen is not None:
-        seen(path, photo)
+    if on_photo is not None:
+        on_photo(path, photo)
     return _File(path, label, digest)
 
 
@@ -351,7 +351,7 @@ def _wrong_extension(path: Path, start: bytes) -> str:
     return f"{path.suffix or 'no'} file extension, not one of {extensions}, and {kind} inside: {remedy}"
 
 
-def divide(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:
+def stratified_split(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:
     """A stratified split: the rest, and the fraction `share` of each class, drawn by `seed`; both in order.
 
     Each side gets at least one image of each class. Raises DataError for a class with a single image.

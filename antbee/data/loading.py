@@ -163,7 +163,7 @@ def _cache_key(path: Path, transform: Preprocessing | Augmentation) -> Hashable:
     return path, transform.shorter_side
 
 
-def keep_checked(
+def cache_photo(
     cache: ImageCache, path: Path, photo: Image.Image, transforms: Iterable[Preprocessing | Augmentation]
 ) -> None:
     """Caches what `ImageLoader.picture` would read for each transform, from a photo that is decoded already."""

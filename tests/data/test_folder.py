@@ -19,11 +19,11 @@ from antbee.data.drawn import draw
 from antbee.data.folder import (
     ImageDataset,
     Split,
-    divide,
     folder_digest,
     read_folder,
     read_folder_of,
     refuse_damaged,
+    stratified_split,
 )
 from antbee.data.images import DataError
 
@@ -395,7 +395,7 @@ def numbered(labels: Sequence[int]) -> Split:
 
 def test_a_stratified_split_keeps_the_order_and_the_fraction_of_every_class() -> None:
     split = numbered([0, 1] * 10 + [1] * 20)
-    rest, drawn = divide(split, ("ants", "bees"), 0, 0.3)
+    rest, drawn = stratified_split(split, ("ants", "bees"), 0, 0.3)
     assert drawn.counts(("ants", "bees")) == {"ants": 3, "bees": 9}
     assert sorted([*rest.paths, *drawn.paths]) == list(split.paths)
     for side in (rest, drawn):
@@ -405,14 +405,14 @@ def test_a_stratified_split_keeps_the_order_and_the_fraction_of_every_class() ->
 
 def test_a_stratified_split_depends_on_the_seed_alone() -> None:
     split = numbered([0, 1] * 20)
-    drawn = [divide(split, ("ants", "bees"), seed, 0.5) for seed in (0, 0, 1)]
+    drawn = [stratified_split(split, ("ants", "bees"), seed, 0.5) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
 
 def test_a_class_with_a_single_photo_can_not_be_split() -> None:
     with pytest.raises(DataError, match="class bees has a single photo: two are needed"):
-        divide(numbered([0, 0, 1]), ("ants", "bees"), 0, 0.5)
+        stratified_split(numbered([0, 0, 1]), ("ants", "bees"), 0, 0.5)
 
 
 def test_excluded_photos_leave_the_training_split_and_nothing_else_changes(tmp_path: Path) -> None:
