@@ -10,9 +10,10 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee.data import quality
-from antbee.data.folder import SkippedFile, Split, exclusion_line, read_folder, refuse_damaged
+from antbee.data.exclusions import exclusion_line
+from antbee.data.folder import SkippedFile, Split, read_folder, refuse_damaged
 from antbee.data.images import DataError, open_photo
-from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, keep_checked
+from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
 from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.errors import InputError
@@ -151,9 +152,9 @@ def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callabl
 
     def measure(path: Path, photo: Image.Image) -> None:
         facts[path] = quality.measure(photo)
-        keep_checked(cache, path, photo, [preprocessing])
+        cache_photo(cache, path, photo, [preprocessing])
 
-    dataset = read_folder(root, seen=measure)
+    dataset = read_folder(root, on_photo=measure)
     features = features_of(dataset.both, preprocessing, cache, weights, log)
     by_name = {path.relative_to(dataset.root).as_posix(): fact for path, fact in facts.items()}
     error = None

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from antbee import Classifier, check
 from antbee.data.drawn import draw, write_drawn_set
-from antbee.data.folder import read_exclusions, read_folder
+from antbee.data.exclusions import read_exclusions
+from antbee.data.folder import read_folder
 from antbee.data.loading import ImageCache, ImageLoader
 from antbee.data.quality import UNWANTED
 from antbee.data.transforms import Preprocessing
