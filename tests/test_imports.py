@@ -47,7 +47,7 @@ FENCES = {
     "pandas": {"antbee.ui"},
     "huggingface_hub": {"antbee.hub"},
     "matplotlib": {"antbee.evaluation.plots"},
-    "safetensors": {"antbee.models.weights"},
+    "safetensors": {"antbee.models.tensors"},
     "trackio": {"antbee.training.tracking"},
     "torch.distributed": {"antbee.training.distributed"},
 }

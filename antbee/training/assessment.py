@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from antbee.evaluation import metrics, ood
+from antbee.evaluation import ood
 from antbee.evaluation.calibration import fit_temperature
 from antbee.models.backbone import apply_temperature, count_parameters
 from antbee.models.classifier import Classifier
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, build_detector, leave_classes_out, threshold
+from antbee.models.metrics import Evaluation
 from antbee.training.crossvalidation import OutOfFold, distances_left_out
 from antbee.training.features import Features
 
@@ -27,12 +28,12 @@ def calibrate(head: nn.Linear, left_out: OutOfFold, labels: Tensor) -> float:
     return temperature
 
 
-def calibration_record(temperature: float, left_out: OutOfFold, before: metrics.Report) -> dict[str, Any]:
+def calibration_record(temperature: float, left_out: OutOfFold, before: Evaluation) -> dict[str, Any]:
     """What config.json says of a calibration: its temperature, and loss and error without it."""
     return {
         "temperature": temperature,
         "folds": left_out.folds,
-        "loss_before": before.score.loss,
+        "loss_before": before.loss,
         "error_before": before.calibration_error,
     }
 

@@ -89,7 +89,7 @@ def _evaluate(classifier: Classifier, split: Split, names: Sequence[str]) -> Spl
     loader = ImageLoader(split, config.preprocessing, options=LoaderOptions.for_device(classifier.device))
     computed = compute_features(classifier.network, loader, DistributedContext(classifier.device), what="predicting")
     logits, labels = logits_of(classifier.network.fc, computed), computed.labels
-    result = metrics.report(logits, labels).to_record()
+    result = metrics.evaluate(logits, labels).model_dump(exclude_unset=True)
     if (detector := classifier.detector) is not None and detector.limit is not None:
         found = int((detector.distance(computed.features) > detector.limit).sum())
         result["neither"] = {"threshold": detector.limit, "found": found, "count": len(labels)}
@@ -97,5 +97,5 @@ def _evaluate(classifier: Classifier, split: Split, names: Sequence[str]) -> Spl
     excluded = set(config.data.excluded or ()) if config.data.excluded_count is None else set()
     kept = [position for position, name in enumerate(names) if name not in excluded]
     if 0 < len(kept) < len(names):
-        result["cleaned"] = metrics.score(logits[kept], labels[kept]).to_record()
+        result["cleaned"] = metrics.score(logits[kept], labels[kept]).model_dump()
     return SplitEvaluation.model_validate(result | {"label_names": list(config.label_names)})

@@ -29,6 +29,7 @@ from antbee.models.export import (
     quantised_program,
     replacing,
 )
+from antbee.models.metrics import Score
 from antbee.models.predict import load_classifier
 from antbee.training.evaluate import dataset_of
 
@@ -40,7 +41,7 @@ class FileMetrics:
     """Size, accuracy and speed of an exported file."""
 
     file: Path
-    score: metrics.Score  # on the validation images
+    score: Score  # on the validation images
     agreement: int  # images for which the most probable class is that of torch
     milliseconds: float  # median of one image, preprocessed, in a batch of one
 
@@ -144,13 +145,12 @@ def _table(compared: Sequence[FileMetrics]) -> str:
     rows = [("file", "MB", "accuracy on val", "95% interval", "as torch", "ms a photo")]
     for found in compared:
         score = found.score
-        low, high = metrics.wilson_interval(score.correct, score.count)
         rows.append(
             (
                 str(found.file),
                 f"{found.file.stat().st_size / 1e6:.1f}",
                 f"{score.accuracy:.1%} ({score.correct} of {score.count})",
-                f"{low:.1%} to {high:.1%}",
+                report.interval(score.interval),
                 f"{found.agreement} of {score.count}",
                 f"{found.milliseconds:.1f}",
             )

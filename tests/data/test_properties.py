@@ -13,7 +13,7 @@ from PIL import Image
 from antbee.data.files import kind_of
 from antbee.data.images import DataError, open_photo
 from antbee.data.transforms import Augmentation, Preprocessing
-from antbee.models.weights import TensorsError, read_tensors
+from antbee.models.tensors import TensorsError, read_tensors
 from antbee.text import as_text
 
 # The same examples in every run; tests/endurance/fuzz.py searches at random.

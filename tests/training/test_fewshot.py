@@ -599,10 +599,10 @@ def test_figures_are_of_photos_that_were_not_learned_from(base):
     features = dataset.features(torch.device("cpu"))
     learned = evaluation_metrics.score(taught.classifier.network.fc(features.features).detach(), features.labels)
     assert learned.accuracy > 0.95
-    assert taught.report.score.accuracy < 0.7
-    assert taught.report.score.count == 60
+    assert taught.report.accuracy < 0.7
+    assert taught.report.count == 60
     assert taught.classifier.config.metrics.kept.interval == list(
-        evaluation_metrics.wilson_interval(taught.report.score.correct, 60)
+        evaluation_metrics.wilson_interval(taught.report.correct, 60)
     )
 
 
@@ -618,7 +618,7 @@ def test_no_fold_is_calibrated_with_its_own_answers(base):
         torch.testing.assert_close(taught.left_out_logits[~others], raw[~others] / temperature)
         temperatures.add(temperature)
     assert len(temperatures) > 1
-    assert evaluation_metrics.report(taught.left_out_logits, features.labels) == taught.report
+    assert evaluation_metrics.evaluate(taught.left_out_logits, features.labels) == taught.report
 
 
 def test_the_head_gives_calibrated_probabilities_by_itself(base):

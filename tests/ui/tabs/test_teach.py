@@ -437,7 +437,7 @@ def test_a_correction_that_another_class_has_changes_nothing(visitor, drawn):
 
 def test_what_was_learned_is_told_with_its_accuracy_and_an_interval(learned):
     visitor, (told, download) = learned
-    record = visitor.session.taught.report.score.to_record()
+    record = visitor.session.taught.report.model_dump()
     low, high = record["interval"]
     values = {"accuracy": f"{record['accuracy']:.0%}", "count": 24, "low": f"{low:.0%}", "high": f"{high:.0%}"}
     assert told == ENGLISH("teach.result", **values)
