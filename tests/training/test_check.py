@@ -277,7 +277,7 @@ def test_a_model_folder_without_weights_can_not_be_used(model_folder, tmp_path):
     [
         ("none", "data", "none is not there"),
         ("text.jpg", "picture", "not a photo that can be read"),
-        ("empty", "data", "0 class folder"),
+        ("empty", "data", "no class folder"),
         ("model.safetensors", "model", "name its folder"),
     ],
 )
