@@ -101,10 +101,9 @@ def test_a_folder_of_version_0_1_gives_the_predictions_of_version_0_1(mode, tmp_
     for key in ("logits", "probabilities", "distance"):
         assert found[key] == pytest.approx(expected[key], abs=1e-6)
     assert (found["verdict"], found["threshold"]) == (expected["verdict"], expected["threshold"])
-    assert [one[:2] for one in found["neighbours"]] == [one[:2] for one in expected["neighbours"]]
-    assert [one[2] for one in found["neighbours"]] == pytest.approx(
-        [one[2] for one in expected["neighbours"]], abs=1e-6
-    )
+    for near, old in zip(found["neighbours"], expected["neighbours"], strict=True):
+        assert near[:2] == old[:2]
+        assert near[2] == pytest.approx(old[2], abs=1e-6)
 
 
 def test_the_folders_of_version_0_1_cover_a_class_and_neither():
