@@ -1,4 +1,4 @@
-"""Pictures of nothing: the same ones every time, and what their kind says."""
+"""Synthetic out-of-distribution images: deterministic, distinct, and of their kind."""
 
 import random
 
@@ -12,25 +12,25 @@ def colours_of(picture):
 
 
 @pytest.mark.parametrize("kind", ood.KINDS)
-def test_pictures_are_rgb_squares_and_as_many_as_asked_for(kind):
+def test_images_are_rgb_squares_in_the_requested_number(kind):
     pictures = ood.synthetic_images(kind, 3)
     assert len(pictures) == 3
     assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (ood.SIDE, ood.SIDE))}
 
 
 @pytest.mark.parametrize("kind", ood.KINDS)
-def test_equal_arguments_give_equal_pixels_and_more_pictures_begin_with_the_same(kind):
+def test_images_are_deterministic_and_do_not_depend_on_the_number(kind):
     fewer, more = ([picture.tobytes() for picture in ood.synthetic_images(kind, count)] for count in (3, 5))
     assert more[:3] == fewer
 
 
-def test_no_two_pictures_are_alike():
+def test_all_images_differ():
     every = [picture.tobytes() for kind in ood.KINDS for picture in ood.synthetic_images(kind, ood.COUNT)]
     assert len(every) == len(ood.KINDS) * ood.COUNT
     assert len(set(every)) == len(every)
 
 
-def test_every_kind_is_what_it_is_called():
+def test_the_number_of_colours_fits_the_kind():
     flat, shapes, noise = (
         [colours_of(picture) for picture in ood.synthetic_images(kind, ood.COUNT)]
         for kind in ("flat colours", "drawn shapes", "noise")
@@ -40,7 +40,7 @@ def test_every_kind_is_what_it_is_called():
     assert min(noise) > max(shapes)
 
 
-def test_drawing_leaves_the_random_numbers_of_others_alone():
+def test_drawing_does_not_change_the_global_generator():
     random.seed(0)
     before = random.getstate()
     for kind in ood.KINDS:

@@ -1,4 +1,4 @@
-"""Pictures that show the data they were given, for every eye and every class name; any warning is an error."""
+"""Figures show their data, with any class name and without relying on colour; warnings are errors."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,7 +29,7 @@ OTHER_NAMES = ("蚂蚁", "ミツバチ", "개미", "نمل", "🐜")
 
 
 def plain(colour: tuple[int, int, int], size: int = 48) -> Tensor:
-    """An image (3, size, size) of one colour."""
+    """An image (3, size, size) of a single colour."""
     return (torch.tensor(colour) / 255).view(3, 1, 1).expand(3, size, size)
 
 
@@ -77,7 +77,7 @@ def test_tiles_follow_each_other_along_the_rows() -> None:
     assert third[1] == pytest.approx(first[1], abs=2)
 
 
-def test_the_grid_grows_with_its_tiles_and_lines() -> None:
+def test_the_grid_grows_with_its_tiles_and_title_lines() -> None:
     tile = Tile(plain(GREY), "one line")
     one, row, rows = (grid([tile] * count, columns=4) for count in (1, 4, 5))
     assert one.width < row.width == rows.width
@@ -86,18 +86,18 @@ def test_the_grid_grows_with_its_tiles_and_lines() -> None:
 
 
 def zones(right: bool | None, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
-    """The title and the frame of an answer's tile, both drawn in black so that only shapes are left."""
+    """The title and the frame of a prediction's tile, drawn in black to compare shapes alone."""
     monkeypatch.setattr(plots, "RIGHT", "black")
     monkeypatch.setattr(plots, "WRONG", "black")
     picture = grid([Tile(plain(RED), "bees", right)])
-    # A frame with gaps shows a little more of the image, so its place is taken from the same tile without a frame.
+    # A dashed frame covers less of the image: the image's position is taken from the same tile without a frame.
     top, left = places_of(grid([Tile(plain(RED), "bees")]), RED).min(axis=0)
     title = picture.crop((0, 0, picture.width, int(top) - 8))
     frame = picture.crop((0, int(top), int(left) + 4, picture.height))
     return pixels(title), pixels(frame)
 
 
-def test_right_and_wrong_differ_in_the_frame_and_in_the_sign_without_any_colour(
+def test_correct_and_incorrect_predictions_differ_in_frame_and_sign_without_colour(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (right_title, right_frame), (wrong_title, wrong_frame) = (zones(right, monkeypatch) for right in (True, False))
@@ -105,7 +105,7 @@ def test_right_and_wrong_differ_in_the_frame_and_in_the_sign_without_any_colour(
     assert right_frame != wrong_frame
 
 
-def test_right_and_wrong_differ_in_colour_and_a_picture_without_an_answer_has_neither() -> None:
+def test_correct_and_incorrect_predictions_differ_in_colour_and_other_images_have_none() -> None:
     blue, orange = ((0, 114, 178), (213, 94, 0))
     right, wrong, unasked = (grid([Tile(plain(GREY), "bees", answer)]) for answer in (True, False, None))
     assert [len(places_of(picture, blue)) > 100 for picture in (right, wrong, unasked)] == [True, False, False]
@@ -118,7 +118,7 @@ def test_odd_class_names_are_drawn_without_a_warning(name: str) -> None:
     assert confusion_matrix([[3, 1], [0, 5]], [name, "bees"]).mode == "RGB"
 
 
-def test_what_is_between_dollar_signs_is_no_formula() -> None:
+def test_dollar_signs_do_not_mark_a_formula() -> None:
     assert title_width("$ant$") > title_width("ant") + 10
 
 
@@ -140,7 +140,7 @@ def test_chinese_names_are_legible_where_there_is_a_font_for_them() -> None:
     assert len({pixels(grid([Tile(plain(GREY), name)])) for name in ("蚂蚁", "蜜蜂", "🐜🐜")}) == 3
 
 
-def test_names_that_no_font_has_are_drawn_as_unknown_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_no_font_has_are_drawn_as_replacement_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "FONTS", ("DejaVu Sans",))
     unknown = pixels(grid([Tile(plain(GREY), "\N{REPLACEMENT CHARACTER}" * 2)]))
     assert pixels(grid([Tile(plain(GREY), "蚂蚁")])) == unknown
@@ -155,31 +155,31 @@ BOX = (20.0, 5.0, 100.0, 85.0)
 
 
 def inside(picture: Image.Image) -> np.ndarray:
-    """What lies within the white line around the crop."""
+    """The crop inside its white outline."""
     return np.asarray(picture.crop((21, 6, 99, 84))).astype(int)
 
 
-def test_a_heat_map_has_the_size_of_the_photo_and_leaves_the_photo_alone() -> None:
+def test_a_heat_map_has_the_size_of_the_photo_and_does_not_change_it() -> None:
     before = PHOTO.tobytes()
     picture = heat_map(PHOTO, torch.rand(7, 7), BOX, strongest=1.0)
     assert (picture.size, picture.mode) == (PHOTO.size, "RGB")
     assert PHOTO.tobytes() == before
 
 
-def test_what_the_network_did_not_see_is_darkened() -> None:
+def test_the_photo_outside_the_crop_is_darkened() -> None:
     picture = np.asarray(heat_map(PHOTO, torch.ones(7, 7), BOX, strongest=1.0))
     outside = np.ones(picture.shape[:2], dtype=bool)
     outside[5:85, 20:100] = False
     assert (picture[outside] == np.asarray(PHOTO)[outside] // 3).all()
 
 
-def test_what_does_not_speak_for_the_class_stays_as_it_is() -> None:
+def test_values_up_to_zero_are_transparent() -> None:
     picture = heat_map(PHOTO, torch.tensor([[0.0, -3.0], [-0.5, 0.0]]), BOX, strongest=2.0)
     assert (inside(picture) == inside(PHOTO)).all()
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 1)])
-def test_the_glow_lies_where_the_activation_is(row: int, column: int) -> None:
+def test_the_colour_is_at_the_position_of_the_activation(row: int, column: int) -> None:
     activation_map = torch.zeros(4, 4)
     activation_map[row, column] = 1
     change = np.abs(inside(heat_map(PHOTO, activation_map, BOX, strongest=1.0)) - inside(PHOTO)).sum(axis=2)
@@ -187,13 +187,13 @@ def test_the_glow_lies_where_the_activation_is(row: int, column: int) -> None:
     assert (place[0] * 4 // change.shape[0], place[1] * 4 // change.shape[1]) == (row, column)
 
 
-def test_the_glow_is_measured_by_the_strongest_and_not_by_the_photo_itself() -> None:
+def test_the_brightness_is_relative_to_the_given_strongest_value() -> None:
     weak, full, beyond = (inside(heat_map(PHOTO, torch.full((3, 3), value), BOX, strongest=4.0)) for value in (1, 4, 9))
     assert np.abs(weak - inside(PHOTO)).sum() < np.abs(full - inside(PHOTO)).sum() / 2
     assert (beyond == full).all()
 
 
-def test_the_photo_stays_recognisable_below_the_strongest_glow() -> None:
+def test_the_photo_stays_visible_under_the_strongest_value() -> None:
     glowing = inside(heat_map(PHOTO, torch.ones(3, 3), BOX, strongest=1.0))[:, :, 0].mean(axis=1)
     assert np.corrcoef(glowing, inside(PHOTO)[:, :, 0].mean(axis=1))[0, 1] > 0.99
 
@@ -210,7 +210,7 @@ def test_a_tiny_photo_has_a_heat_map_too(size: tuple[int, int]) -> None:
 # Two pictures side by side
 
 
-def test_two_pictures_stand_side_by_side_with_every_pixel_of_the_first() -> None:
+def test_two_images_are_side_by_side_with_every_pixel_of_the_first() -> None:
     pair = beside(PHOTO, Image.new("RGB", PHOTO.size, RED))
     assert (pair.size, pair.mode) == ((2 * PHOTO.width, PHOTO.height), "RGB")
     assert pixels(pair.crop((0, 0, PHOTO.width, PHOTO.height))) == pixels(PHOTO)
@@ -218,20 +218,20 @@ def test_two_pictures_stand_side_by_side_with_every_pixel_of_the_first() -> None
 
 
 @pytest.mark.parametrize(("size", "width"), [((60, 45), 120), ((120, 90), 120), ((480, 360), 120), ((30, 90), 30)])
-def test_the_second_picture_gets_the_height_of_the_first_and_keeps_its_shape(size: tuple[int, int], width: int) -> None:
+def test_the_second_image_gets_the_height_of_the_first_and_keeps_its_shape(size: tuple[int, int], width: int) -> None:
     pair = beside(PHOTO, Image.new("RGB", size, RED))
     assert pair.size == (PHOTO.width + width, PHOTO.height)
     assert pixels(pair.crop((0, 0, PHOTO.width, PHOTO.height))) == pixels(PHOTO)
     assert pair.crop((PHOTO.width, 0, pair.width, pair.height)).getcolors() == [(width * PHOTO.height, RED)]
 
 
-def test_a_picture_that_is_thinner_than_a_pixel_beside_the_other_is_still_there() -> None:
+def test_the_second_image_is_at_least_one_pixel_wide() -> None:
     pair = beside(PHOTO, Image.new("RGB", (1, 1000), RED))
     assert pair.width == PHOTO.width + 1
     assert pair.getpixel((PHOTO.width, 0)) == RED
 
 
-def test_putting_two_pictures_side_by_side_leaves_both_as_they_are() -> None:
+def test_two_images_side_by_side_are_not_changed() -> None:
     first, second = PHOTO.copy(), Image.new("RGB", (30, 30), RED)
     beside(first, second)
     assert pixels(first) == pixels(PHOTO)
@@ -250,7 +250,7 @@ def test_every_channel_is_scaled_to_its_own_largest_value() -> None:
     assert pixels(weak) == pixels(strong)
 
 
-def test_a_channel_is_dark_where_it_is_zero_or_less_and_yellow_where_it_is_largest() -> None:
+def test_a_channel_is_dark_up_to_zero_and_yellow_at_its_maximum() -> None:
     (picture,) = channels(torch.tensor([[[0.0, 3.0], [-2.0, 1.5]]]))
     side = picture.width // 2
     corners = [picture.getpixel((x, y)) for y in (0, side) for x in (0, side)]
@@ -258,13 +258,13 @@ def test_a_channel_is_dark_where_it_is_zero_or_less_and_yellow_where_it_is_large
     assert corners[3] not in (DARK, YELLOW)
 
 
-def test_a_channel_without_any_activation_is_dark_all_over() -> None:
+def test_a_channel_of_zeros_is_dark() -> None:
     (picture,) = channels(torch.zeros(1, 7, 7))
     assert picture.getcolors() == [(picture.width * picture.height, DARK)]
 
 
 @pytest.mark.parametrize("size", [(7, 7), (28, 28), (7, 11), (224, 224), (300, 200)])
-def test_every_value_of_a_channel_is_a_square_of_one_colour(size: tuple[int, int]) -> None:
+def test_every_value_of_a_channel_is_a_square_of_a_single_colour(size: tuple[int, int]) -> None:
     activations = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
     (picture,) = channels(activations)
     side = picture.width // size[1]
@@ -328,7 +328,7 @@ def test_every_mode_has_its_own_colour() -> None:
         assert len(places_of(picture, (red, green, blue))) > 50
 
 
-def test_a_confusion_matrix_is_darker_where_more_photos_are() -> None:
+def test_a_confusion_matrix_is_darker_for_larger_counts() -> None:
     picture = confusion_matrix([[9, 0], [0, 9]], ["ants", "bees"])
     dark = places_of(picture, (8, 48, 107))  # the deepest of matplotlib's Blues
     rows, columns = dark.min(axis=0), dark.max(axis=0)
@@ -338,12 +338,12 @@ def test_a_confusion_matrix_is_darker_where_more_photos_are() -> None:
 
 
 def test_the_counts_are_written_into_the_matrix() -> None:
-    # The shades are the same: only the numbers can tell these two apart.
+    # The shades are equal: only the numbers differ.
     two, three = (confusion_matrix([[count, 0], [0, count]], ["ants", "bees"]) for count in (2, 3))
     assert pixels(two) != pixels(three)
 
 
-def test_true_classes_are_rows_and_answers_are_columns() -> None:
+def test_true_classes_are_rows_and_predicted_classes_are_columns() -> None:
     picture = confusion_matrix([[0, 9], [0, 0]], ["ants", "bees"])
     row, column = middle_of(picture, (8, 48, 107))
     assert row < picture.height / 2 - 20
@@ -359,12 +359,12 @@ def test_a_confusion_matrix_of_any_size_fits_into_memory_and_without_warnings(si
     assert 300 < picture.height < 4000
 
 
-def test_a_confusion_matrix_without_any_photo_can_be_drawn() -> None:
+def test_a_confusion_matrix_of_zeros_can_be_drawn() -> None:
     assert confusion_matrix([[0, 0], [0, 0]], ["ants", "bees"]).mode == "RGB"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Nothing shared
+# Global state
 
 
 def draw_everything() -> list[bytes]:
@@ -378,14 +378,14 @@ def draw_everything() -> list[bytes]:
     return [pixels(picture) for picture in pictures]
 
 
-def test_no_figure_stays_in_pyplot_and_no_setting_of_matplotlib_changes() -> None:
+def test_drawing_leaves_no_figure_in_pyplot_and_no_changed_setting() -> None:
     before = dict(matplotlib.rcParams)
     draw_everything()
     assert pyplot.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
 
 
-def test_two_threads_can_draw_at_once() -> None:
+def test_two_threads_can_draw_concurrently() -> None:
     expected = draw_everything()
     with ThreadPoolExecutor(max_workers=2) as pool:
         assert all(drawn == expected for drawn in pool.map(lambda _: draw_everything(), range(4)))

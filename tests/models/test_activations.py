@@ -1,4 +1,4 @@
-"""A network taken apart computes what the whole network computes, stage by stage."""
+"""Recorded activations are those of the network, stage by stage."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ CLASSES = 3
 
 
 def network_of(architecture: str = "resnet18") -> ResNet:
-    """An untrained network whose BatchNorm does something else in every channel."""
+    """An untrained network with random BatchNorm statistics."""
     network = build_network(architecture, CLASSES, StartingWeights("random"), seed=1).eval()
     generator = torch.Generator().manual_seed(2)
     for module in network.modules():
@@ -48,11 +48,11 @@ def test_the_logits_are_those_of_the_network_to_the_last_bit(architecture: str) 
     assert torch.equal(record_activations(network, image_of()).logits, expected[0])
 
 
-def test_the_stages_come_in_the_order_in_which_a_photo_passes_them(parts: Activations) -> None:
+def test_the_stages_are_in_the_order_of_computation(parts: Activations) -> None:
     assert [stage.name for stage in parts.stages] == NAMES
 
 
-def test_every_stage_tells_the_shape_that_came_out_of_it_here() -> None:
+def test_every_stage_has_the_shape_of_its_output() -> None:
     shapes = {stage.name: stage.shape for stage in record_activations(network_of(), image_of(64, 96)).stages}
     assert shapes == {
         "input": (1, 3, 64, 96),
@@ -78,7 +78,7 @@ def test_parameters_sum_to_those_of_the_network_and_of_each_mode(architecture: s
     assert [stage.name for stage in stages if stage.trainable_frozen] == ["fc"]
 
 
-def test_maps_alone_have_an_activation_which_has_the_shape_told(parts: Activations) -> None:
+def test_only_stages_with_feature_maps_have_an_activation_of_their_shape(parts: Activations) -> None:
     assert [stage.name for stage in parts.stages if stage.activation is None] == ["avgpool", "fc"]
     for stage in parts.stages[:-2]:
         assert stage.activation.shape == stage.shape
@@ -89,7 +89,7 @@ def test_maps_alone_have_an_activation_which_has_the_shape_told(parts: Activatio
         parts.activation("fc")
 
 
-def test_activations_are_what_the_networks_own_modules_gave(network: ResNet, parts: Activations) -> None:
+def test_activations_are_the_outputs_of_the_networks_modules(network: ResNet, parts: Activations) -> None:
     given = {"input": image_of()}
     hooks = [
         network.get_submodule(module).register_forward_hook(lambda _, __, out, name=name: given.update({name: out}))
@@ -104,7 +104,7 @@ def test_activations_are_what_the_networks_own_modules_gave(network: ResNet, par
         assert torch.equal(parts.activation(name), activation), name
 
 
-def test_features_are_the_means_of_the_last_maps_and_what_the_head_makes_the_logits_of(
+def test_features_are_the_means_of_the_last_maps_and_the_inputs_of_the_head(
     network: ResNet, parts: Activations
 ) -> None:
     torch.testing.assert_close(parts.features, parts.activation("layer4").mean(dim=(2, 3))[0])
@@ -112,7 +112,7 @@ def test_features_are_the_means_of_the_last_maps_and_what_the_head_makes_the_log
         torch.testing.assert_close(network.fc(parts.features), parts.logits)
 
 
-def test_nothing_has_a_gradient_and_the_network_is_left_as_it_was() -> None:
+def test_recording_keeps_no_gradient_and_does_not_change_the_network() -> None:
     network = network_of()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     parts = record_activations(network, image_of())
@@ -125,7 +125,7 @@ def test_nothing_has_a_gradient_and_the_network_is_left_as_it_was() -> None:
 LOGITS = torch.tensor([0.5, 3.0, -1.0])
 
 
-def test_the_answer_is_the_class_with_the_largest_logit() -> None:
+def test_the_answer_is_the_most_probable_class() -> None:
     assert Activations((), torch.zeros(4), LOGITS).answer == 1
 
 
@@ -139,13 +139,13 @@ def test_probabilities_are_the_softmax_and_losses_their_negative_logarithms() ->
         assert float(parts.losses[truth]) == pytest.approx(float(alone))
 
 
-def test_a_loss_stays_finite_where_the_probability_is_too_small_for_a_number() -> None:
+def test_the_loss_is_finite_if_the_probability_underflows() -> None:
     parts = Activations((), torch.zeros(4), torch.tensor([0.0, 200.0]))
     assert parts.probabilities.tolist() == [0, 1]
     assert parts.losses.tolist() == [200, 0]
 
 
-def test_the_strongest_channels_have_the_largest_means_and_come_largest_first() -> None:
+def test_the_strongest_channels_have_the_largest_means_largest_first() -> None:
     activation = torch.zeros(1, 5, 2, 2)
     activation[0, 1] = 1
     activation[0, 4] = 2
@@ -153,14 +153,14 @@ def test_the_strongest_channels_have_the_largest_means_and_come_largest_first() 
     assert strongest_channels(activation, 3) == [4, 3, 1]
 
 
-def test_no_more_channels_are_named_than_there_are() -> None:
+def test_there_are_no_more_strongest_channels_than_channels() -> None:
     assert sorted(strongest_channels(torch.rand(1, 3, 2, 2), 8)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("architecture", "depth", "blocks"), [("resnet18", 18, 8), ("resnet34", 34, 16), ("resnet50", 50, 16)]
 )
-def test_the_depth_is_the_number_in_the_networks_name(architecture: str, depth: int, blocks: int) -> None:
+def test_the_depth_is_the_number_in_the_name_of_the_architecture(architecture: str, depth: int, blocks: int) -> None:
     with torch.device("meta"):
         network = empty_network(architecture, 2)
     assert (activations.depth(network), block_count(network)) == (depth, blocks)

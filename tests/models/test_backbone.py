@@ -1,4 +1,4 @@
-"""The network: what is backbone and head, what learns, where its starting weights come from."""
+"""Networks: backbone and head, freezing, starting weights, device and precision."""
 
 import io
 import pickle
@@ -36,7 +36,7 @@ IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
 def state_of(architecture="resnet18", class_count=1000):
-    """Named tensors such as a weights file holds."""
+    """The state_dict of a random network."""
     return dict(build_network(architecture, class_count, RANDOM, seed=1).state_dict())
 
 
@@ -47,11 +47,11 @@ def complaint(call, *arguments):
     return str(raised.value)
 
 
-# ---- the way through the network -------------------------------------------------------------------------------------
+# ---- forward pass ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnext50_32x4d"])
-def test_the_steps_from_images_to_logits_are_the_network(architecture):
+def test_feature_map_pooling_and_head_together_are_the_network(architecture):
     network = build_network(architecture, 3, RANDOM, seed=0).eval()
     with torch.inference_mode():
         maps = feature_map(network, IMAGES)
@@ -62,7 +62,7 @@ def test_the_steps_from_images_to_logits_are_the_network(architecture):
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
-def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit(architecture):
+def test_the_mean_of_a_class_activation_map_plus_the_bias_is_the_logit(architecture):
     network = build_network(architecture, 3, RANDOM, seed=0).eval()
     with torch.inference_mode():
         maps, logits = feature_map(network, IMAGES), network(IMAGES)
@@ -73,26 +73,26 @@ def test_the_mean_of_a_class_activation_map_and_the_bias_are_the_logit(architect
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnext50_32x4d"])  # both blocks, and convolutions in groups
-def test_a_folded_network_answers_as_the_whole_one_without_any_batch_norm(architecture):
+def test_a_fused_network_has_equal_outputs_and_no_batch_norm(architecture):
     network = build_network(architecture, 3, RANDOM, seed=0)
     network.train()
     with torch.no_grad():
         for layer in network.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):  # random weights come with statistics that change nothing
+            if isinstance(layer, torch.nn.BatchNorm2d):  # its initial statistics are the identity
                 layer.weight.uniform_(0.5, 1.5)
                 layer.bias.uniform_(-0.5, 0.5)
         network(IMAGES)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    folded = fuse_conv_bn(network)
+    fused = fuse_conv_bn(network)
     with torch.inference_mode():
-        torch.testing.assert_close(folded(IMAGES), network.eval()(IMAGES), rtol=1e-3, atol=1e-4)
-        maps = feature_map(folded, IMAGES)
-        torch.testing.assert_close(folded.fc(pooled(folded, maps)), folded(IMAGES))
-    assert not [layer for layer in folded.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+        torch.testing.assert_close(fused(IMAGES), network.eval()(IMAGES), rtol=1e-3, atol=1e-4)
+        maps = feature_map(fused, IMAGES)
+        torch.testing.assert_close(fused.fc(pooled(fused, maps)), fused(IMAGES))
+    assert not [layer for layer in fused.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_frozen_leaves_the_head_alone_to_the_optimiser():
+def test_freezing_leaves_only_the_head_trainable():
     network = build_network("resnet18", 2, RANDOM, seed=0)
     freeze_backbone(network)
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
@@ -111,7 +111,7 @@ def test_every_architecture_has_a_linear_head_called_fc(architecture):
     assert network.fc.in_features == feature_count(architecture)
 
 
-def test_an_unknown_architecture_is_named_with_the_known_ones():
+def test_an_unknown_architecture_is_refused_with_the_supported_ones():
     text = complaint(empty_network, "vgg11", 2)
     assert "'vgg11'" in text
     assert "resnet18" in text
@@ -120,7 +120,7 @@ def test_an_unknown_architecture_is_named_with_the_known_ones():
 # ---- building --------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_head_hangs_on_the_seed_and_leaves_the_random_numbers_of_others_alone():
+def test_a_new_head_depends_on_the_seed_and_does_not_change_the_global_generator():
     weights = StartingWeights("some.safetensors", state_of())
     before = torch.random.get_rng_state()
     heads = [build_network("resnet18", 2, weights, seed=seed).fc.weight for seed in (3, 3, 4)]
@@ -129,7 +129,7 @@ def test_a_new_head_hangs_on_the_seed_and_leaves_the_random_numbers_of_others_al
     assert not torch.equal(heads[0], heads[2])
 
 
-def test_the_backbone_is_filled_and_the_files_own_head_left_out():
+def test_the_backbone_is_loaded_without_the_head_of_the_file():
     state = state_of()
     network = build_network("resnet18", 1000, StartingWeights("some.safetensors", state), seed=9)
     built = network.state_dict()
@@ -153,14 +153,14 @@ def test_a_backbone_that_does_not_fit_exactly_is_refused(change, words):
     assert words in text
 
 
-def test_weights_from_before_batch_norm_counted_its_steps_are_whole():
+def test_weights_without_batch_norms_step_counters_are_loaded():
     state = {name: tensor for name, tensor in state_of().items() if not name.endswith("num_batches_tracked")}
     assert len(state) == 102
     network = build_network("resnet18", 2, StartingWeights("old.pth", state), seed=0)
     assert torch.equal(network.layer4[1].bn2.running_var, state["layer4.1.bn2.running_var"])
 
 
-def test_weights_of_another_architecture_name_three_misfits_and_count_the_rest():
+def test_weights_of_another_architecture_are_refused_with_three_misfits_and_the_number_of_others():
     weights = StartingWeights("large.pth", state_of("resnet34"))
     text = complaint(lambda: build_network("resnet18", 2, weights, seed=0))
     assert text.count(" is unknown") == 3
@@ -170,7 +170,7 @@ def test_weights_of_another_architecture_name_three_misfits_and_count_the_rest()
 # ---- starting weights ------------------------------------------------------------------------------------------------
 
 
-def test_a_safetensors_and_a_torch_file_of_the_same_weights_are_the_same(tmp_path):
+def test_safetensors_and_torch_files_give_equal_weights(tmp_path):
     state = state_of()
     save_file(state, tmp_path / "a.safetensors")
     torch.save(state, tmp_path / "a.pth")
@@ -183,7 +183,7 @@ def test_a_safetensors_and_a_torch_file_of_the_same_weights_are_the_same(tmp_pat
 
 
 class Intruder:
-    """What a pickle can do when somebody opens it."""
+    """A pickle that runs code when it is opened."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -193,7 +193,7 @@ class Intruder:
 
 
 @pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors"])
-def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, name):
+def test_a_file_that_would_run_code_is_refused_without_running_it(tmp_path, name):
     with (tmp_path / name).open("wb") as file:
         pickle.dump(Intruder(tmp_path / "marker"), file, protocol=2)
     assert name in complaint(load_starting_weights, str(tmp_path / name), "resnet18")
@@ -224,7 +224,7 @@ def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path):
     )
 
 
-def test_a_real_weights_file_fills_the_backbone_and_leaves_its_thousand_classes_behind(standin_weights):
+def test_a_real_weights_file_is_loaded_without_its_head_of_a_thousand_classes(standin_weights):
     weights = load_starting_weights(str(standin_weights), "resnet18")
     network = build_network("resnet18", 2, weights, seed=0)
     assert weights.state["fc.weight"].shape == (1000, 512)
@@ -232,21 +232,21 @@ def test_a_real_weights_file_fills_the_backbone_and_leaves_its_thousand_classes_
     assert network.fc.weight.shape == (2, 512)
 
 
-def test_a_missing_file_says_what_was_expected(tmp_path):
+def test_a_missing_file_is_refused_with_the_accepted_values(tmp_path):
     text = complaint(load_starting_weights, str(tmp_path / "none.pth"), "resnet18")
     assert "expected imagenet, random, or a .safetensors or .pth file" in text
 
 
 @pytest.fixture
 def weight_cache(tmp_path, monkeypatch):
-    """An empty cache of torch's own."""
+    """An empty cache of torch.hub."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     return cache
 
 
-def test_a_planted_file_in_torchs_cache_is_refused_by_its_hash(weight_cache):
+def test_a_changed_file_in_torchs_cache_is_refused_by_its_hash(weight_cache):
     with (weight_cache / "resnet18-f37072fd.pth").open("wb") as file:
         pickle.dump(Intruder(weight_cache / "marker"), file)
     text = complaint(load_starting_weights, "imagenet", "resnet18")
@@ -255,7 +255,7 @@ def test_a_planted_file_in_torchs_cache_is_refused_by_its_hash(weight_cache):
     assert not (weight_cache / "marker").exists()
 
 
-def test_unreachable_imagenet_weights_are_told_from_unusable_ones(weight_cache, monkeypatch):
+def test_unreachable_imagenet_weights_are_another_error_than_invalid_ones(weight_cache, monkeypatch):
     def refuse(url, path, hash_prefix):
         raise urllib.error.URLError("no route to host")
 
@@ -340,12 +340,12 @@ def test_auto_is_float32_on_devices_that_are_not_known_to_be_faster():
     assert choose_precision("auto", torch.device("mps")) == "float32"
 
 
-def test_an_unknown_precision_is_named_with_those_there_are():
+def test_an_unknown_precision_is_refused_with_the_accepted_ones():
     with pytest.raises(DeviceError, match="no precision 'half': expected auto, float32 or bfloat16"):
         choose_precision("half", torch.device("cpu"))
 
 
-def test_factors_are_rounded_only_where_bfloat16_is_asked_for():
+def test_only_bfloat16_rounds_the_inputs():
     layer = torch.nn.Linear(64, 64, bias=False)
     inputs = torch.rand(4, 64)
     with torch.no_grad():
@@ -361,7 +361,7 @@ def test_factors_are_rounded_only_where_bfloat16_is_asked_for():
 # ---- heads -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_head_alone_is_drawn_by_the_seed_and_leaves_the_random_numbers_of_others_alone():
+def test_a_head_depends_on_the_seed_and_does_not_change_the_global_generator():
     before = torch.random.get_rng_state()
     heads = [new_head(16, 3, seed=seed) for seed in (3, 3, 4)]
     assert torch.equal(before, torch.random.get_rng_state())
@@ -372,7 +372,7 @@ def test_a_head_alone_is_drawn_by_the_seed_and_leaves_the_random_numbers_of_othe
         assert not torch.equal(one, other)
 
 
-def test_another_head_shares_every_tensor_of_the_backbone_and_leaves_the_network_its_own():
+def test_a_network_with_another_head_shares_the_backbone_and_does_not_change_the_first():
     network = build_network("resnet18", 5, RANDOM, seed=0).eval()
     own_head, head = network.fc, new_head(512, 3, seed=1)
     other = with_head(network, head)
@@ -387,13 +387,13 @@ def test_another_head_shares_every_tensor_of_the_backbone_and_leaves_the_network
         assert torch.equal(network(IMAGES), own_head(features))
 
 
-def test_a_head_of_another_width_is_refused():
+def test_a_head_with_another_number_of_inputs_is_refused():
     network = build_network("resnet18", 5, RANDOM, seed=0)
     words = complaint(with_head, network, new_head(2048, 3, seed=1))
     assert "a head on 2048 features doesn't fit a backbone of 512" in words
 
 
-def test_divided_logits_are_those_of_the_head_divided():
+def test_a_temperature_divides_the_logits():
     head, features = new_head(16, 3, seed=0), torch.rand(4, 16, generator=torch.Generator().manual_seed(0))
     before = head(features).detach()
     apply_temperature(head, 2.5)
@@ -401,13 +401,13 @@ def test_divided_logits_are_those_of_the_head_divided():
 
 
 def thousand_rows(count=1000):
-    """Weights whose head says in every number which of its rows it is."""
+    """Weights whose head has the number of the row as every value."""
     rows = torch.arange(float(count))
     return StartingWeights("imagenet", {"fc.weight": rows[:, None].repeat(1, 4), "fc.bias": -rows})
 
 
 def rows_of(*label_names, weights=None):
-    """The rows of ImageNet's head that speak of the classes, or None."""
+    """The rows of the ImageNet head that are used for the classes, or None."""
     head = zero_shot_head(weights or thousand_rows(), "resnet18", label_names)
     if head is None:
         return None
@@ -415,12 +415,12 @@ def rows_of(*label_names, weights=None):
     return head.weight[:, 0].int().tolist()
 
 
-def test_what_weights_know_of_ants_and_bees_are_their_own_rows_for_an_ant_and_a_bee():
+def test_the_zero_shot_head_of_ants_and_bees_has_the_rows_of_ant_and_bee():
     assert rows_of("ants", "bees") == [310, 309]
     assert rows_of("bees", "ants") == [309, 310]
 
 
-def test_a_head_of_imagenets_rows_learns_nothing_and_answers_as_the_whole_head_does():
+def test_the_zero_shot_head_is_not_trainable_and_gives_the_logits_of_the_whole_head():
     network = build_network("resnet18", 1000, RANDOM, seed=0)
     weights = StartingWeights("imagenet", {name: tensor.clone() for name, tensor in network.state_dict().items()})
     head = zero_shot_head(weights, "resnet18", ["ants", "bees"])
@@ -445,7 +445,7 @@ def test_a_head_of_imagenets_rows_learns_nothing_and_answers_as_the_whole_head_d
         ("goldfish", 1),
     ],
 )
-def test_a_class_is_found_by_its_name_in_singular_or_plural(name, category):
+def test_a_category_is_found_by_its_name_in_singular_or_plural(name, category):
     assert rows_of(name, "bees") == [category, 309]
 
 
@@ -461,12 +461,12 @@ def test_a_class_is_found_by_its_name_in_singular_or_plural(name, category):
         "Bee",  # that of the other class
     ],
 )
-def test_a_class_that_is_not_exactly_one_category_of_its_own_leaves_nothing_to_be_said(name):
+def test_without_a_unique_category_for_each_class_there_is_no_zero_shot_head(name):
     assert rows_of(name, "bees") is None
     assert rows_of("bees", name) is None
 
 
-def test_a_name_that_two_categories_have_is_that_of_none():
+def test_a_name_of_two_categories_matches_none():
     categories = ["crane", "ant", "crane", "maillot", "Maillot"]
     found = [_category_of(name, categories) for name in ("cranes", "maillot", "ants")]
     assert found == [None, None, 1]
@@ -482,5 +482,5 @@ def test_a_name_that_two_categories_have_is_that_of_none():
     ],
     ids=["random", "999 classes", "2 classes", "no head"],
 )
-def test_weights_without_a_head_of_imagenets_thousand_categories_know_nothing_of_the_classes(weights):
+def test_weights_without_an_imagenet_head_have_no_zero_shot_head(weights):
     assert rows_of("ants", "bees", weights=weights) is None

@@ -1,4 +1,4 @@
-"""The model folder: what is saved is what is loaded, by antbee, torchvision, timm and transformers alike."""
+"""Classifier: predictions, explanations, and model folders that antbee, timm and transformers save and load."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from antbee.models.classifier import Prediction
 from antbee.models.config import ClassifierConfig, ModelFolderError
 from antbee.models.weights import StartingWeights, WeightsError
 
-UNMEASURED = {"format": 1}  # the least that stands under "antbee"
+UNMEASURED = {"format": 1}  # the only required key of "antbee"
 
 
 def new_classifier(config=CONFIG):
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def editable_config(folder, tmp_path):
-    """A function that writes the model folder anew with changed config.json content, and returns it."""
+    """A function that copies the model folder with a changed config.json, and returns the copy."""
 
     def write(change):
         content = json.loads((folder / "config.json").read_text())
@@ -65,52 +65,52 @@ def complaint(call, *arguments, kind=ModelFolderError):
     return str(raised.value)
 
 
-# ---- saved and loaded ------------------------------------------------------------------------------------------------
+# ---- saving and loading ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_saved_is_what_is_loaded(folder):
+def test_a_saved_classifier_is_loaded_with_equal_config_and_logits(folder):
     loaded = Classifier.from_pretrained(folder, device="cpu")
     assert replace(loaded.config, files={}) == CONFIG
     assert loaded.config.files.keys() == {"model.safetensors"}
     assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
 
 
-def test_channels_last_weights_are_saved_plainly(tmp_path, folder):
+def test_channels_last_weights_are_saved_like_contiguous_ones(tmp_path, folder):
     trained = new_classifier()
     trained.network.to(memory_format=torch.channels_last)
     trained.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
-def test_the_weights_file_holds_torchvisions_122_tensors_and_says_it_is_of_torch(folder):
+def test_the_weights_file_has_torchvisions_122_tensors_and_the_format_pt(folder):
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert len(list(file.keys())) == 122
         assert file.metadata() == {"format": "pt"}
 
 
-def test_model_files_are_as_open_to_other_users_as_any_new_file(folder, tmp_path):
+def test_model_files_have_the_permissions_of_any_new_file(folder, tmp_path):
     (tmp_path / "ordinary").touch()
     for name in ("model.safetensors", "config.json"):
         assert (folder / name).stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-def test_any_number_of_classes_and_any_known_architecture_come_back(tmp_path):
+def test_another_architecture_with_seven_classes_is_saved_and_loaded(tmp_path):
     names = tuple(f"class {number}" for number in range(7))
     config = ClassifierConfig("resnet34", names)
     new_classifier(config).save_pretrained(tmp_path)
     assert replace(Classifier.from_pretrained(tmp_path, device="cpu").config, files={}) == config
 
 
-def test_class_names_that_are_no_valid_unicode_come_back(tmp_path):
+def test_class_names_that_are_not_valid_unicode_are_saved_and_loaded(tmp_path):
     config = ClassifierConfig("resnet18", ("ants", os.fsdecode(b"b\xff")))
     new_classifier(config).save_pretrained(tmp_path)
     assert replace(Classifier.from_pretrained(tmp_path, device="cpu").config, files={}) == config
 
 
-# ---- made by others --------------------------------------------------------------------------------------------------
+# ---- models of other libraries ---------------------------------------------------------------------------------------
 
 
-def write_foreign(folder, config, network):
+def write_model(folder, config, network):
     folder.mkdir(exist_ok=True)
     save_file(network.state_dict(), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
@@ -120,20 +120,20 @@ def write_foreign(folder, config, network):
 @pytest.mark.parametrize(
     "names", [{"label_names": ["cat", "dog", "owl"]}, {"id2label": {"0": "cat", "1": "dog", "2": "owl"}}]
 )
-def test_a_resnet_whose_config_names_only_network_and_labels_is_prepared_as_torchvision_does(tmp_path, names):
+def test_a_config_with_only_architecture_and_labels_gets_torchvisions_preprocessing(tmp_path, names):
     network = resnet18(num_classes=3).eval()
-    loaded = Classifier.from_pretrained(write_foreign(tmp_path, {"architecture": "resnet18"} | names, network))
+    loaded = Classifier.from_pretrained(write_model(tmp_path, {"architecture": "resnet18"} | names, network))
     assert loaded.config == ClassifierConfig("resnet18", ("cat", "dog", "owl"))
     images = ResNet18_Weights.IMAGENET1K_V1.transforms()(photo())[None]
     with torch.inference_mode():
         torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=1e-4, atol=1e-4)
 
 
-def test_a_resnet_that_timm_saved_is_loaded_with_timms_preprocessing_and_logits(tmp_path):
+def test_a_model_saved_by_timm_is_loaded_with_equal_preprocessing_and_logits(tmp_path):
     timm = pytest.importorskip("timm")
-    # Its pretrained_cfg is that of timm's own weights: bicubic, and another share for the crop.
+    # Its pretrained_cfg differs from torchvision's: bicubic, and another crop_pct.
     network = timm.create_model("resnet50", num_classes=3).train()
-    network(torch.randn(4, 3, 64, 64))  # gives BatchNorm statistics with which logits stay small
+    network(torch.randn(4, 3, 64, 64))  # sets BatchNorm statistics, which keep the logits small
     labels = {"label_names": ["cat", "dog", "owl"]}
     timm.models.save_for_hf(network.eval(), tmp_path, model_config=labels, safe_serialization=True)
     loaded = Classifier.from_pretrained(tmp_path, device="cpu")
@@ -146,7 +146,7 @@ def test_a_resnet_that_timm_saved_is_loaded_with_timms_preprocessing_and_logits(
         torch.testing.assert_close(loaded.logits([photo()]), network(images), rtol=0, atol=1e-5)
 
 
-def test_what_timm_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
+def test_a_model_that_timm_loads_and_saves_has_equal_logits(folder, tmp_path):
     timm = pytest.importorskip("timm")
     network = timm.create_model(f"local-dir:{folder}", pretrained=True)
     timm.models.save_for_hf(network, tmp_path, safe_serialization=True)
@@ -155,11 +155,11 @@ def test_what_timm_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
     assert torch.equal(loaded.logits([photo()]), new_classifier().logits([photo()]))
 
 
-def test_timms_older_layout_of_one_object_is_read_with_its_preprocessing(tmp_path):
+def test_timms_older_flat_config_is_read_with_its_preprocessing(tmp_path):
     timm = pytest.importorskip("timm")
     pretrained = {"input_size": [3, 160, 160], "interpolation": "bicubic", "crop_pct": 0.95}
     pretrained |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "labels": ["cat", "dog"], "num_classes": 2}
-    write_foreign(tmp_path, {"architecture": "resnet18"} | pretrained, resnet18(num_classes=2))
+    write_model(tmp_path, {"architecture": "resnet18"} | pretrained, resnet18(num_classes=2))
     network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
     loaded = Classifier.from_pretrained(tmp_path, device="cpu")
@@ -169,8 +169,8 @@ def test_timms_older_layout_of_one_object_is_read_with_its_preprocessing(tmp_pat
     )
 
 
-@pytest.mark.filterwarnings("default")  # other people's warnings about each other
-def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tmp_path):
+@pytest.mark.filterwarnings("default")  # of the libraries, about each other
+def test_a_model_that_transformers_loads_and_saves_has_equal_logits(folder, tmp_path):
     pytest.importorskip("timm")
     transformers = pytest.importorskip("transformers")
     transformers.AutoModelForImageClassification.from_pretrained(folder).save_pretrained(tmp_path)
@@ -190,8 +190,8 @@ def test_what_transformers_saves_again_is_loaded_with_the_same_logits(folder, tm
         ({"architecture": "resnet18", "num_classes": 1000}, "label_names is missing"),
     ],
 )
-def test_a_foreign_config_that_is_of_no_resnet_or_names_no_labels_is_a_clear_error(tmp_path, config, words):
-    write_foreign(tmp_path, config, resnet18(num_classes=2))
+def test_a_config_of_another_architecture_or_without_labels_is_refused(tmp_path, config, words):
+    write_model(tmp_path, config, resnet18(num_classes=2))
     assert words in complaint(Classifier.from_pretrained, tmp_path, kind=ValueError)
 
 
@@ -199,81 +199,81 @@ def test_a_foreign_config_that_is_of_no_resnet_or_names_no_labels_is_a_clear_err
 
 
 def test_probabilities_are_the_softmax_of_the_logits():
-    holder = new_classifier()
-    (prediction,) = holder.predict([photo()])
-    expected = torch.softmax(holder.logits([photo()])[0], 0).tolist()
+    classifier = new_classifier()
+    (prediction,) = classifier.predict([photo()])
+    expected = torch.softmax(classifier.logits([photo()])[0], 0).tolist()
     assert list(prediction.probabilities) == ["ants", "bees"]
     assert list(prediction.probabilities.values()) == pytest.approx(expected)
     assert prediction.label == max(prediction.probabilities, key=prediction.probabilities.get)
 
 
-def test_a_photo_gets_the_same_answer_alone_and_among_others():
-    holder = new_classifier()
-    together = holder.logits([photo(seed) for seed in range(3)])
-    torch.testing.assert_close(together[1:2], holder.logits([photo(1)]), rtol=1e-4, atol=1e-5)
+def test_logits_do_not_depend_on_the_other_photos_of_a_batch():
+    classifier = new_classifier()
+    together = classifier.logits([photo(seed) for seed in range(3)])
+    torch.testing.assert_close(together[1:2], classifier.logits([photo(1)]), rtol=1e-4, atol=1e-5)
 
 
-def test_an_explanation_is_the_prediction_and_maps_whose_mean_and_bias_are_the_logits():
-    holder = new_classifier()
-    explanation = holder.explain(photo())
-    assert explanation.prediction.label == holder.predict([photo()])[0].label
-    logits = holder.logits([photo()])[0]
+def test_the_mean_of_an_activation_map_plus_the_bias_is_the_logit():
+    classifier = new_classifier()
+    explanation = classifier.explain(photo())
+    assert explanation.prediction.label == classifier.predict([photo()])[0].label
+    logits = classifier.logits([photo()])[0]
     for index, name in enumerate(CONFIG.label_names):
         activation_map = explanation.activation_maps[name]
         assert activation_map.shape == (7, 7)
-        torch.testing.assert_close(activation_map.mean() + holder.network.fc.bias[index].detach(), logits[index])
+        torch.testing.assert_close(activation_map.mean() + classifier.network.fc.bias[index].detach(), logits[index])
 
 
-def test_prediction_leaves_the_network_as_it_is():
-    holder = new_classifier()
-    before = {name: tensor.clone() for name, tensor in holder.network.state_dict().items()}
-    holder.predict([photo()])
-    holder.explain(photo())
-    assert all(torch.equal(before[name], tensor) for name, tensor in holder.network.state_dict().items())
+def test_predictions_do_not_change_the_network():
+    classifier = new_classifier()
+    before = {name: tensor.clone() for name, tensor in classifier.network.state_dict().items()}
+    classifier.predict([photo()])
+    classifier.explain(photo())
+    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.network.state_dict().items())
 
 
-def test_features_are_what_the_head_answers_to_and_can_be_learned_from():
-    holder = new_classifier()
+def test_features_are_the_inputs_of_the_head_and_can_be_trained_on():
+    classifier = new_classifier()
     photos = [photo(seed) for seed in range(3)]
-    features = holder.features(photos)
+    features = classifier.features(photos)
     assert (features.shape, features.dtype, features.device.type) == ((3, 512), torch.float32, "cpu")
-    torch.testing.assert_close(holder.network.fc(features), holder.logits(photos))
-    assert torch.equal(features, holder.features_of_crops([holder.crop(one) for one in photos]))
+    torch.testing.assert_close(classifier.network.fc(features), classifier.logits(photos))
+    assert torch.equal(features, classifier.features_of_crops([classifier.crop(one) for one in photos]))
     head = torch.nn.Linear(512, 2)
     head(features).sum().backward()
     assert head.weight.grad.abs().sum() > 0
 
 
-def test_another_head_answers_on_the_very_same_backbone_and_leaves_the_first_as_it_is():
-    holder = new_classifier()
-    answers, weights = holder.logits([photo()]), holder.network.fc.weight.clone()
+def test_a_classifier_with_another_head_shares_the_backbone_and_does_not_change_the_first():
+    classifier = new_classifier()
+    logits, weights = classifier.logits([photo()]), classifier.network.fc.weight.clone()
     head = new_head(512, 3, seed=1)
     config = replace(CONFIG, label_names=("a", "b", "c"), metrics=None)
-    other = holder.with_head(head, config)
+    other = classifier.with_head(head, config)
     with torch.inference_mode():
-        torch.testing.assert_close(other.logits([photo()]), head(holder.features([photo()])))
+        torch.testing.assert_close(other.logits([photo()]), head(classifier.features([photo()])))
         head.weight.zero_()
     assert list(other.predict([photo()])[0].probabilities) == ["a", "b", "c"]
-    assert other.network.fc.weight.any()  # nor does whoever gave the head change it any more
-    assert torch.equal(holder.network.fc.weight, weights)
-    assert torch.equal(holder.logits([photo()]), answers)
-    for own, shared in ((other.network, holder.network), (other._fused, holder._fused)):
+    assert other.network.fc.weight.any()  # the head was copied
+    assert torch.equal(classifier.network.fc.weight, weights)
+    assert torch.equal(classifier.logits([photo()]), logits)
+    for own, shared in ((other.network, classifier.network), (other._fused, classifier._fused)):
         places = {name: tensor.data_ptr() for name, tensor in shared.state_dict().items()}
         assert [n for n, t in own.state_dict().items() if t.data_ptr() != places[n]] == ["fc.weight", "fc.bias"]
 
 
-def test_a_backbone_is_known_by_its_digest_whatever_its_head(folder):
-    holder = new_classifier()
-    assert len(holder.backbone_digest) == 64
-    assert Classifier.from_pretrained(folder, device="cpu").backbone_digest == holder.backbone_digest
+def test_the_backbone_digest_depends_on_the_backbone_and_not_on_the_head(folder):
+    classifier = new_classifier()
+    assert len(classifier.backbone_digest) == 64
+    assert Classifier.from_pretrained(folder, device="cpu").backbone_digest == classifier.backbone_digest
     config = replace(CONFIG, label_names=("a", "b", "c"))
-    assert holder.with_head(new_head(512, 3, seed=1), config).backbone_digest == holder.backbone_digest
+    assert classifier.with_head(new_head(512, 3, seed=1), config).backbone_digest == classifier.backbone_digest
     with torch.no_grad():
-        holder.network.layer4[1].bn2.running_mean[0] += 1e-3
-    assert new_classifier().backbone_digest != Classifier(holder.network, CONFIG).backbone_digest
+        classifier.network.layer4[1].bn2.running_mean[0] += 1e-3
+    assert new_classifier().backbone_digest != Classifier(classifier.network, CONFIG).backbone_digest
 
 
-def test_a_photo_of_any_shape_is_answered():
+def test_a_photo_of_any_shape_is_predicted():
     for size in ((1, 1), (40, 300), (1200, 90)):
         image = Image.fromarray(np.full((size[1], size[0], 3), 128, np.uint8))
         (prediction,) = new_classifier().predict([image])
@@ -344,11 +344,11 @@ def test_the_heatmap_colours_the_crop_and_darkens_the_rest_of_the_photo():
     assert heatmap.tobytes() == expected.tobytes()
 
 
-# ---- what goes wrong -------------------------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["nowhere", "/nowhere/at/all", "./user/name", "a/b/c"])
-def test_what_is_neither_a_folder_nor_a_hub_id_says_what_was_expected(source):
+def test_a_source_that_is_neither_a_folder_nor_a_hub_id_is_refused(source):
     assert "expected a model folder, or a Hub id such as user/name" in complaint(Classifier.from_pretrained, source)
 
 
@@ -383,7 +383,7 @@ def test_a_missing_tensor_is_never_filled_with_random_numbers(folder, tmp_path):
 
 
 def changed_weights(folder, target, change):
-    """The model folder with other tensors, and a config that takes them for its own."""
+    """The model folder with other tensors, and a config without their checksums."""
     state = load_file(folder / "model.safetensors")
     change(state)
     save_file(state, target / "model.safetensors")
@@ -393,7 +393,7 @@ def changed_weights(folder, target, change):
     return target
 
 
-def test_weights_in_half_precision_are_taken(folder, tmp_path):
+def test_weights_in_half_precision_are_loaded_as_float32(folder, tmp_path):
     def halve(state):
         state.update({name: tensor.half() for name, tensor in state.items() if tensor.is_floating_point()})
 
@@ -402,7 +402,7 @@ def test_weights_in_half_precision_are_taken(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_pipe_or_a_device_in_a_files_place_is_never_waited_for(folder, tmp_path, name):
+def test_a_pipe_or_a_device_instead_of_a_file_is_refused(folder, tmp_path, name):
     shutil.copytree(folder, tmp_path / "model")
     (tmp_path / "model" / name).unlink()
     os.mkfifo(tmp_path / "model" / name)

@@ -49,11 +49,11 @@ def complaint(call, *arguments, kind=ModelFolderError):
     return str(raised.value)
 
 
-# ---- written and read ------------------------------------------------------------------------------------------------
+# ---- reading and writing ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_config_of_version_0_1_is_read_and_written_again_key_by_key(mode):
+def test_a_config_of_version_0_1_is_read_and_written_unchanged(mode):
     content = json.loads(OLD[mode].read_text())
     config = ClassifierConfig.from_json(content)
     assert config.to_json() == content
@@ -61,7 +61,7 @@ def test_a_config_of_version_0_1_is_read_and_written_again_key_by_key(mode):
     assert ClassifierConfig.from_json(copied(config.to_json())) == config
 
 
-def test_what_a_config_of_version_0_1_tells_is_typed():
+def test_the_values_of_a_config_of_version_0_1_are_typed():
     config = ClassifierConfig.from_json(json.loads(OLD["frozen"].read_text()))
     assert (config.architecture, config.label_names, config.mode) == ("resnet18", ("ants", "bees"), "frozen")
     assert (config.version, config.seed, config.preprocessing) == ("0.1.0", 0, Preprocessing())
@@ -83,21 +83,21 @@ def test_what_a_config_of_version_0_1_tells_is_typed():
     assert set(config.files) == {"model.safetensors", "neighbours.safetensors"}
 
 
-def test_what_is_written_has_the_keys_of_version_0_1_also_where_nothing_is_told():
-    told, old = ClassifierConfig("resnet18", ("a", "b")).to_json(), json.loads(OLD["frozen"].read_text())
-    assert list(told) == list(old)
-    assert list(told["pretrained_cfg"]) == list(old["pretrained_cfg"])
-    assert list(told["antbee"]) == list(old["antbee"])
+def test_a_written_config_has_the_keys_of_version_0_1_even_without_values():
+    written, old = ClassifierConfig("resnet18", ("a", "b")).to_json(), json.loads(OLD["frozen"].read_text())
+    assert list(written) == list(old)
+    assert list(written["pretrained_cfg"]) == list(old["pretrained_cfg"])
+    assert list(written["antbee"]) == list(old["antbee"])
     empty = ("recipe", "data", "weights", "metrics", "files")
-    assert {key: told["antbee"][key] for key in empty} == {key: {} for key in empty}
-    assert ClassifierConfig.from_json(copied(told)) == ClassifierConfig("resnet18", ("a", "b"))
+    assert {key: written["antbee"][key] for key in empty} == {key: {} for key in empty}
+    assert ClassifierConfig.from_json(copied(written)) == ClassifierConfig("resnet18", ("a", "b"))
 
 
-def test_a_config_with_all_that_is_known_comes_back():
+def test_a_config_with_every_key_is_written_and_read_unchanged():
     assert ClassifierConfig.from_json(copied(CONFIG.to_json())) == CONFIG
 
 
-def test_keys_that_are_not_known_are_written_again_wherever_they_stand():
+def test_unknown_keys_are_kept_at_every_level():
     content = CONFIG.to_json() | {"model_type": "x", "later": {"deep": [1, None]}}
     content["pretrained_cfg"]["license"] = "mit"
     content["antbee"] |= {"later": 2, "labels": 3}
@@ -111,7 +111,7 @@ def test_keys_that_are_not_known_are_written_again_wherever_they_stand():
     assert replace(config, seed=4).to_json()["later"] == {"deep": [1, None]}
 
 
-def test_null_and_an_empty_object_say_the_same():
+def test_null_and_an_empty_object_count_as_missing():
     content = ClassifierConfig("resnet18", ("a", "b")).to_json()
     for nothing in (None, {}):
         content["antbee"] |= dict.fromkeys(("recipe", "data", "weights", "metrics", "files"), nothing)
@@ -127,20 +127,20 @@ def test_null_and_an_empty_object_say_the_same():
         {"label_names": ["cat", "dog"], "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}},
     ],
 )
-def test_class_names_are_read_from_wherever_they_stand_and_written_once(names):
+def test_class_names_are_read_from_every_layout_and_written_once(names):
     config = ClassifierConfig.from_json({"architecture": "resnet18", **names})
     assert config == ClassifierConfig("resnet18", ("cat", "dog"))
     assert config.to_json()["label_names"] == ["cat", "dog"]
     assert config.to_json().keys().isdisjoint({"labels", "id2label", "label2id"})
 
 
-def test_class_names_inside_of_pretrained_cfg_are_read():
+def test_class_names_in_pretrained_cfg_are_read():
     content = ClassifierConfig("resnet18", ("a", "b")).to_json()
     content["pretrained_cfg"]["label_names"] = content.pop("label_names")
     assert ClassifierConfig.from_json(content) == ClassifierConfig("resnet18", ("a", "b"))
 
 
-def test_timms_older_flat_layout_is_read_and_written_in_todays():
+def test_timms_older_flat_layout_is_read_and_written_in_the_current_one():
     pretrained = {"input_size": [3, 160, 160], "interpolation": "bicubic", "crop_pct": 0.95}
     pretrained |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "crop_mode": "center"}
     flat = {"architecture": "resnet18", "labels": ["cat", "dog"], **pretrained}
@@ -150,7 +150,7 @@ def test_timms_older_flat_layout_is_read_and_written_in_todays():
     assert "mean is missing" in complaint(ClassifierConfig.from_json, {k: v for k, v in flat.items() if k != "mean"})
 
 
-def test_arguments_of_a_plain_resnet_are_taken():
+def test_model_args_of_a_plain_resnet_are_accepted():
     arguments = {"num_classes": 2, "in_chans": 3, "global_pool": "avg", "zero_init_last": False}
     for some in (arguments, {}, None):
         content = {"architecture": "resnet18", "label_names": ["a", "b"], "model_args": some}
@@ -163,16 +163,16 @@ alike = settings(derandomize=True, deadline=None, max_examples=50, database=None
 
 @alike
 @given(st.lists(TEXT.filter(str.strip), min_size=2, max_size=4, unique=True))
-def test_any_class_names_come_back_as_they_were(names):
+def test_any_class_names_are_written_and_read_unchanged(names):
     config = ClassifierConfig("resnet18", tuple(names))
     assert ClassifierConfig.from_json(copied(config.to_json())).label_names == tuple(names)
 
 
-# ---- refused ---------------------------------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, '{"a":' * 900, "[]", "null", '"text"', "\xff", "1" * 9999])
-def test_a_config_that_is_no_json_object_is_refused(tmp_path, content):
+def test_a_config_that_is_not_a_json_object_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
     assert "config.json" in complaint(read_config, tmp_path)
 
@@ -281,7 +281,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("change", "words"), WRONG, ids=[words for _, words in WRONG])
-def test_a_config_that_says_something_wrong_is_refused_by_file_and_key(tmp_path, change, words):
+def test_an_invalid_value_is_refused_by_file_and_key(tmp_path, change, words):
     content = copied(CONFIG.to_json())
     change(content)
     (tmp_path / "config.json").write_text(json.dumps(content))
@@ -290,7 +290,7 @@ def test_a_config_that_says_something_wrong_is_refused_by_file_and_key(tmp_path,
     assert text.startswith(f"{tmp_path / 'config.json'} can't be used: ")
 
 
-def test_of_several_wrong_values_the_first_is_told_and_the_others_are_counted():
+def test_of_several_invalid_values_the_first_is_named_and_the_others_are_counted():
     content = CONFIG.to_json()
     content["antbee"] |= {"seed": -1, "version": 2, "run": 3}
     assert complaint(ClassifierConfig.from_json, content) == (
@@ -298,7 +298,7 @@ def test_of_several_wrong_values_the_first_is_told_and_the_others_are_counted():
     )
 
 
-def test_an_unknown_network_is_refused_by_the_file(tmp_path):
+def test_an_unknown_architecture_is_refused_by_file(tmp_path):
     written(tmp_path, CONFIG)
     content = CONFIG.to_json() | {"architecture": "vgg11"}
     (tmp_path / "config.json").write_text(json.dumps(content))
@@ -310,7 +310,7 @@ JUNK = (None, True, -1, 5, 10**400, 1e400, math.nan, "", "x", "\ud800", [], {}, 
 
 
 def everywhere(content, path=()):
-    """The way to every value of a JSON object, however deep."""
+    """The path to every value of a JSON object."""
     for key, value in content.items() if isinstance(content, dict) else enumerate(content):
         yield (*path, key)
         if isinstance(value, dict | list):
@@ -325,7 +325,7 @@ def nested(depth):
 
 
 def shown_everywhere(config):
-    """What is done with a config that was read."""
+    """Uses a config in every way that the project does."""
     model_card(config.to_json(), [COMPARISON_COLUMNS, *comparison([config])])
     conclusions([config])
     if config.metrics:
@@ -334,7 +334,7 @@ def shown_everywhere(config):
 
 
 @pytest.mark.parametrize("of_its_own", [{}, {"cross_validation": 5}])
-def test_whatever_stands_wherever_in_a_config_it_is_shown_or_refused_in_one_line(of_its_own):
+def test_any_value_at_any_key_can_be_used_or_is_refused_in_one_line(of_its_own):
     whole = copied(CONFIG.to_json()) | {"model_args": {"num_classes": 2}, "later": {"a": 1}}
     whole["antbee"]["data"]["skipped"] = [{"file": "a", "reason": "b"}]
     whole["antbee"]["metrics"] |= of_its_own
@@ -365,7 +365,7 @@ KEYS = [*((key,) for key in PLAIN), *((outer, key) for outer in ("pretrained_cfg
 
 @alike
 @given(st.lists(st.tuples(st.sampled_from(KEYS), JSON), min_size=1, max_size=3))
-def test_any_config_is_read_and_shown_or_refused_in_a_line(changes):
+def test_any_config_can_be_used_or_is_refused_in_one_line(changes):
     content = copied(PLAIN)
     for (*outer, name), value in changes:
         holder = content[outer[0]] if outer else content
@@ -379,28 +379,28 @@ def test_any_config_is_read_and_shown_or_refused_in_a_line(changes):
     shown_everywhere(config)
 
 
-def test_of_a_name_that_stands_twice_the_last_value_counts(tmp_path):
+def test_the_last_value_of_a_duplicate_key_is_used(tmp_path):
     text = json.dumps(PLAIN).replace('"seed": 1', '"seed": 1, "seed": 2')
     (tmp_path / "config.json").write_text(text)
     assert read_config(tmp_path).seed == 2
 
 
-def test_metrics_are_checked_where_they_are_made():
+def test_metrics_are_validated_when_they_are_created():
     for wrong in ({"seconds": math.inf}, {"epochs": True}, {"confusion": [["1"]]}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Metrics.model_validate(CONFIG.metrics.model_dump() | wrong)
 
 
-# ---- how large it is -------------------------------------------------------------------------------------------------
+# ---- size ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_config_that_is_larger_than_what_it_tells_explains_is_refused(tmp_path):
+def test_a_config_that_is_larger_than_its_content_explains_is_refused(tmp_path):
     written(tmp_path, CONFIG)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_json() | {"padding": "x" * 300_000}))
     assert "expected at most" in complaint(read_config, tmp_path)
 
 
-def test_of_very_many_skipped_files_the_first_are_named_and_all_are_counted_by_reason(tmp_path):
+def test_of_many_skipped_files_the_first_are_listed_and_all_are_counted_by_reason(tmp_path):
     skipped = [(f"train/ants/{number}.jpg.json", ".json file extension: export as JPEG") for number in range(80_000)]
     skipped += [("train/ants/a.jpg", "too large a photo (50000 x 50000 pixels, at most 60 are read): make it smaller")]
     skipped += [("train/ants/b.jpg", "too large a photo (40000 x 40000 pixels, at most 60 are read): make it smaller")]
@@ -413,7 +413,7 @@ def test_of_very_many_skipped_files_the_first_are_named_and_all_are_counted_by_r
     assert (tmp_path / "config.json").stat().st_size < 2**16
 
 
-def test_of_very_many_excluded_files_the_first_are_named_and_a_list_of_all_can_be_checked(tmp_path):
+def test_of_many_excluded_files_the_first_are_listed_with_a_digest_of_all(tmp_path):
     excluded = [os.fsdecode(b"train/ants/\xff%d.jpg" % number) for number in range(5_000)]
     data, other = (DataInfo.listing([], names) for names in (excluded, [*excluded[:-1], "another"]))
     assert data.excluded == excluded[:MAX_EXCLUDED]
@@ -424,7 +424,7 @@ def test_of_very_many_excluded_files_the_first_are_named_and_a_list_of_all_can_b
     assert read_config(written(tmp_path, config)) == config
 
 
-def test_a_few_files_are_all_named_as_version_0_1_did():
+def test_few_files_are_all_listed_as_by_version_0_1():
     data = DataInfo.listing([("a", "b")], ["c"], name="x")
     assert data.model_dump(exclude_unset=True) == {
         "name": "x",
@@ -453,7 +453,7 @@ def test_a_config_of_any_number_of_classes_with_the_longest_names_can_be_read(tm
     assert read_config(written(tmp_path, config)).label_names == names
 
 
-# ---- the epochs ------------------------------------------------------------------------------------------------------
+# ---- history ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_history_is_read_or_refused_by_its_file(tmp_path):

@@ -1,4 +1,4 @@
-"""What lies near a photo: distances against those worked out pair by pair, and files that may come from anybody."""
+"""The KNN detector: distances against brute force, thresholds, label doubt, near-duplicates, untrusted files."""
 
 import json
 import math
@@ -34,28 +34,28 @@ def drawn(count, width=8, *, seed=0):
     return torch.randn(count, width, generator=generator) * torch.rand(count, 1, generator=generator)
 
 
-def between(rows, bank):
-    """All distances, the slow way: float64 (B, N)."""
-    rows, bank = (features.double().numpy() for features in (rows, bank))
-    rows, bank = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in (rows, bank))
-    return np.linalg.norm(rows[:, None] - bank[None], axis=2)
+def between(rows, references):
+    """All distances by brute force: float64 (B, N)."""
+    rows, references = (features.double().numpy() for features in (rows, references))
+    rows, references = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in (rows, references))
+    return np.linalg.norm(rows[:, None] - references[None], axis=2)
 
 
 def clusters(count, *, seed=0):
-    """Features of two classes, each around a direction of its own, and their labels."""
+    """Features of two classes, clustered around one direction each, and their labels."""
     labels = torch.arange(2 * count) % 2
     centres = torch.eye(6)[labels]
     return 5 * (centres + 0.15 * drawn(2 * count, 6, seed=seed)), labels
 
 
-def bank_of(count=12, width=8):
+def detector_of(count=12, width=8):
     return build_detector(drawn(count, width), torch.arange(count) % 2, [f"train/{i}.jpg" for i in range(count)], 0.5)
 
 
 # ---- distances -------------------------------------------------------------------------------------------------------
 
 
-def test_directions_are_of_length_1_in_float64():
+def test_directions_have_length_1_in_float64():
     rows = directions(drawn(20))
     assert rows.dtype == torch.float64
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(20, dtype=torch.double), rtol=0, atol=1e-12)
@@ -63,15 +63,15 @@ def test_directions_are_of_length_1_in_float64():
 
 
 @pytest.mark.parametrize("count", [1, 5, 30])
-def test_the_nearest_are_those_that_brute_force_finds_nearest_first(count):
-    rows, bank = drawn(9, seed=1), drawn(30)
-    found = nearest(directions(rows), directions(bank), count)
-    expected = between(rows, bank)
+def test_the_nearest_are_those_of_brute_force_nearest_first(count):
+    rows, references = drawn(9, seed=1), drawn(30)
+    found = nearest(directions(rows), directions(references), count)
+    expected = between(rows, references)
     assert found.positions.tolist() == np.argsort(expected, axis=1)[:, :count].tolist()
     np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :count], atol=1e-7)
 
 
-def test_no_photo_is_its_own_neighbour_where_the_photos_are_those_of_the_bank():
+def test_no_image_is_its_own_neighbour_among_the_same_images():
     rows = directions(drawn(15))
     found = nearest(rows, rows, 14, same=True)
     for position, others in enumerate(found.positions.tolist()):
@@ -80,51 +80,53 @@ def test_no_photo_is_its_own_neighbour_where_the_photos_are_those_of_the_bank():
 
 
 @pytest.mark.parametrize(("same", "expected"), [(False, 4), (True, 3)])
-def test_there_are_no_more_neighbours_than_photos(same, expected):
+def test_there_are_no_more_neighbours_than_images(same, expected):
     rows = directions(drawn(4))
     found = nearest(rows, rows, 10, same=same)
     assert found.positions.shape == found.distances.shape == (4, expected)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_photo_of_the_bank_lies_at_no_distance_to_itself_whatever_the_length_of_its_features(scale):
+def test_a_training_image_has_distance_0_to_itself_at_any_length_of_its_features(scale):
     features = 100 * drawn(50, 512)
-    bank = build_detector(features, torch.zeros(50, dtype=torch.int64), ["a.jpg"] * 50, 0.5)
-    found = bank.nearest(scale * features, 1)
+    knn = build_detector(features, torch.zeros(50, dtype=torch.int64), ["a.jpg"] * 50, 0.5)
+    found = knn.nearest(scale * features, 1)
     assert found.positions[:, 0].tolist() == list(range(50))
     assert float(found.distances.max()) < 1e-6
 
 
-def test_opposite_features_are_2_apart_and_unrelated_ones_the_root_of_2():
+def test_opposite_features_have_distance_2_and_orthogonal_ones_the_square_root_of_2():
     rows = directions(torch.tensor([[3.0, 0.0]]))
-    bank = directions(torch.tensor([[1.0, 0.0], [0.0, 5.0], [-7.0, 0.0]]))
-    assert nearest(rows, bank, 3).distances[0].tolist() == pytest.approx([0, math.sqrt(2), 2])
+    references = directions(torch.tensor([[1.0, 0.0], [0.0, 5.0], [-7.0, 0.0]]))
+    assert nearest(rows, references, 3).distances[0].tolist() == pytest.approx([0, math.sqrt(2), 2])
 
 
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("chunk", [1, 4, 7, 30])
-def test_comparing_a_part_of_the_photos_at_a_time_finds_the_same(chunk, same, monkeypatch):
+def test_the_chunk_size_does_not_change_the_neighbours(chunk, same, monkeypatch):
     rows = directions(drawn(30))
     expected = nearest(rows, rows, 5, same=same), pairs_within(rows, 0.9)
     monkeypatch.setattr(detector, "CHUNK", chunk)
     found = nearest(rows, rows, 5, same=same), pairs_within(rows, 0.9)
     assert torch.equal(found[0].positions, expected[0].positions)
-    # The root of a rounding error is large next to it: a photo's distance to itself is 0 or 2e-8.
+    # The square root amplifies rounding errors: the distance of an image to itself is 0 or 2e-8.
     torch.testing.assert_close(found[0].distances, expected[0].distances, rtol=0, atol=1e-7)
     assert [(pair.first, pair.second) for pair in found[1]] == [(pair.first, pair.second) for pair in expected[1]]
 
 
-def test_a_banks_distance_is_that_to_the_last_of_the_neighbours_that_decide():
-    bank, photos = bank_of(40), drawn(6, seed=1)
-    expected = np.sort(between(photos, bank.features), axis=1)[:, NEAREST - 1]
-    np.testing.assert_allclose(bank.distance(photos), expected, atol=1e-6)
-    torch.testing.assert_close(kth_distance(photos, bank.features), bank.distance(photos))
+def test_the_distance_of_a_detector_is_that_to_the_kth_neighbour():
+    knn, photos = detector_of(40), drawn(6, seed=1)
+    expected = np.sort(between(photos, knn.features), axis=1)[:, NEAREST - 1]
+    np.testing.assert_allclose(knn.distance(photos), expected, atol=1e-6)
+    torch.testing.assert_close(kth_distance(photos, knn.features), knn.distance(photos))
 
 
-def test_the_farthest_photo_decides_where_there_are_fewer_than_neighbours_that_decide():
-    photos, bank = drawn(6, seed=1), drawn(NEAREST - 3)
-    np.testing.assert_allclose(kth_distance(photos, bank), between(photos, bank).max(axis=1), atol=1e-6)
-    np.testing.assert_allclose(kth_distance(bank, bank, same=True), between(bank, bank).max(axis=1), atol=1e-6)
+def test_with_fewer_than_k_images_the_distance_is_that_to_the_farthest():
+    photos, references = drawn(6, seed=1), drawn(NEAREST - 3)
+    np.testing.assert_allclose(kth_distance(photos, references), between(photos, references).max(axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        kth_distance(references, references, same=True), between(references, references).max(axis=1), atol=1e-6
+    )
 
 
 # ---- "neither" -------------------------------------------------------------------------------------------------------
@@ -132,26 +134,26 @@ def test_the_farthest_photo_decides_where_there_are_fewer_than_neighbours_that_d
 
 @pytest.mark.parametrize("rate", [0.05, 0.2])
 @pytest.mark.parametrize("count", [19, 50, 244])
-def test_on_average_no_more_than_the_rate_of_like_photos_lie_beyond_the_threshold(count, rate):
+def test_the_expected_false_alarm_rate_on_uniform_distances_is_at_most_the_rate(count, rate):
     generator = torch.Generator().manual_seed(0)
     draws = torch.rand(500, count, dtype=torch.double, generator=generator)
-    # Of distances spread evenly over 0..1 a new one lies beyond t with probability 1 - t.
+    # A uniform distance in 0..1 exceeds t with probability 1 - t.
     alarms = np.mean([1 - detector.threshold(draw, rate) for draw in draws])
     chance = 4 * math.sqrt(rate / count / len(draws))  # four standard errors of the mean, or more
     assert rate - 1 / (count + 1) - chance < alarms < rate + chance
 
 
-def test_on_average_no_more_than_the_rate_of_like_photos_are_called_neither():
+def test_the_mean_false_alarm_rate_on_new_images_is_at_most_the_rate():
     rate, shares = 0.1, []
     for seed in range(120):
         photos = drawn(140, 4, seed=seed)
-        bank, set_aside, new = photos[:40], photos[40:79], photos[79:]
-        beyond = detector.threshold(kth_distance(set_aside, bank), rate)
-        shares.append(float((kth_distance(new, bank) > beyond).double().mean()))
+        references, set_aside, new = photos[:40], photos[40:79], photos[79:]
+        beyond = detector.threshold(kth_distance(set_aside, references), rate)
+        shares.append(float((kth_distance(new, references) > beyond).double().mean()))
     assert 0.6 * rate < np.mean(shares) < 1.15 * rate
 
 
-def test_the_threshold_is_one_of_the_distances_and_hangs_on_no_order():
+def test_the_threshold_is_one_of_the_distances_and_does_not_depend_on_their_order():
     distances = torch.rand(60, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     found = detector.threshold(distances)
     assert found in distances.tolist()
@@ -160,23 +162,23 @@ def test_the_threshold_is_one_of_the_distances_and_hangs_on_no_order():
 
 
 @pytest.mark.parametrize(("count", "expected"), [(18, 2.0), (19, 0.7)])
-def test_with_too_few_photos_for_the_rate_nothing_lies_beyond_the_threshold(count, expected):
+def test_with_too_few_images_for_the_rate_there_is_no_limit(count, expected):
     assert detector.threshold(torch.full((count,), 0.7, dtype=torch.double), 0.05) == expected
 
 
-def test_photos_of_a_class_of_their_own_are_called_neither_once_their_class_is_left_out():
+def test_images_of_a_separate_class_are_detected_if_their_class_is_left_out():
     features, labels = clusters(40)
     others, other_labels = clusters(10, seed=1)
     assert leave_classes_out(features, labels, others, other_labels) == 20
 
 
-def test_photos_that_are_like_those_of_another_class_are_missed_where_their_own_is_left_out():
+def test_images_that_resemble_another_class_are_not_detected_if_their_own_is_left_out():
     features, others = drawn(200, 4), drawn(100, 4, seed=1)
     found = leave_classes_out(features, torch.arange(200) % 2, others, torch.arange(100) % 2)
     assert 0 <= found < 25
 
 
-def test_leaving_a_class_out_measures_a_bank_whose_threshold_comes_from_its_own_photos():
+def test_leaving_classes_out_chooses_the_threshold_from_the_remaining_images():
     features, labels, others, other_labels = (
         drawn(60, 4),
         torch.arange(60) % 3,
@@ -196,12 +198,12 @@ def test_leaving_a_class_out_measures_a_bank_whose_threshold_comes_from_its_own_
     assert 0 < expected < 50
 
 
-def test_only_the_classes_of_the_photos_asked_about_are_left_out():
+def test_only_the_class_of_the_queries_is_left_out():
     features, labels = clusters(40)
     others, other_labels = clusters(10, seed=1)
     of_first = other_labels == 0
     assert leave_classes_out(features, labels, others[of_first], other_labels[of_first]) == 10
-    # Of the first class by looks, called the second: the bank keeps what they are like.
+    # Images of the first class, labelled as the second: the detector keeps the first class.
     assert leave_classes_out(features, labels, others[of_first], other_labels[of_first] + 1) < 5
 
 
@@ -212,7 +214,7 @@ SWAPPED = [3, 20, 41]
 
 
 def with_swapped_labels():
-    """Two clear clusters, what their labels should be, and with three of them swapped."""
+    """Two separate clusters, their correct labels, and labels of which three are swapped."""
     features, labels = clusters(30)
     wrong = labels.clone()
     wrong[SWAPPED] = 1 - wrong[SWAPPED]
@@ -220,7 +222,7 @@ def with_swapped_labels():
 
 
 @pytest.mark.parametrize("certainty", [0.5, 0.7, 0.99])
-def test_swapped_labels_are_doubted_first_and_alone(certainty):
+def test_only_swapped_labels_are_doubted(certainty):
     features, labels, wrong = with_swapped_labels()
     probabilities = torch.full((60, 2), 1 - certainty).scatter(1, labels[:, None], certainty)
     doubt = label_doubt(features, wrong, probabilities)
@@ -228,7 +230,7 @@ def test_swapped_labels_are_doubted_first_and_alone(certainty):
     assert (doubt > 0.5).nonzero()[:, 0].tolist() == SWAPPED
 
 
-def test_a_label_that_neighbours_and_head_agree_on_is_not_doubted_at_all():
+def test_a_label_that_neighbours_and_head_confirm_has_no_doubt():
     features, labels = clusters(30)
     doubt = label_doubt(features, labels, torch.eye(2)[labels])
     assert doubt.dtype == torch.float64
@@ -236,7 +238,7 @@ def test_a_label_that_neighbours_and_head_agree_on_is_not_doubted_at_all():
     assert label_doubt(features, labels, torch.eye(2)[1 - labels]).tolist() == pytest.approx([0.5] * 60)
 
 
-def test_doubt_lies_between_0_and_1_and_falls_with_the_heads_certainty():
+def test_doubt_is_in_0_to_1_and_falls_as_the_probability_of_the_label_rises():
     features, labels = drawn(50), torch.arange(50) % 3
     probabilities = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
     probabilities = probabilities / probabilities.sum(1, keepdim=True)
@@ -246,7 +248,7 @@ def test_doubt_lies_between_0_and_1_and_falls_with_the_heads_certainty():
     torch.testing.assert_close(label_doubt(features, labels, surer), doubt - 0.05, rtol=0, atol=1e-6)
 
 
-def test_a_photo_that_is_there_twice_weighs_most_in_the_doubt_about_its_twin():
+def test_a_duplicate_with_another_label_outweighs_the_other_neighbours():
     features, labels = drawn(30), torch.zeros(30, dtype=torch.int64)
     features[1], labels[1] = features[0], 1
     doubt = label_doubt(features, labels, torch.full((30, 2), 0.5))
@@ -257,7 +259,7 @@ def test_a_photo_that_is_there_twice_weighs_most_in_the_doubt_about_its_twin():
 
 
 @pytest.mark.parametrize("distance", [0.3, 0.8, 3.0])
-def test_pairs_are_all_that_brute_force_finds_each_once_and_the_nearest_first(distance):
+def test_pairs_are_those_of_brute_force_each_once_and_nearest_first(distance):
     features = drawn(40, 4)
     expected = between(features, features)
     pairs = pairs_within(features, distance)
@@ -269,90 +271,90 @@ def test_pairs_are_all_that_brute_force_finds_each_once_and_the_nearest_first(di
         assert pair.distance == pytest.approx(expected[pair.first, pair.second], abs=1e-7)
 
 
-def test_a_photo_that_is_there_three_times_makes_three_pairs():
+def test_three_copies_make_three_pairs():
     features = drawn(20)
     features[[4, 9]] = 3 * features[17]
     assert {(pair.first, pair.second) for pair in pairs_within(features, 1e-4)} == {(4, 9), (4, 17), (9, 17)}
 
 
-# ---- the bank --------------------------------------------------------------------------------------------------------
+# ---- detectors -------------------------------------------------------------------------------------------------------
 
 
-def test_a_bank_keeps_photos_labels_and_names_together():
+def test_a_detector_keeps_features_labels_and_names():
     features = drawn(7)
-    bank = build_detector(features, torch.arange(7), [f"{i}.jpg" for i in range(7)], 0.4)
-    assert bank.features.dtype == torch.float32
-    torch.testing.assert_close(bank.features.double(), directions(features), rtol=0, atol=1e-6)
-    assert bank.labels.tolist() == list(range(7))
-    assert bank.names == tuple(f"{i}.jpg" for i in range(7))
-    assert bank.threshold == 0.4
+    knn = build_detector(features, torch.arange(7), [f"{i}.jpg" for i in range(7)], 0.4)
+    assert knn.features.dtype == torch.float32
+    torch.testing.assert_close(knn.features.double(), directions(features), rtol=0, atol=1e-6)
+    assert knn.labels.tolist() == list(range(7))
+    assert knn.names == tuple(f"{i}.jpg" for i in range(7))
+    assert knn.threshold == 0.4
 
 
 @pytest.mark.parametrize(("count", "kept"), [(9, 9), (10, 10), (11, 10), (99, 10)])
-def test_of_a_very_large_set_photos_from_all_of_it_are_kept_with_their_labels_and_names(count, kept, monkeypatch):
+def test_a_detector_of_a_large_set_keeps_a_sample_with_its_labels_and_names(count, kept, monkeypatch):
     monkeypatch.setattr(detector, "LARGEST_DETECTOR", 10)
     features = drawn(count)
-    bank = build_detector(features, torch.arange(count), [f"{i}.jpg" for i in range(count)], 0.4)
-    assert len(bank.features) == len(bank.labels) == len(bank.names) == kept
-    assert bank.names == tuple(f"{i}.jpg" for i in bank.labels.tolist())
-    torch.testing.assert_close(bank.features.double(), directions(features[bank.labels]), rtol=0, atol=1e-6)
-    assert torch.equal(bank.labels, sample(count))
-    assert bank.labels.unique().tolist() == bank.labels.tolist(), "each once, ascending"
+    knn = build_detector(features, torch.arange(count), [f"{i}.jpg" for i in range(count)], 0.4)
+    assert len(knn.features) == len(knn.labels) == len(knn.names) == kept
+    assert knn.names == tuple(f"{i}.jpg" for i in knn.labels.tolist())
+    torch.testing.assert_close(knn.features.double(), directions(features[knn.labels]), rtol=0, atol=1e-6)
+    assert torch.equal(knn.labels, sample(count))
+    assert knn.labels.unique().tolist() == knn.labels.tolist(), "each once, ascending"
 
 
-def test_a_photo_alone_is_as_far_as_can_be_from_all_others():
+def test_a_single_image_has_the_largest_distance():
     alone = drawn(1)
     assert kth_distance(alone, alone, same=True).tolist() == [2.0]
     assert leave_classes_out(drawn(3), torch.tensor([0, 0, 1]), drawn(2, seed=1), torch.tensor([0, 1])) in (0, 1, 2)
 
 
-def test_the_threshold_of_a_sampled_bank_is_that_of_distances_within_the_sample(monkeypatch):
+def test_distances_within_the_sample_give_a_valid_threshold_for_a_sampled_detector(monkeypatch):
     monkeypatch.setattr(detector, "LARGEST_DETECTOR", 200)
     features, new = drawn(2000), drawn(500, seed=1)
     kept = features[sample(len(features))]
-    bank = build_detector(features, torch.zeros(2000, dtype=torch.long), [""] * 2000, 0.0)
+    knn = build_detector(features, torch.zeros(2000, dtype=torch.long), [""] * 2000, 0.0)
     limit = threshold(kth_distance(kept, kept, same=True))
-    assert float((bank.distance(new) > limit).double().mean()) < 0.12
+    assert float((knn.distance(new) > limit).double().mean()) < 0.12
 
 
 NAMES = ("train/ants/1.jpg", "train/🐝/ä ö.jpg", 'a\n"b"\\c.jpg', "not utf-8 \udcff.jpg", "")
 
 
-def test_a_bank_in_a_file_is_the_same_bank_whatever_its_photos_are_called(tmp_path):
-    bank = build_detector(drawn(5), torch.tensor([0, 1, 2, 1, 0]), NAMES, 0.123456789)
-    bank.save(tmp_path / "bank.safetensors")
-    loaded = KNNDetector.load(tmp_path / "bank.safetensors", feature_count=8, class_count=3)
-    assert torch.equal(loaded.features, bank.features)
-    assert torch.equal(loaded.labels, bank.labels)
+def test_a_detector_is_saved_and_loaded_with_any_file_names(tmp_path):
+    knn = build_detector(drawn(5), torch.tensor([0, 1, 2, 1, 0]), NAMES, 0.123456789)
+    knn.save(tmp_path / "detector.safetensors")
+    loaded = KNNDetector.load(tmp_path / "detector.safetensors", feature_count=8, class_count=3)
+    assert torch.equal(loaded.features, knn.features)
+    assert torch.equal(loaded.labels, knn.labels)
     assert (loaded.names, loaded.threshold) == (NAMES, 0.123456789)
     photos = drawn(3, seed=1)
-    assert torch.equal(loaded.distance(photos), bank.distance(photos))
+    assert torch.equal(loaded.distance(photos), knn.distance(photos))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no umask")
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_a_banks_file_may_be_read_by_whomever_the_umask_lets(umask, mode, tmp_path):
+def test_the_umask_decides_the_permissions_of_a_detectors_file(umask, mode, tmp_path):
     before = os.umask(umask)
     try:
-        bank_of().save(tmp_path / "bank.safetensors")
+        detector_of().save(tmp_path / "detector.safetensors")
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "bank.safetensors").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "detector.safetensors").stat().st_mode) == mode
 
 
-# ---- files of anybody's ----------------------------------------------------------------------------------------------
+# ---- untrusted files -------------------------------------------------------------------------------------------------
 
 
 def file_of(tmp_path, *, metadata=None, **changed):
-    """A bank's file with some of its tensors changed (None: left out), or its metadata."""
-    bank = bank_of()
+    """A detector's file with changed tensors (None: left out) or metadata."""
+    knn = detector_of()
     tensors = {
-        "features": bank.features,
-        "labels": bank.labels,
-        "threshold": torch.tensor(bank.threshold, dtype=torch.float64),
+        "features": knn.features,
+        "labels": knn.labels,
+        "threshold": torch.tensor(knn.threshold, dtype=torch.float64),
     } | changed
-    metadata = {"format": "pt", "names": json.dumps(bank.names)} if metadata is None else metadata
-    path = tmp_path / "bank.safetensors"
+    metadata = {"format": "pt", "names": json.dumps(knn.names)} if metadata is None else metadata
+    path = tmp_path / "detector.safetensors"
     path.write_bytes(safetensors.torch.save({k: v for k, v in tensors.items() if v is not None}, metadata or None))
     return path
 
@@ -365,13 +367,13 @@ def complaint(path):
     return str(raised.value)
 
 
-def test_the_file_that_the_others_here_are_made_from_is_a_bank(tmp_path):
+def test_the_unchanged_file_is_loaded(tmp_path):
     assert len(KNNDetector.load(file_of(tmp_path), feature_count=8, class_count=2).names) == 12
 
 
 def spoiled(row, value):
-    """The features with one row replaced by a value in every place."""
-    features = bank_of().features.clone()
+    """The features with one row filled with a value."""
+    features = detector_of().features.clone()
     features[row] = value
     return features
 
@@ -383,29 +385,29 @@ def spoiled(row, value):
         ({"labels": None}, "holds features"),
         ({"threshold": None}, "for 12 names, expected features"),
         ({"more": torch.zeros(2)}, r"more \(2,\)"),
-        ({"features": bank_of().features.double()}, r"holds features torch\.float64"),
-        ({"features": bank_of().features.half()}, r"holds features torch\.float16"),
-        ({"features": bank_of(11).features}, r"features \(11, 8\).*expected.*\(12, 8\)"),
-        ({"features": bank_of(width=9).features}, r"features \(12, 9\).*expected.*\(12, 8\)"),
-        ({"features": bank_of().features.flatten()}, r"features \(96,\).*expected.*\(12, 8\)"),
-        ({"labels": bank_of().labels.int()}, r"labels torch\.int32"),
-        ({"labels": bank_of().labels[:, None].contiguous()}, r"labels \(12, 1\)"),
+        ({"features": detector_of().features.double()}, r"holds features torch\.float64"),
+        ({"features": detector_of().features.half()}, r"holds features torch\.float16"),
+        ({"features": detector_of(11).features}, r"features \(11, 8\).*expected.*\(12, 8\)"),
+        ({"features": detector_of(width=9).features}, r"features \(12, 9\).*expected.*\(12, 8\)"),
+        ({"features": detector_of().features.flatten()}, r"features \(96,\).*expected.*\(12, 8\)"),
+        ({"labels": detector_of().labels.int()}, r"labels torch\.int32"),
+        ({"labels": detector_of().labels[:, None].contiguous()}, r"labels \(12, 1\)"),
         ({"threshold": torch.tensor(0.5)}, r"threshold torch\.float32"),
         ({"threshold": torch.tensor([0.5], dtype=torch.float64)}, r"threshold \(1,\)"),
         ({"features": spoiled(11, math.nan)}, "not of length 1"),
         ({"features": spoiled(3, math.inf)}, "not of length 1"),
         ({"features": spoiled(0, 0.0)}, "not of length 1"),
         ({"features": spoiled(5, 1.0)}, "not of length 1"),
-        ({"features": 1.01 * bank_of().features}, "not of length 1"),
-        ({"labels": bank_of().labels + 1}, "labels outside of 2 classes"),
-        ({"labels": bank_of().labels - 1}, "labels outside of 2 classes"),
+        ({"features": 1.01 * detector_of().features}, "not of length 1"),
+        ({"labels": detector_of().labels + 1}, "labels outside of 2 classes"),
+        ({"labels": detector_of().labels - 1}, "labels outside of 2 classes"),
         ({"threshold": torch.tensor(-0.1, dtype=torch.float64)}, r"the threshold -0\.1, expected a distance of 0 to 2"),
         ({"threshold": torch.tensor(2.1, dtype=torch.float64)}, r"the threshold 2\.1"),
         ({"threshold": torch.tensor(math.nan, dtype=torch.float64)}, "the threshold nan"),
         ({"threshold": torch.tensor(math.inf, dtype=torch.float64)}, "the threshold inf"),
     ],
 )
-def test_a_file_of_other_tensors_is_refused_in_one_line_that_says_which(changed, says, tmp_path):
+def test_other_tensors_are_refused_in_one_line_that_names_them(changed, says, tmp_path):
     path = file_of(tmp_path, **changed)
     with pytest.raises(DetectorError, match=says):
         KNNDetector.load(path, feature_count=8, class_count=2)
@@ -431,7 +433,7 @@ def test_a_file_of_other_tensors_is_refused_in_one_line_that_says_which(changed,
     ],
     ids=lambda names: "none" if names is None else f"{names:.12}",
 )
-def test_names_that_are_no_list_of_a_name_for_each_photo_are_refused_in_one_line(names, tmp_path):
+def test_invalid_names_are_refused_in_one_line(names, tmp_path):
     complaint(file_of(tmp_path, metadata={"format": "pt"} | ({} if names is None else {"names": names})))
 
 
@@ -439,14 +441,14 @@ def test_a_file_without_metadata_is_refused_in_one_line(tmp_path):
     assert "for 0 names" in complaint(file_of(tmp_path, metadata={}))
 
 
-def test_a_bank_larger_than_any_that_is_built_is_refused(tmp_path, monkeypatch):
+def test_a_detector_that_is_too_large_is_refused(tmp_path, monkeypatch):
     path = file_of(tmp_path)
     monkeypatch.setattr(detector, "LARGEST_DETECTOR", 11)
     complaint(path)
 
 
 @pytest.mark.parametrize("length", [0, 5, 8, 60, 300, -1])
-def test_a_file_that_was_cut_off_is_refused_in_one_line(length, tmp_path):
+def test_a_truncated_file_is_refused_in_one_line(length, tmp_path):
     path = file_of(tmp_path)
     path.write_bytes(path.read_bytes()[:length])
     assert "can't be read" in complaint(path)
@@ -457,7 +459,7 @@ def test_a_pickle_is_not_opened(tmp_path):
         def __reduce__(self):
             return (path.with_name("sprung").touch, ())
 
-    path = tmp_path / "bank.safetensors"
+    path = tmp_path / "detector.safetensors"
     path.write_bytes(pickle.dumps(Trap()))
     assert "can't be read" in complaint(path)
     torch.save({"features": drawn(2)}, path)
@@ -465,6 +467,6 @@ def test_a_pickle_is_not_opened(tmp_path):
     assert not path.with_name("sprung").exists()
 
 
-def test_what_is_no_file_is_refused_in_one_line(tmp_path):
+def test_a_missing_file_and_a_folder_are_refused_in_one_line(tmp_path):
     assert "can't be read" in complaint(tmp_path / "nowhere.safetensors")
     assert "can't be read" in complaint(tmp_path)

@@ -1,4 +1,4 @@
-"""Models take their places together, those before them stay, and nothing else is ever moved or removed."""
+"""New models replace the current ones together, which become a version; files of others are never touched."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(folder, accuracy=0.8, *, classes=("ants", "bees"), data="photos", weights="imagenet", note=""):
-    """The config of a model of antbee's, which is all that is looked at."""
+    """Writes the config of a model, the only file that matters here."""
     interval = [accuracy - 0.06, min(1.0, accuracy + 0.06)]
     kept = EpochScore(correct=8, count=10, accuracy=accuracy, interval=interval, epoch=1)
     metrics = Metrics(
@@ -39,7 +39,7 @@ def write(folder, accuracy=0.8, *, classes=("ants", "bees"), data="photos", weig
 
 
 def finish(output, modes=MODES, **what):
-    """A run that has finished the models of these modes."""
+    """A run with finished models of these modes."""
     run = RunFolder(output)
     with run.locked():
         for mode in modes:
@@ -60,10 +60,10 @@ def tree(folder):
     }
 
 
-# ---- both take their places together ---------------------------------------------------------------------------------
+# ---- putting models in place -----------------------------------------------------------------------------------------
 
 
-def test_models_of_a_finished_run_take_their_places_and_the_older_ones_become_a_version(tmp_path):
+def test_models_of_a_finished_run_are_put_in_place_and_the_previous_ones_become_a_version(tmp_path):
     place_models(tmp_path, finish(tmp_path, note="old"), replace="unless-worse")
     assert list_versions(tmp_path) == []
     placed = place_models(tmp_path, finish(tmp_path, note="new"), replace="unless-worse")
@@ -74,7 +74,7 @@ def test_models_of_a_finished_run_take_their_places_and_the_older_ones_become_a_
     assert version.accuracies == {"frozen": 0.8, "finetune": 0.8}
 
 
-def test_models_whose_config_can_not_be_read_any_more_become_a_version_too(tmp_path):
+def test_models_with_an_unreadable_config_become_a_version_too(tmp_path):
     place_models(tmp_path, finish(tmp_path), replace="always")
     config = tmp_path / "frozen" / CONFIG_FILE
     config.write_text(config.read_text().replace('"accuracy": 0.8', '"accuracy": "high"'))
@@ -84,7 +84,7 @@ def test_models_whose_config_can_not_be_read_any_more_become_a_version_too(tmp_p
     assert version.accuracies == {"frozen": None, "finetune": 0.8}
 
 
-def test_a_run_in_progress_changes_nothing_in_place_and_a_discarded_one_leaves_no_trace(tmp_path):
+def test_a_run_in_progress_or_discarded_does_not_change_the_models_in_place(tmp_path):
     place_models(tmp_path, finish(tmp_path, note="old"), replace="always")
     before = tree(tmp_path)
     run = finish(tmp_path, modes=["frozen"], note="new")
@@ -97,7 +97,7 @@ def test_a_run_in_progress_changes_nothing_in_place_and_a_discarded_one_leaves_n
     assert {path.name for path in run.path.iterdir()} <= {"lock", MARKER}
 
 
-def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
+def test_every_run_keeps_the_previous_models_as_a_version(tmp_path):
     for number in range(5):
         place_models(tmp_path, finish(tmp_path, note=str(number)), replace="always")
     notes = {note_of(version.folder / "frozen") for version in list_versions(tmp_path)}
@@ -105,7 +105,7 @@ def test_no_version_is_lost_however_many_trainings_follow_each_other(tmp_path):
     assert note_of(tmp_path / "frozen") == "4"
 
 
-def test_going_back_puts_a_version_in_place_and_makes_a_version_of_what_was_there(tmp_path):
+def test_restoring_a_version_makes_a_version_of_the_current_models(tmp_path):
     for note in ("old", "new"):
         place_models(tmp_path, finish(tmp_path, note=note), replace="always")
     (version,) = list_versions(tmp_path)
@@ -117,7 +117,7 @@ def test_going_back_puts_a_version_in_place_and_makes_a_version_of_what_was_ther
     assert note_of(tmp_path / "finetune") == "new"
 
 
-def test_an_unknown_version_is_refused_with_the_names_of_those_that_are_there(tmp_path):
+def test_an_unknown_version_is_refused_with_the_known_names(tmp_path):
     for note in ("old", "new"):
         place_models(tmp_path, finish(tmp_path, note=note), replace="always")
     (version,) = list_versions(tmp_path)
@@ -126,7 +126,7 @@ def test_an_unknown_version_is_refused_with_the_names_of_those_that_are_there(tm
             restore_version(tmp_path, name)
 
 
-# ---- a worse model does not take the place of a better one -----------------------------------------------------------
+# ---- keeping better models -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_unknown_version_is_refused_with_the_names_of_those_that_are_there(tm
         ({"accuracy": 0.5, "classes": ("cats", "dogs")}, "unless-worse", True),  # nothing to compare
     ],
 )
-def test_new_models_take_their_places_unless_they_are_significantly_worse(tmp_path, what, replace, takes_its_place):
+def test_new_models_are_put_in_place_unless_they_are_significantly_worse(tmp_path, what, replace, takes_its_place):
     place_models(tmp_path, finish(tmp_path, accuracy=0.8, note="old"), replace="always")
     placed = place_models(tmp_path, finish(tmp_path, note="new", **what), replace=replace)
     assert note_of(tmp_path / "frozen") == ("new" if takes_its_place else "old")
@@ -152,14 +152,14 @@ def test_new_models_take_their_places_unless_they_are_significantly_worse(tmp_pa
 
 
 @pytest.mark.parametrize(("before", "takes_its_place"), [("imagenet", False), ("random", True)])
-def test_stand_ins_for_a_missing_network_do_not_replace_models_of_real_weights(tmp_path, before, takes_its_place):
+def test_models_of_random_weights_do_not_replace_those_of_pretrained_weights(tmp_path, before, takes_its_place):
     place_models(tmp_path, finish(tmp_path, note="old", weights=before), replace="always")
     run = finish(tmp_path, accuracy=0.99, note="new", weights="random", data="drawn")
     place_models(tmp_path, run, replace="unless-worse", is_stand_in=True)
     assert note_of(tmp_path / "frozen") == ("new" if takes_its_place else "old")
 
 
-# ---- nothing that antbee did not write is moved or removed -----------------------------------------------------------
+# ---- files of others -------------------------------------------------------------------------------------------------
 
 
 def photos_in(folder):
@@ -178,7 +178,7 @@ def link_to_photos(folder):
 
 
 @pytest.mark.parametrize("put", [photos_in, config_of_another_program, link_to_photos, Path.touch])
-def test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it(tmp_path, put):
+def test_files_of_others_in_the_place_of_a_model_are_refused_by_name(tmp_path, put):
     put(tmp_path / "frozen")
     before = tree(tmp_path)
     with pytest.raises(OutputError, match=r"frozen is there and is no model of antbee's.*--output"):
@@ -191,7 +191,7 @@ def test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it(tmp_p
 
 
 @pytest.mark.parametrize("stray", ["photo.jpg", "frozen.jpg", "album"])
-def test_a_run_folder_that_holds_anything_else_is_never_cleared(tmp_path, stray):
+def test_a_run_folder_with_files_of_others_is_never_cleared(tmp_path, stray):
     run = finish(tmp_path)
     photos_in(run.path / stray)
     for change in (run.clear, lambda: discard_run(tmp_path)):
@@ -201,7 +201,7 @@ def test_a_run_folder_that_holds_anything_else_is_never_cleared(tmp_path, stray)
     assert run.model("frozen").exists()
 
 
-def test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts(tmp_path):
+def test_a_run_folder_that_no_run_created_is_refused_before_training(tmp_path):
     (tmp_path / RUN_FOLDER).mkdir()
     (tmp_path / RUN_FOLDER / "frozen.pt").write_bytes(b"somebody else's")
     with pytest.raises(OutputError, match="it is not"), RunFolder(tmp_path).locked():
@@ -209,7 +209,7 @@ def test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts(t
     assert (tmp_path / RUN_FOLDER / "frozen.pt").read_bytes() == b"somebody else's"
 
 
-def test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed(tmp_path):
+def test_a_finished_model_with_files_of_others_is_not_removed(tmp_path):
     run = finish(tmp_path)
     (run.model("frozen") / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"notes\.txt"):
@@ -217,14 +217,14 @@ def test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed(
     assert (run.model("frozen") / "notes.txt").read_text() == "mine"
 
 
-def test_what_somebody_put_beside_a_model_in_place_goes_with_it_into_its_version(tmp_path):
+def test_files_of_others_in_a_model_folder_move_with_it_to_its_version(tmp_path):
     place_models(tmp_path, finish(tmp_path), replace="always")
     (tmp_path / "frozen" / "notes.txt").write_text("mine")
     placed = place_models(tmp_path, finish(tmp_path), replace="always")
     assert (placed.put_aside / "frozen" / "notes.txt").read_text() == "mine"
 
 
-def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
+def test_only_one_run_at_a_time_writes_to_an_output_folder(tmp_path):
     with RunFolder(tmp_path / "outputs").locked():
         with RunFolder(tmp_path / "others").locked():
             pass
@@ -235,21 +235,21 @@ def test_one_run_at_a_time_writes_into_a_folder(tmp_path):
         pass
 
 
-def test_a_place_that_nobody_can_write_to_is_named(tmp_path):
+def test_an_output_folder_without_write_permission_is_refused_by_name(tmp_path):
     (tmp_path / "file").touch()
     run = RunFolder(tmp_path / "file" / "outputs").locked()
     with pytest.raises(OutputError, match=r"can.t be written to.*--output"), run:
         pass
 
 
-# Every place in the product that moves or removes files, and what keeps it from touching anybody else's.
+# Every function of the project that moves or removes files, with the test or the reason why it spares files of others.
 MOVES = {
-    ("versions", "writing"): "test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed",
-    ("versions", "clear"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
-    ("versions", "_remove_model"): "test_a_finished_model_with_something_of_somebody_elses_in_it_is_not_removed",
-    ("versions", "_move"): "test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it",
+    ("versions", "writing"): "test_a_finished_model_with_files_of_others_is_not_removed",
+    ("versions", "clear"): "test_a_run_folder_with_files_of_others_is_never_cleared",
+    ("versions", "_remove_model"): "test_a_finished_model_with_files_of_others_is_not_removed",
+    ("versions", "_move"): "test_files_of_others_in_the_place_of_a_model_are_refused_by_name",
     ("versions", "restore_version"): "rmdir removes empty folders alone",
-    ("checkpoint", "save"): "test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts",
+    ("checkpoint", "save"): "test_a_run_folder_that_no_run_created_is_refused_before_training",
     ("client", "_download_file"): "a file of the client's cache whose bytes are not the Hub's",
     ("download", "hymenoptera_folder"): "out of a temporary folder, to a name that is not there",
     ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",
@@ -265,7 +265,7 @@ MOVING = {"rename", "unlink", "rmtree", "rmdir", "removedirs", "renames"}
 
 
 def moves_of(path):
-    """The functions of a file that move or remove files: `replace` too, where it has one argument as a path's has."""
+    """The functions of a file that move or remove files, also by Path.replace, which has one argument."""
     for function in ast.walk(ast.parse(path.read_text("utf-8"))):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -278,7 +278,7 @@ def moves_of(path):
                     yield path.stem, function.name
 
 
-def test_every_place_that_moves_or_removes_files_is_known_with_what_it_refuses():
+def test_every_function_that_moves_or_removes_files_is_listed():
     product = [ROOT / "app.py", *(ROOT / "antbee").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
     found = {move for path in product for move in moves_of(path)}
     assert found == MOVES.keys()
