@@ -1,4 +1,4 @@
-"""How good a model is on a split of a data set."""
+"""Evaluation of a model on a split of a data set."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ class SplitEvaluation(Evaluation):
     label_names: list[str]
 
     def __str__(self) -> str:
-        """What `scripts/evaluate.py` prints."""
+        """The table that `scripts/evaluate.py` prints."""
         return "\n".join(report.evaluation(self, list(map(one_line, self.label_names))))
 
 
@@ -38,7 +38,7 @@ def evaluate(model: Classifier, split: Split, *, names: Sequence[str] = ()) -> S
     if (detector := model.detector) is not None and detector.limit is not None:
         found = int((detector.distance(computed.features) > detector.limit).sum())
         result["neither"] = {"threshold": detector.limit, "found": found, "count": len(labels)}
-    # Where not all excluded files are listed, nobody knows which are left.
+    # With only a part of the excluded files listed, the rest can't be left out.
     excluded = set(config.data.excluded or ()) if config.data.excluded_count is None else set()
     kept = [position for position, name in enumerate(names) if name not in excluded]
     if 0 < len(kept) < len(names):

@@ -233,7 +233,7 @@ def test_a_new_run_keeps_the_previous_model_and_discards_an_interrupted_run_with
         if seed:
             RunFolder(tmp_path).checkpoint("frozen").write_bytes(b"of an interrupted run")
         train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen", seed=seed, replace="always"))
-        assert ("--resume would have gone on with it" in (printed := capsys.readouterr().out)) == bool(seed)
+        assert ("--resume would have continued it" in (printed := capsys.readouterr().out)) == bool(seed)
     (version,) = list_versions(tmp_path)
     assert f"versions  1 in {tmp_path / VERSIONS}, kept until you delete them" in printed
     assert f"--restore {version.name} --output {tmp_path}" in printed
