@@ -15,18 +15,35 @@ if TYPE_CHECKING:
     from antbee.data.folder import ImageDataset
     from antbee.errors import AntbeeError
     from antbee.models.classifier import Classifier
+    from antbee.models.predict import predict_files
+    from antbee.training.check import check
     from antbee.training.evaluate import evaluate
+    from antbee.training.export import export
     from antbee.training.pipeline import train
 
 __version__ = "0.2.0"
-__all__ = ["AntbeeError", "Classifier", "ImageDataset", "__version__", "evaluate", "load_folder", "train"]
+__all__ = [
+    "AntbeeError",
+    "Classifier",
+    "ImageDataset",
+    "__version__",
+    "check",
+    "evaluate",
+    "export",
+    "load_folder",
+    "predict_files",
+    "train",
+]
 
 _MODULES = {
     "AntbeeError": "antbee.errors",
     "Classifier": "antbee.models.classifier",
     "ImageDataset": "antbee.data.folder",
+    "check": "antbee.training.check",
     "evaluate": "antbee.training.evaluate",
+    "export": "antbee.training.export",
     "load_folder": "antbee.data.download",
+    "predict_files": "antbee.models.predict",
     "train": "antbee.training.pipeline",
 }
 

@@ -1,9 +1,14 @@
-"""The exceptions of antbee, and how every command ends: its exit status, and one line that says why.
+"""The base exceptions of antbee, and how its commands end: with an exit status and an error message of one line.
 
-0          it did what it was asked for
-1          something failed that trying again may mend: the disk, the network, a training that diverged
-2          what it was given can't be used: a flag, a photo, a folder, a model
-130, 143   it was stopped by Ctrl-C (SIGINT) or by SIGTERM
+Every exception that antbee raises on purpose is an AntbeeError. The modules that raise them derive their own, such as
+DataError for data folders and photos. Messages say what came, what was expected and what to do next.
+
+exit status   raised by the command
+0             nothing: success
+1             AntbeeError, OSError, MemoryError: a failure that may not occur again, such as a full disk, a network
+              error or a training that diverged
+2             InputError, or argparse for wrong flags: bad input, which fails again unless it is changed
+130, 143      KeyboardInterrupt (Ctrl-C, SIGINT), or the signal SIGTERM
 """
 
 import os
@@ -15,38 +20,41 @@ from types import FrameType
 
 from antbee.text import one_line
 
-LONGEST = 2000  # characters of the line
+LONGEST = 2000  # characters of a message
 
 
 class AntbeeError(Exception):
-    """Something failed that trying again may mend; the message says what, and what to do next."""
+    """An operation failed. Base class of all exceptions that antbee raises on purpose.
+
+    `exit_status` is the status with which a command ends; subclasses may set another one.
+    """
 
     exit_status = 1
 
 
 class InputError(AntbeeError, ValueError):
-    """What was given can't be used; the message says what came, what was expected, and what to do next."""
+    """An argument, a file or a folder can't be used. Also a ValueError."""
 
     exit_status = 2
 
 
 def run(main: Callable[[], None], *, stopped: str = "stopped") -> None:
-    """Runs a command's `main` and ends the process where it fails, with the exit status of the error.
+    """Runs the `main` of a command. If it fails, prints one line to stderr and exits with the status of the error.
 
-    Every exception but AntbeeError, OSError and MemoryError is a bug, which Python reports in full. `stopped` is
-    printed at Ctrl-C.
+    Exceptions other than AntbeeError, OSError and MemoryError are bugs: they pass, and Python prints the traceback.
+    `stopped` is the line that is printed at Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # file names need not be Unicode
     signal.signal(signal.SIGTERM, _end_at_signal)
-    # Pillow would warn of large and of damaged photos on its way; `images` says so itself, with the file's name.
+    # Pillow warns of large and damaged photos; antbee.data.images raises errors for them, which name the file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    warnings.formatwarning = _one_sentence
+    warnings.formatwarning = _format_warning
     try:
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
@@ -58,16 +66,16 @@ def run(main: Callable[[], None], *, stopped: str = "stopped") -> None:
     except AntbeeError as error:
         _end(error.exit_status, error)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python closes down now, and would report the exception
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at exit, Python would print the SystemExit
 
 
-def _one_sentence(message: Warning | str, *where: object, **more: object) -> str:
-    # As Python would print it, with a line of source code, it would look like a bug of this program.
+def _format_warning(message: Warning | str, *args: object, **kwargs: object) -> str:
+    # Python's format, with the line of source code, looks like a bug.
     return f"warning: {one_line(str(message), longest=LONGEST)}\n"
 
 
 def _end_at_signal(number: int, frame: FrameType | None) -> None:
-    # An exception and no sudden end: what is open gets closed, and temporary files go.
+    # An exception, so that files are closed and temporary files removed.
     sys.exit(128 + number)
 
 

@@ -1,36 +1,50 @@
-"""Where antbee lies: in a clone of its repository, or installed among Python's packages.
+"""Where antbee's files are, and the `antbee` command of the installed package.
 
-An installed antbee carries the clone's commands and requirements.txt in its folder project/ (see pyproject.toml).
+The commands are scripts: `python app.py` and `python scripts/NAME.py` in a clone. The installed package carries these
+scripts in its folder project/ (see pyproject.toml) and runs them as `antbee NAME`.
 """
 
+import argparse
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 
 
 def is_installed() -> bool:
-    """Whether antbee lies among Python's packages."""
+    """Whether antbee runs as an installed package, not from a clone."""
     return (PACKAGE / "project").is_dir()
 
 
 def project() -> Path:
-    """The folder that holds app.py, scripts/ and requirements.txt."""
+    """The folder with app.py, scripts/ and requirements.txt."""
     return PACKAGE / "project" if is_installed() else PACKAGE.parent
 
 
 def home() -> Path:
-    """The folder that holds data/ and outputs/: the clone or, for an installed antbee, the current folder."""
+    """The folder for data/ and outputs/: the clone or, for the installed package, the current folder."""
     return Path.cwd() if is_installed() else PACKAGE.parent
 
 
-def commands() -> dict[str, Path]:
-    """The script of every command, by the command's name."""
-    scripts = sorted((project() / "scripts").glob("[!_]*.py"))
-    return {script.stem: script for script in (project() / "app.py", *scripts)}
-
-
 def command_name(name: str) -> str:
-    """How a command is called here, for a person to type."""
+    """The command line that runs a script, for messages: `antbee train` or `python scripts/train.py`."""
     if is_installed():
         return f"antbee {name}"
     return "python app.py" if name == "app" else f"python scripts/{name}.py"
+
+
+def main() -> None:
+    """Runs `antbee COMMAND ...`: the script of that name, with its own flags, help and exit status."""
+    scripts = {path.stem: path for path in (project() / "app.py", *(project() / "scripts").glob("[!_]*.py"))}
+    parser = argparse.ArgumentParser("antbee", epilog="`antbee COMMAND --help` lists the flags of a command.")
+    parser.add_argument("command", metavar="COMMAND", choices=sorted(scripts), help=", ".join(sorted(scripts)))
+    parser.add_argument("flags", metavar="...", nargs=argparse.REMAINDER, help="the flags of the command")
+    arguments = parser.parse_args()
+    # Not by runpy, which sets sys.argv[0] to the script's path: its help has to name the command.
+    sys.argv = [f"antbee {arguments.command}", *arguments.flags]
+    spec = spec_from_file_location("__main__", scripts[arguments.command])
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["__main__"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["__main__"])

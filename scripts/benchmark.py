@@ -1,21 +1,19 @@
 """python scripts/benchmark.py [--against tutorial] [--full] [--json FILE]
 
-Measures what antbee costs on this machine: the bare network, both modes' real runs as a share of it, predictions,
-start-up times and memory. Every figure has a process of its own, and they take turns, so that a slow minute of the
-machine hits all alike. Compare figures of one run, never of two.
+Measures the speed and the memory of antbee on this machine: the bare network as a baseline, training in both modes
+relative to it, predictions, and start-up times. Every figure is measured in a process of its own, in rounds, so that a
+slow minute of the machine affects all figures alike. Compare figures of one run, never of two.
 
-    --against tutorial   times the tutorial's own two runs as well: an epoch of each, times 25
-    --full               runs those 25 epochs to the end, `fast` with five seeds, and both on one and on two processes
+    --against tutorial   also times the tutorial's two runs: an epoch of each, times 25
+    --full               trains those 25 epochs to the end, `fast` with five seeds, and on one and on two processes
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
 import platform
 import resource
-import runpy
 import shutil
 import socket
 import statistics
@@ -38,6 +36,7 @@ sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any fold
 
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -48,87 +47,95 @@ from torchvision.models import ResNet
 import antbee
 from antbee import errors
 from antbee.data import download
-from antbee.data import folder as data_folder
-from antbee.data import loading as data_loading
 from antbee.data.download import folder_named
-from antbee.data.folder import ImageDataset, Split
+from antbee.data.folder import ImageDataset, Split, read_folder
 from antbee.data.images import open_photo
-from antbee.data.loading import ImageLoader, LoaderOptions, choose_loader
+from antbee.data.loading import GPUImageLoader, ImageLoader, LoaderOptions, choose_loader
 from antbee.data.transforms import Augmentation, Preprocessing, pixels_of
 from antbee.installation import home
 from antbee.models.backbone import build_network, freeze_backbone, fuse_conv_bn
 from antbee.models.classifier import Classifier
-from antbee.models.config import MODES, ClassifierConfig
+from antbee.models.config import MODES, ClassifierConfig, Mode
 from antbee.models.device import Precision, autocast, choose_device, choose_precision
+from antbee.models.predict import BATCH_SIZE
 from antbee.models.weights import WeightsUnreachableError, load_starting_weights
 from antbee.training import features, modes
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import evaluation_batch
 from antbee.training.modes import Run
+from antbee.training.pipeline import TrainedModel
 from antbee.training.recipe import FAST, TUTORIAL, Recipe
 from antbee.training.trainer import set_training_mode
 
-ROUNDS = 3  # of all figures in turn
-SEEDS = 5  # of `fast`, with --full
+ROUNDS = 3
+SEEDS = 5  # with --full
 TUTORIAL_EPOCHS = 25
 FORWARD_BATCHES = (1, 4, 16, 32)
 STEP_BATCHES = (4, 16)
-PREDICTED_AT_ONCE = 32  # by scripts/predict.py
-READY = 4  # batches
+BATCHES = 4  # that take turns
 CLASSES = ("ants", "bees")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The flags of the command line."""
-    parser = argparse.ArgumentParser(description="Measure what antbee costs on this machine.")
-    parser.add_argument("--against", choices=("tutorial",), help="time the tutorial's own two runs as well")
-    parser.add_argument("--full", action="store_true", help="run the tutorial's 25 epochs, and fast with five seeds")
-    parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="FIGURE", help=" ".join(FIGURES))
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="Measure the speed and the memory of antbee on this machine.")
+    parser.add_argument("--against", choices=("tutorial",), help="also time the tutorial's two runs")
+    parser.add_argument("--full", action="store_true", help="train the tutorial's 25 epochs, and fast with five seeds")
+    parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="FIGURE", help=", ".join(FIGURES))
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="default: data/hymenoptera_data, else drawn pictures")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="default: data/hymenoptera_data, or drawn images")
     parser.add_argument("--weights", default="imagenet", metavar="imagenet|random|FILE", help="default: %(default)s")
     parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values as JSON")
-    parser.add_argument("--figure", choices=sorted(FIGURES), help=argparse.SUPPRESS)  # what a child process measures
+    parser.add_argument("--figure", choices=sorted(FIGURES), help=argparse.SUPPRESS)  # of a child process
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured on."""
+    """The data, weights and device of all measurements."""
 
     data: Path
     weights: str
     device: torch.device
 
     def photos(self) -> ImageDataset:
-        """The photos, read and checked."""
-        return data_folder.read_folder(self.data)
+        """The data set."""
+        return read_folder(self.data)
 
     def network(self) -> ResNet:
-        """ResNet-18 with the starting weights, where they are wanted."""
+        """ResNet-18 with the starting weights, on the device."""
         weights = load_starting_weights(self.weights, "resnet18")
         return build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
 
     def recipe(self) -> Recipe:
-        """`fast`, as it runs on this device."""
-        precision = choose_precision(FAST.precision, self.device)
-        return replace(FAST, precision=precision)
+        """The recipe `fast` with the precision of this device."""
+        return replace(FAST, precision=self.precision)
 
-    def looks(
-        self, split: Split, augmentation: Augmentation | None = None
-    ) -> ImageLoader | data_loading.GPUImageLoader:
-        """A split's photos, as training reads them."""
-        loading = replace(LoaderOptions.for_device(self.device), layout=self.recipe().layout)
-        return choose_loader(ImageLoader(split, self.recipe().preprocessing, augmentation, options=loading))
+    @property
+    def precision(self) -> Precision:
+        """The precision of `fast` on this device."""
+        return choose_precision(FAST.precision, self.device)
 
-    def ready(self, count: int, size: int = 224) -> Iterator[Tensor]:
-        """Batches of `count` images that are ready for the network, in the layout that `fast` uses.
+    @property
+    def augmentation(self) -> Augmentation:
+        """The random crops of fine-tuning with `fast`."""
+        augmentation = FAST.augmentation("finetune")
+        assert augmentation is not None
+        return augmentation
 
-        Several in turn: one batch again and again would lie in the caches, as no run's next batch does.
+    def loader(self, split: Split, augmentation: Augmentation | None = None) -> ImageLoader | GPUImageLoader:
+        """The images of a split as training loads them."""
+        options = replace(LoaderOptions.for_device(self.device), layout=FAST.layout)
+        return choose_loader(ImageLoader(split, FAST.preprocessing, augmentation, options=options))
+
+    def batches(self, count: int, size: int = 224) -> Iterator[Tensor]:
+        """A few batches of `count` random images on the device, in the memory layout of `fast`.
+
+        A single batch would stay in the CPU's caches, unlike the batches of a real run.
         """
-        for batch in torch.randn(READY * count, 3, size, size, device=self.device).split(count):
-            yield batch.contiguous(memory_format=self.recipe().layout)
+        for batch in torch.randn(BATCHES * count, 3, size, size, device=self.device).split(count):
+            yield batch.contiguous(memory_format=FAST.layout)
 
 
 @dataclass(frozen=True)
@@ -141,16 +148,14 @@ class Value:
 
 
 def main() -> None:
-    """Measure one figure in this process, or all of them in processes of their own."""
+    """Measures one figure in this process, or each in a process of its own."""
     arguments = parse_arguments()
     if arguments.figure:
         bench = Bench(arguments.data, arguments.weights, choose_device(arguments.device))
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-            values = list(FIGURES[arguments.figure](bench))
-            values.append(Value("peak memory", peak_memory(bench.device), "MB"))
+        values = [*FIGURES[arguments.figure](bench), Value("peak memory", peak_memory(bench.device), "MB")]
         print(json.dumps([asdict(value) for value in values]))
         return
-    arguments.data, arguments.weights = starting_point(arguments)
+    arguments.data, arguments.weights = local_inputs(arguments)
     print(describe(arguments))
     measured = measure(arguments)
     print(table(measured))
@@ -161,8 +166,8 @@ def main() -> None:
         print(f"written to {arguments.json}")
 
 
-def starting_point(arguments: argparse.Namespace) -> tuple[Path, str]:
-    """Photos and weights that lie on the disk, so that no figure waits for a network."""
+def local_inputs(arguments: argparse.Namespace) -> tuple[Path, str]:
+    """A data folder and weights on the disk, so that no figure includes a download."""
     folder, weights = arguments.data, arguments.weights
     if folder is None:
         folder = folder_named(home() / "data", "hymenoptera_data") or download.drawn_folder(home() / "data")
@@ -174,7 +179,7 @@ def starting_point(arguments: argparse.Namespace) -> tuple[Path, str]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """All values of every figure, by "figure: name"; rounds repeat the figures in turn."""
+    """The values of all rounds, by "figure: name"."""
     chosen = arguments.only or [name for name in FIGURES if name not in EXTRA]
     if arguments.against and not arguments.only:
         chosen += ["tutorial in full" if arguments.full else "tutorial"]
@@ -186,135 +191,138 @@ def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
             if number and figure in ONCE:
                 continue
             print(f"round {number + 1} of {arguments.rounds}: {figure}", file=sys.stderr, flush=True)
-            for value in in_a_process(figure, arguments):
+            for value in measure_in_process(figure, arguments):
                 entry = measured.setdefault(f"{figure}: {value['name']}", {"unit": value["unit"], "values": []})
                 entry["values"].append(value["value"])
     return measured
 
 
-def in_a_process(figure: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """What a fresh process measures for a figure."""
-    words = ["--figure", figure, "--data", arguments.data, "--weights", arguments.weights, "--device", arguments.device]
-    command = [sys.executable, __file__, *map(str, words)]
+def measure_in_process(figure: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measures a figure in a new process."""
+    argv = ["--figure", figure, "--data", arguments.data, "--weights", arguments.weights, "--device", arguments.device]
+    command = [sys.executable, __file__, *map(str, argv)]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(ended.stdout.splitlines()[-1])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The bare network: the roof
+# The bare network: the baseline
 
 
 def forward(bench: Bench) -> Iterator[Value]:
-    """The bare network answering, by batch size: as torchvision builds it, and as antbee uses it."""
+    """Forward passes of the bare network by batch size: as torchvision builds it, and fused as antbee uses it."""
     network = bench.network().eval()
-    folded = fuse_conv_bn(network)
-    precision = bench.recipe().precision
+    fused = fuse_conv_bn(network)
     for size in FORWARD_BATCHES:
-        plain = [batch.contiguous() for batch in bench.ready(size)]
-        yield Value(f"plain, batch {size}", rate(bench, answering(network, plain), size), "images/s")
-        for how in dict.fromkeys(("float32", precision)):
-            yield Value(f"folded, {how}, batch {size}", forward_rate(bench, folded, size, how), "images/s")
+        plain = [batch.contiguous() for batch in bench.batches(size)]
+        yield Value(f"plain, batch {size}", rate(bench, forward_pass(network, plain), size), "images/s")
+        for how in precisions(bench):
+            yield Value(f"fused, {how}, batch {size}", forward_rate(bench, fused, size, how), "images/s")
 
 
-def forward_rate(bench: Bench, folded: ResNet, size: int, precision: Precision) -> float:
-    """Images/s of a folded network, answering."""
+def precisions(bench: Bench) -> list[Precision]:
+    """float32, and the precision of `fast` if it is another."""
+    return list(dict.fromkeys(("float32", bench.precision)))
+
+
+def forward_rate(bench: Bench, fused: ResNet, size: int, precision: Precision) -> float:
+    """The images/s of a fused network's forward passes."""
     with autocast(precision, bench.device):
-        return rate(bench, answering(folded, list(bench.ready(size))), size)
+        return rate(bench, forward_pass(fused, list(bench.batches(size))), size)
 
 
 def step(bench: Bench) -> Iterator[Value]:
-    """The bare network learning, forward and backward, by batch size: as the tutorial does, and as `fast` does."""
-    recipe = bench.recipe()
+    """Forward and backward passes of the bare network by batch size: as in the tutorial, and as in `fast`."""
     for size in STEP_BATCHES:
-        plain = [batch.contiguous() for batch in bench.ready(size)]
-        yield Value(f"plain, batch {size}", rate(bench, learning(bench.network().train(), plain), size), "images/s")
-        network = learner(bench, recipe)
-        for precision in dict.fromkeys(("float32", recipe.precision)):
+        plain = [batch.contiguous() for batch in bench.batches(size)]
+        tutorial_pass = training_pass(bench.network().train(), plain)
+        yield Value(f"plain, batch {size}", rate(bench, tutorial_pass, size), "images/s")
+        network = training_network(bench)
+        for precision in precisions(bench):
             with autocast(precision, bench.device):
-                value = rate(bench, learning(network, list(bench.ready(size))), size)
+                value = rate(bench, training_pass(network, list(bench.batches(size))), size)
             yield Value(f"fast, {precision}, batch {size}", value, "images/s")
 
 
-def answering(network: nn.Module, ready: Sequence[Tensor]) -> Callable[[], object]:
-    """A forward pass on ready images, other ones each time."""
-    batches = itertools.cycle(ready)
+def forward_pass(network: nn.Module, batches: Sequence[Tensor]) -> Callable[[], object]:
+    """A forward pass, on the next of the batches each time."""
+    endless = itertools.cycle(batches)
 
-    def answer() -> object:
+    def run() -> object:
         with torch.inference_mode():
-            return network(next(batches))
+            return network(next(endless))
 
-    return answer
+    return run
 
 
-def learning(network: ResNet, ready: Sequence[Tensor]) -> Callable[[], object]:
-    """A forward and a backward pass on ready images, other ones each time."""
-    batches = itertools.cycle(ready)
-    labels = torch.arange(len(ready[0]), device=ready[0].device) % len(CLASSES)
+def training_pass(network: ResNet, batches: Sequence[Tensor]) -> Callable[[], object]:
+    """A forward and a backward pass, on the next of the batches each time."""
+    endless = itertools.cycle(batches)
+    labels = torch.arange(len(batches[0]), device=batches[0].device) % len(CLASSES)
 
-    def learn() -> object:
+    def run() -> object:
         network.zero_grad()
-        return functional.cross_entropy(network(next(batches)).float(), labels).backward()
+        return functional.cross_entropy(network(next(endless)).float(), labels).backward()
 
-    return learn
+    return run
 
 
-def learner(bench: Bench, recipe: Recipe) -> ResNet:
-    """The network as a recipe fine-tunes it."""
-    network = bench.network().to(memory_format=recipe.layout)
-    set_training_mode(network, recipe.batch_norm)
+def training_network(bench: Bench) -> ResNet:
+    """The network as `fast` fine-tunes it."""
+    network = bench.network().to(memory_format=FAST.layout)
+    set_training_mode(network, FAST.batch_norm)
     return network
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The pipelines, as a share of the roof
+# Training, relative to the baseline
 
 
 def frozen(bench: Bench) -> Iterator[Value]:
-    """Photos -> features, against bare forward passes at the same batch size.
+    """Feature extraction, relative to bare forward passes of the same batch size.
 
-    From the disk, and once more from what memory keeps of them, as in a run, whose check has decoded them before.
+    From files, and again from the image cache, as in a run, where the check of the folder has decoded every image.
     """
-    photos, network = bench.photos(), bench.network()
-    folded, size = fuse_conv_bn(network), evaluation_batch(bench.device)
-    process = DistributedContext(bench.device)
+    dataset, network = bench.photos(), bench.network()
+    fused, size = fuse_conv_bn(network), evaluation_batch(bench.device)
+    context = DistributedContext(bench.device)
     spent, bare = {"from the disk": 0.0, "from memory": 0.0}, 0.0
-    for split in (photos.train, photos.val):
-        looks = bench.looks(split)
-        before = forward_rate(bench, folded, size, "float32")
+    for split in (dataset.train, dataset.val):
+        loader = bench.loader(split)
+        before = forward_rate(bench, fused, size, "float32")
         for source in spent:
-            cached = features.FeatureCache(network, looks, context=process, what="")
-            spent[source] += seconds(bench, lambda cached=cached: cached.computed)
-        after = forward_rate(bench, folded, size, "float32")
-        bare += len(split) * 2 / (before + after)  # before and after: the machine drifts
-    count = len(photos.train) + len(photos.val)
+            spent[source] += seconds(bench, partial(features.compute_features, network, loader, context, what=""))
+        after = forward_rate(bench, fused, size, "float32")
+        bare += len(split) * 2 / (before + after)  # measured before and after, since the machine's speed drifts
+    count = len(dataset.both)
     for source, total in spent.items():
         yield Value(source, count / total, "images/s")
         yield Value(f"{source}, of the bare forward", 100 * bare / total, "%")
 
 
 def finetune(bench: Bench) -> Iterator[Value]:
-    """Photos that memory keeps, as in a run -> gradient steps, against bare forward and backward passes alike."""
-    recipe, photos = bench.recipe(), bench.photos()
-    augmentation, schedule = recipe.augmentation("finetune"), recipe.finetune
-    looks, val = bench.looks(photos.train, augmentation), bench.looks(photos.val)
-    for _ in looks.batches([torch.arange(len(looks))]):  # decodes them
+    """Gradient steps on cached images, relative to bare forward and backward passes."""
+    dataset, schedule = bench.photos(), FAST.finetune
+    train, val = bench.loader(dataset.train, bench.augmentation), bench.loader(dataset.val)
+    for _ in train.batches([torch.arange(len(train))]):  # fills the image cache
         pass
-    for precision in dict.fromkeys(("float32", recipe.precision)):
+    for precision in precisions(bench):
         before = bare_seconds(bench, precision)
-        run = Run(replace(recipe, precision=precision), looks, val, context=DistributedContext(bench.device))
-        fitted = modes.train_finetune(bench.network().to(memory_format=recipe.layout), run)
-        roof = (before + bare_seconds(bench, precision)) / 2  # before and after: the machine drifts
-        spent = sum(epoch.train.seconds for epoch in fitted.history.epochs)
-        yield Value(f"{precision}, steps", schedule.epochs * len(looks) / spent, "images/s")
-        yield Value(f"{precision}, steps, of bare forward + backward", 100 * roof * len(looks) / spent, "%")
+        run = Run(replace(FAST, precision=precision), train, val, context=DistributedContext(bench.device))
+        result = modes.train_finetune(bench.network().to(memory_format=FAST.layout), run)
+        baseline = (before + bare_seconds(bench, precision)) / 2  # before and after, since the machine's speed drifts
+        spent = sum(epoch.train.seconds for epoch in result.history.epochs)
+        yield Value(f"{precision}, steps", schedule.epochs * len(train) / spent, "images/s")
+        yield Value(f"{precision}, steps, of bare forward + backward", 100 * baseline * len(train) / spent, "%")
 
 
 def bare_seconds(bench: Bench, precision: Precision) -> float:
-    """What a photo costs the bare network, forward and backward, in all epochs of fine-tuning."""
-    recipe, network = bench.recipe(), learner(bench, bench.recipe())
-    sizes, batch = recipe.augmentation("finetune").sizes, recipe.finetune.batch_size
+    """The seconds per image of bare forward and backward passes in all epochs of fine-tuning."""
+    network, sizes, batch = training_network(bench), bench.augmentation.sizes, FAST.finetune.batch_size
     with autocast(precision, bench.device):
-        rates = {size: rate(bench, learning(network, list(bench.ready(batch, size))), batch) for size in set(sizes)}
+        rates = {
+            size: rate(bench, training_pass(network, list(bench.batches(batch, size))), batch) for size in set(sizes)
+        }
     return sum(1 / rates[size] for size in sizes)
 
 
@@ -322,54 +330,43 @@ def bare_seconds(bench: Bench, precision: Precision) -> float:
 # Whole runs
 
 
-def fast(bench: Bench, words: Sequence[str] = ()) -> Iterator[Value]:
-    """scripts/train.py from its first line to the last file, without the interpreter's start."""
-    spent, configs = train(bench, *words)
+def fast(bench: Bench, **options: Any) -> Iterator[Value]:
+    """`antbee.train` from the data folder to the model folders."""
+    spent, models = train(bench, **options)
     yield Value("wall time", spent, "s")
-    for config in configs:
-        yield Value(f"{config['antbee']['mode']} learning and measuring", config["antbee"]["metrics"]["seconds"], "s")
+    for model in models:
+        yield Value(f"{model.mode} training and evaluation", model.metrics.seconds, "s")
 
 
 def seeds(bench: Bench) -> Iterator[Value]:
-    """Accuracies of `fast` with several seeds."""
+    """The validation accuracies of `fast` with several seeds."""
     for seed in range(SEEDS):
-        _, configs = train(bench, "--folds", "0", "--seed", str(seed))
-        for config in configs:
-            for which, name in (("kept", "best"), ("last", "last")):
-                accuracy = config["antbee"]["metrics"][which]["accuracy"]
-                yield Value(f"{config['antbee']['mode']}, {name} accuracy", 100 * accuracy, "%")
+        for model in train(bench, folds=0, seed=seed)[1]:
+            metrics = model.metrics
+            for epoch, score in (("best", metrics.kept), ("last", metrics.last)):
+                if score is not None:
+                    yield Value(f"{model.mode}, {epoch} accuracy", 100 * score.accuracy, "%")
 
 
-def train(bench: Bench, *words: str) -> tuple[float, list[dict[str, Any]]]:
-    """Runs scripts/train.py in this process: its wall time in seconds, and the configs it wrote."""
+def train(bench: Bench, **options: Any) -> tuple[float, list[TrainedModel]]:
+    """Trains with `antbee.train`: the wall time in seconds, and the models."""
     with tempfile.TemporaryDirectory() as output:
-        start = ["--data", str(bench.data), "--weights", bench.weights, "--device", str(bench.device)]
-        spent = run_script("train.py", *start, "--output", output, *words)
-        return spent, [json.loads(path.read_text("utf-8")) for path in sorted(Path(output).glob("*/config.json"))]
-
-
-def run_script(name: str, *words: str) -> float:
-    """The wall time of a script in this process, in seconds."""
-    before = sys.argv
-    sys.argv = [name, *words]
-    try:
+        options |= {"weights": bench.weights, "device": str(bench.device), "output": output, "log": lambda line: None}
         started = time.perf_counter()
-        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
-        return time.perf_counter() - started
-    finally:
-        sys.argv = before
+        result = antbee.train(bench.data, **options)
+        return time.perf_counter() - started, result.models
 
 
 def tutorial(bench: Bench) -> Iterator[Value]:
-    """The second epoch of each of the tutorial's runs, times 25: the first one also warms up."""
-    for mode in ("frozen", "finetune"):
+    """The second epoch of each of the tutorial's runs, times 25; the first epoch warms up."""
+    for mode in MODES:
         times = [spent for spent, _ in tutorial_epochs(bench, mode, 2)]
         yield Value(f"{mode}, an epoch times {TUTORIAL_EPOCHS}", times[1] * TUTORIAL_EPOCHS, "s")
 
 
 def tutorial_in_full(bench: Bench) -> Iterator[Value]:
-    """The tutorial's two runs to the end."""
-    for mode in ("frozen", "finetune"):
+    """The tutorial's two runs, all epochs."""
+    for mode in MODES:
         epochs = list(tutorial_epochs(bench, mode, TUTORIAL_EPOCHS))
         yield Value(f"{mode}, {TUTORIAL_EPOCHS} epochs", sum(spent for spent, _ in epochs), "s")
         yield Value(f"{mode}, best accuracy", 100 * max(accuracy for _, accuracy in epochs), "%")
@@ -377,20 +374,18 @@ def tutorial_in_full(bench: Bench) -> Iterator[Value]:
 
 
 def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[float, float]]:
-    """Seconds and validation accuracy of each epoch of the tutorial, written as plainly as it is there.
+    """Seconds and validation accuracy of each epoch of the tutorial, in code as plain as the tutorial's.
 
     https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, with the settings of `recipe.TUTORIAL`.
     """
     torch.manual_seed(0)
-    ending = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
-    looks = {
-        "train": [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *ending],
-        "val": [transforms.Resize(256), transforms.CenterCrop(224), *ending],
+    to_tensor = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+    steps = {
+        "train": [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *to_tensor],
+        "val": [transforms.Resize(256), transforms.CenterCrop(224), *to_tensor],
     }
-    loaders = {
-        split: DataLoader(ImageFolder(bench.data / split, transforms.Compose(look)), batch_size=4, shuffle=True)
-        for split, look in looks.items()
-    }
+    datasets = {split: ImageFolder(bench.data / split, transforms.Compose(steps[split])) for split in steps}
+    loaders = {split: DataLoader(dataset, batch_size=4, shuffle=True) for split, dataset in datasets.items()}
     network = bench.network()
     if mode == "frozen":
         freeze_backbone(network)
@@ -399,7 +394,7 @@ def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[floa
     optimiser = torch.optim.SGD(weights, lr=schedule.learning_rate, momentum=schedule.momentum)
     scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=7, gamma=0.1)
     for _ in range(epochs):
-        started, right = time.perf_counter(), 0
+        started, correct = time.perf_counter(), 0
         for split, loader in loaders.items():
             network.train(split == "train")
             for inputs_here, labels_here in loader:
@@ -412,30 +407,30 @@ def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[floa
                     loss.backward()
                     optimiser.step()
                 else:
-                    right += int((logits.argmax(1) == labels).sum())
+                    correct += int((logits.argmax(1) == labels).sum())
             if split == "train":
                 scheduler.step()
-        yield time.perf_counter() - started, right / len(loaders["val"].dataset)
+        yield time.perf_counter() - started, correct / len(datasets["val"])
 
 
 def processes(bench: Bench) -> Iterator[Value]:
-    """Fine-tuning on one process with one thread, and on two with one each."""
-    times, logits = {}, {}
+    """Fine-tuning with one process and with two, of one thread each."""
+    times, losses = {}, {}
     for count in (1, 2):
         torchrun = str(Path(sys.executable).with_name("torchrun"))
         launcher = [torchrun, "--standalone", "--nproc-per-node", str(count)]
         with tempfile.TemporaryDirectory() as output:
-            words = ["--data", bench.data, "--weights", bench.weights, "--device", "cpu", "--precision", "float32"]
-            words += ["--mode", "finetune", "--epochs", "1", "--output", output]
-            command = [*launcher, str(ROOT / "scripts" / "train.py"), *map(str, words)]
+            argv = ["--data", bench.data, "--weights", bench.weights, "--device", "cpu", "--precision", "float32"]
+            argv += ["--mode", "finetune", "--epochs", "1", "--output", output]
+            command = [*launcher, str(ROOT / "scripts" / "train.py"), *map(str, argv)]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
             (epoch,) = json.loads((Path(output) / "finetune" / "history.json").read_text())
             times[count] = epoch["train_seconds"]
-            logits[count] = epoch["val_loss"]
+            losses[count] = epoch["val_loss"]
         yield Value(f"an epoch on {count}", times[count], "s")
     yield Value("speed-up", times[1] / times[2], "times")
-    yield Value("validation loss, difference", abs(logits[1] - logits[2]), "nats")
+    yield Value("validation loss, difference", abs(losses[1] - losses[2]), "nats")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -443,59 +438,57 @@ def processes(bench: Bench) -> Iterator[Value]:
 
 
 def photos(bench: Bench) -> Iterator[Value]:
-    """What a photo costs before it reaches the network, on one thread."""
+    """The time that a photo takes before it reaches the network, on one thread."""
     split = bench.photos().train
-    augmentation = replace(FAST.augmentation("finetune"), sizes=(224,))
-    looks = ImageLoader(split, Preprocessing(), augmentation)
-    everyone = range(len(split))
-    yield Value("decode", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
-    yield Value("kept picture", 1000 * seconds(bench, lambda: [looks.picture(i) for i in everyone]) / len(split), "ms")
-    crops: list[Any] = []
-    yield Value(
-        "crop and mirror",
-        1000 * seconds(bench, lambda: crops.extend(looks.crop(i, 1) for i in everyone)) / len(split),
-        "ms",
-    )
+    loader = ImageLoader(split, Preprocessing(), replace(bench.augmentation, sizes=(224,)))
+    positions = range(len(split))
+
+    def milliseconds(work: Callable[[], object], count: int = len(split)) -> float:
+        return 1000 * seconds(bench, work) / count
+
+    yield Value("decode", milliseconds(lambda: [loader.picture(i) for i in positions]), "ms")
+    yield Value("from the cache", milliseconds(lambda: [loader.picture(i) for i in positions]), "ms")
+    crops: list[Image.Image] = []
+    yield Value("crop and mirror", milliseconds(lambda: crops.extend(loader.crop(i, 1) for i in positions)), "ms")
     batch = crops[:64]
-    once = seconds(bench, lambda: looks.preprocessing.normalise(pixels_of(batch)))
-    yield Value("stack and normalise", 1000 * once / len(batch), "ms")
+    stacked = milliseconds(lambda: loader.preprocessing.normalise(pixels_of(batch)), len(batch))
+    yield Value("stack and normalise", stacked, "ms")
 
 
 def predict(bench: Bench) -> Iterator[Value]:
-    """One photo and many, against decoding and the bare network."""
-    config = ClassifierConfig("resnet18", CLASSES)
-    classifier = Classifier(bench.network(), config)
+    """Predictions for one photo and for a folder, relative to decoding and the bare network."""
+    classifier = Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES))
     paths = bench.photos().val.paths
-    folded = fuse_conv_bn(classifier.network)
-    answer = answering(folded, list(bench.ready(1)))
+    fused = fuse_conv_bn(classifier.network)
+    bare_pass = forward_pass(fused, list(bench.batches(1)))
     whole, bare = [], []
-    for path in (*paths[:5], *paths):  # a few to warm up
-        whole.append(seconds(bench, lambda path=path: classifier.predict([open_photo(path)])))
-        bare.append(seconds(bench, lambda path=path: (open_photo(path), answer())))
+    for path in (*paths[:5], *paths):  # the first five warm up
+        whole.append(seconds(bench, partial(classifier.predict, path)))
+        bare.append(seconds(bench, partial(open_photo, path)) + seconds(bench, bare_pass))
     whole, bare = whole[5:], bare[5:]
+    ratio = statistics.median(whole) / statistics.median(bare)
     yield Value("one photo, p50", 1000 * statistics.median(whole), "ms")
     yield Value("one photo, p95", 1000 * statistics.quantiles(whole, n=20)[-1], "ms")
-    yield Value(
-        "one photo, over decoding and bare forward", statistics.median(whole) / statistics.median(bare), "times"
-    )
+    yield Value("one photo, over decoding and bare forward", ratio, "times")
 
-    before = forward_rate(bench, folded, PREDICTED_AT_ONCE, "float32")
+    before = forward_rate(bench, fused, BATCH_SIZE, "float32")
     with tempfile.TemporaryDirectory() as folder:
-        classifier.save_pretrained(Path(folder) / "model")
-        words = [str(Path(folder) / "model"), str(bench.data), "--csv", str(Path(folder) / "answers.csv")]
-        spent = run_script("predict.py", *words)
-        count = len((Path(folder) / "answers.csv").read_text("utf-8").splitlines()) - 1
-    roof = (before + forward_rate(bench, folded, PREDICTED_AT_ONCE, "float32")) / 2
-    yield Value("a folder", count / spent, "images/s")
-    yield Value("a folder, of the bare forward", 100 * count / spent / roof, "%")
+        model = Path(folder) / "model"
+        classifier.save_pretrained(model)
+        started = time.perf_counter()
+        count = len(antbee.predict_files(model, bench.data, csv=Path(folder) / "predictions.csv"))
+        speed = count / (time.perf_counter() - started)
+    baseline = (before + forward_rate(bench, fused, BATCH_SIZE, "float32")) / 2
+    yield Value("a folder", speed, "images/s")
+    yield Value("a folder, of the bare forward", 100 * speed / baseline, "%")
 
 
 def start(bench: Bench) -> Iterator[Value]:
-    """How long it takes until something answers: each in a process of its own, beside a bare interpreter's."""
-    bare = "import torch, torchvision"
-    for _ in range(3):  # in turn: they differ by less than the machine drifts
-        for name, code in (("import torch, torchvision", bare), ("import antbee", "import antbee")):
-            yield Value(name, seconds_of([sys.executable, "-c", code]), "s")
+    """Start-up times, each of a new process."""
+    imports = ("import torch, torchvision", "import antbee", "from antbee import Classifier")
+    for _ in range(3):  # in turn: they differ by less than the machine's speed drifts
+        for code in imports:
+            yield Value(code, seconds_of([sys.executable, "-c", code]), "s")
     yield Value("train.py --help", seconds_of([sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]), "s")
     started = time.perf_counter()
     with serving_page(bench) as address:
@@ -505,20 +498,19 @@ def start(bench: Bench) -> Iterator[Value]:
 
 @contextmanager
 def serving_page(bench: Bench) -> Iterator[str | None]:
-    """The address of the page with both modes, once it answers; None where there is no gradio."""
+    """The address of the page with both modes, once it responds; None without gradio."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         models = [Path(folder) / mode for mode in MODES]
-        for model_folder in models:
-            config = ClassifierConfig("resnet18", CLASSES, mode=model_folder.name)
-            Classifier(bench.network(), config).save_pretrained(model_folder)
+        for mode, model_folder in zip(MODES, models, strict=True):
+            classifier_of(bench, mode).save_pretrained(model_folder)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        words = [str(ROOT / "app.py"), *map(str, models), "--data", str(bench.data), "--port", str(port)]
-        process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+        argv = [ROOT / "app.py", *models, "--data", bench.data, "--port", port]
+        process = subprocess.Popen([sys.executable, *map(str, argv)], stdout=subprocess.DEVNULL)
         address = f"http://127.0.0.1:{port}/"
         try:
-            while process.poll() is None and not answers(address):
+            while process.poll() is None and not responds(address):
                 time.sleep(0.05)
             yield address if process.poll() is None else None
         finally:
@@ -526,23 +518,25 @@ def serving_page(bench: Bench) -> Iterator[str | None]:
             process.wait()
 
 
+def classifier_of(bench: Bench, mode: Mode) -> Classifier:
+    """An untrained classifier."""
+    return Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES, mode=mode))
+
+
 def page(bench: Bench) -> Iterator[Value]:
-    """What a visitor waits for: the page in a Chromium that has never seen it, and an answer of both modes."""
+    """The times that a visitor waits: for the page in a new Chromium, and for the predictions of both modes."""
     if find_spec("gradio") is None:
         return
     from antbee import ui
     from antbee.ui.tabs.classify import classify
 
-    shown = [
-        ui.LoadedModel(mode, Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES, mode=mode)), (), "")
-        for mode in MODES
-    ]
-    paths = data_folder.read_folder(bench.data).val.paths[:20]
-    classify(open_photo(paths[0]), shown, None)
+    models = [ui.LoadedModel(mode, classifier_of(bench, mode), (), "") for mode in MODES]
+    paths = read_folder(bench.data).val.paths[:20]
+    classify(open_photo(paths[0]), models, None)
     for path in paths:
         started = time.perf_counter()
-        classify(open_photo(path), shown, None)
-        yield Value("both modes' answers and maps", 1000 * (time.perf_counter() - started), "ms")
+        classify(open_photo(path), models, None)
+        yield Value("predictions and heat maps of both modes", 1000 * (time.perf_counter() - started), "ms")
     if (chromium := shutil.which("chromium")) is None or find_spec("playwright") is None:
         return
     from playwright.sync_api import sync_playwright
@@ -556,7 +550,7 @@ def page(bench: Bench) -> Iterator[Value]:
 
 
 def first_visit(browser: Any, address: str) -> Iterator[Value]:
-    """The page, opened without anything in the browser's cache."""
+    """Opens the page with an empty browser cache."""
     context = browser.new_context()
     visitor = context.new_page()
     network = context.new_cdp_session(visitor)
@@ -566,9 +560,9 @@ def first_visit(browser: Any, address: str) -> Iterator[Value]:
     started = time.perf_counter()
     visitor.goto(address)
     visitor.get_by_role("tab").first.wait_for()
-    yield Value("first load, until it can be used", time.perf_counter() - started, "s")
+    yield Value("first load, until the page is usable", time.perf_counter() - started, "s")
     visitor.locator(".verdict h2").nth(1).wait_for()
-    yield Value("first load, until the first example is answered", time.perf_counter() - started, "s")
+    yield Value("first load, until the first example is predicted", time.perf_counter() - started, "s")
     yield Value("first load, received", sum(received) / 1e6, "MB")
     yield Value("first load, requests", len(received), "requests")
     context.close()
@@ -581,8 +575,8 @@ def seconds_of(command: Sequence[str]) -> float:
     return time.perf_counter() - started
 
 
-def answers(address: str) -> bool:
-    """Whether somebody serves the address."""
+def responds(address: str) -> bool:
+    """Whether a server responds at the address."""
     try:
         with urllib.request.urlopen(address, timeout=5):
             return True
@@ -595,11 +589,11 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
     "step": step,
     "frozen": frozen,
     "finetune": finetune,
-    "fast frozen": partial(fast, words=("--mode", "frozen")),
-    "fast finetune": partial(fast, words=("--mode", "finetune")),
+    "fast frozen": partial(fast, mode="frozen"),
+    "fast finetune": partial(fast, mode="finetune"),
     "fast both": fast,
-    "fast both without calibrating": partial(fast, words=("--folds", "0")),
-    "fast both in float32": partial(fast, words=("--precision", "float32")),
+    "fast both without calibrating": partial(fast, folds=0),
+    "fast both in float32": partial(fast, precision="float32"),
     "photos": photos,
     "predict": predict,
     "start": start,
@@ -609,16 +603,16 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
     "seeds": seeds,
     "processes": processes,
 }
-EXTRA = ("tutorial", "tutorial in full", "seeds", "processes")  # only where asked for
-ONCE = ("tutorial in full", "seeds", "processes")  # however many rounds
+EXTRA = ("tutorial", "tutorial in full", "seeds", "processes")  # only on request
+ONCE = ("tutorial in full", "seeds", "processes")  # in the first round only
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Measuring and telling
+# Measuring and printing
 
 
 def seconds(bench: Bench, work: Callable[[], object]) -> float:
-    """The wall time of some work, in seconds, with what it left a GPU to do."""
+    """The wall time of a call in seconds, until the GPU has finished too."""
     synchronise(bench.device)
     started = time.perf_counter()
     work()
@@ -627,7 +621,7 @@ def seconds(bench: Bench, work: Callable[[], object]) -> float:
 
 
 def rate(bench: Bench, work: Callable[[], object], count: int) -> float:
-    """How often `count` things are done in a second: the median of several times, after warming up."""
+    """Items per second of a call that processes `count` items: the median of several calls, after a warm-up."""
     for _ in range(2):
         work()
     once = seconds(bench, work)
@@ -642,7 +636,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that this process had, in megabytes; on a GPU, the GPU's."""
+    """The peak memory of this process in megabytes; on CUDA that of the GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -650,7 +644,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def machine(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Versions and hardware."""
+    """Versions and hardware, by name."""
     device = choose_device(arguments.device)
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -674,8 +668,8 @@ def describe(arguments: argparse.Namespace) -> str:
 
 
 def table(measured: dict[str, dict[str, Any]]) -> str:
-    """Every figure with n, median and spread."""
-    lines = [f"{'figure':60} {'n':>2} {'median':>9} {'least':>9} {'most':>9}"]
+    """All figures with n, median, minimum and maximum."""
+    lines = [f"{'figure':60} {'n':>2} {'median':>9} {'min':>9} {'max':>9}"]
     for name, entry in measured.items():
         values = entry["values"]
         numbers = " ".join(f"{number:9.2f}" for number in (statistics.median(values), min(values), max(values)))
@@ -684,16 +678,18 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
 
 
 def conclusions(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """`fast` against the tutorial, where both were measured."""
+    """The speed-up of `fast` over the tutorial, if both were measured."""
     medians = {name: statistics.median(entry["values"]) for name, entry in measured.items()}
-    whole = {
-        mode: medians.get(f"tutorial in full: {mode}, {TUTORIAL_EPOCHS} epochs")
-        or medians.get(f"tutorial: {mode}, an epoch times {TUTORIAL_EPOCHS}")
-        for mode in ("frozen", "finetune")
-    }
-    if None in whole.values():
-        return
-    tutorials = whole | {"both": sum(whole.values()), "both in float32": sum(whole.values())}
+    tutorials: dict[str, float] = {}
+    for mode in MODES:
+        in_full = f"tutorial in full: {mode}, {TUTORIAL_EPOCHS} epochs"
+        extrapolated = f"tutorial: {mode}, an epoch times {TUTORIAL_EPOCHS}"
+        found = [medians[name] for name in (in_full, extrapolated) if name in medians]
+        if not found:
+            return
+        tutorials[mode] = found[0]
+    both = sum(tutorials.values())
+    tutorials |= {"both": both, "both in float32": both}
     yield ""
     for what, spent in tutorials.items():
         if ours := medians.get(f"fast {what}: wall time"):

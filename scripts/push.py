@@ -3,8 +3,8 @@
 Uploads a model folder to the Hugging Face Hub in one commit: the weights, config.json, the card and its pictures.
 MODEL is a folder that scripts/train.py wrote, REPO_ID is your-name/model-name. Where MODEL holds several such folders,
 as outputs/ does, each becomes a repository of its own, your-name/model-name-frozen and your-name/model-name-finetune.
---space also makes a Space of the name REPO_ID that shows the models in the browser. Look first with --dry-run, which
-shows what would be uploaded and needs no network. The access token comes from `hf auth login` or HF_TOKEN.
+--space also creates a Space named REPO_ID with the page for these models. --dry-run prints what would be uploaded and
+needs no network. The access token comes from `hf auth login` or HF_TOKEN.
 """
 
 import argparse
@@ -22,30 +22,30 @@ from antbee.models.folder import model_folders
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The flags of the command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description="Push trained models to the Hugging Face Hub.")
     parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, or a folder of them such as outputs/")
     parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, your-name/model-name")
-    parser.add_argument("--space", action="store_true", help="also make a Space that shows what is pushed")
+    parser.add_argument("--space", action="store_true", help="also create a Space with the page for the models")
     parser.add_argument("--private", action="store_true", help="create the repositories as private ones")
-    parser.add_argument("--dry-run", action="store_true", help="show the files and the cards, upload nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the files and the cards, upload nothing")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--create-pr", action="store_true", help="propose the model as a pull request")
-    target.add_argument("--revision", metavar="R", help="branch to push to, created if it is new (default: main)")
+    target.add_argument("--revision", metavar="R", help="branch to push to, created if missing (default: main)")
     parser.add_argument(
-        "--message", metavar="TEXT", default="Push an antbee model", help="what the commit says (default: %(default)s)"
+        "--message", metavar="TEXT", default="Push an antbee model", help="commit message (default: %(default)s)"
     )
     arguments = parser.parse_args()
     if arguments.space and (arguments.create_pr or arguments.revision):
-        parser.error("a Space shows what is on main: leave out --space, or --create-pr and --revision")
+        parser.error("a Space loads the main branch: leave out --space, or --create-pr and --revision")
     return arguments
 
 
 def main() -> None:
-    """Push, or show what would be pushed."""
+    """Pushes the models, or prints what would be pushed."""
     arguments = parse_arguments()
     models = models_to_push(arguments.model, arguments.repo_id)
-    for repo_id, folder in models.items():  # all of them before the first is sent
+    for repo_id, folder in models.items():  # checks all of them before the first is uploaded
         hub.repository_files(folder)
         hub.card_for(folder, repo_id)
     for repo_id, folder in models.items():
@@ -59,17 +59,17 @@ def main() -> None:
 
 
 def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
-    """The model folder by its repository or, of a folder that only holds some, each by one of its own."""
-    if (folder / CONFIG_FILE).exists() or not (inside := model_folders(folder)):
+    """Model folders by repository: a model folder itself, or the model folders in `folder`, one repository each."""
+    if (folder / CONFIG_FILE).exists() or not (models := model_folders(folder)):
         return {repo_id: folder}
-    return {f"{repo_id}-{model.name}": model for model in inside}
+    return {f"{repo_id}-{model.name}": model for model in models}
 
 
 def push_model(folder: Path, repo_id: str, arguments: argparse.Namespace) -> None:
-    """One model to one repository."""
+    """Pushes a model folder to its repository, or prints its files and its card."""
     files = hub.repository_files(folder)
     card = hub.card_for(folder, repo_id)
-    show(files, f"from {folder} to {repo_id}")
+    print_files(files, f"from {folder} to {repo_id}")
     if arguments.dry_run:
         print(f"\nREADME.md, the card:\n\n{card}")
         return
@@ -85,20 +85,20 @@ def push_model(folder: Path, repo_id: str, arguments: argparse.Namespace) -> Non
 
 
 def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
-    """The page that shows them."""
+    """Pushes the Space, or prints its files and its card."""
     files = space_files(arguments.repo_id, model_ids)
-    show([(path, len(content)) for path, content in files.items()], f"to the Space {arguments.repo_id}")
+    print_files([(path, len(content)) for path, content in files.items()], f"to the Space {arguments.repo_id}")
     if arguments.dry_run:
         print(f"\nREADME.md, the Space's card:\n\n{files['README.md'].decode()}")
         return
     address = hub.push_space(files, arguments.repo_id, model_ids, private=arguments.private)
-    print(f"The Space is at {address}, where it takes some minutes to be built")
-    print("(it reads private models only with a secret HF_TOKEN in its settings, a token that may read them)")
+    print(f"The Space is at {address}; building it takes some minutes")
+    print("(for private models, set the secret HF_TOKEN in its settings to a token that may read them)")
 
 
-def show(files: Sequence[tuple[str, int]], way: str) -> None:
-    """Lists files with their sizes in bytes."""
-    print(f"{len(files)} files, {sum(size for _, size in files) / 1e6:.1f} MB, {way}:")
+def print_files(files: Sequence[tuple[str, int]], route: str) -> None:
+    """Prints files with their sizes in bytes."""
+    print(f"{len(files)} files, {sum(size for _, size in files) / 1e6:.1f} MB, {route}:")
     for path, size in files:
         print(f"{size:>14,} bytes  {path}")
 

@@ -18,6 +18,8 @@ import pytest
 # Before torch is imported, whose threads would spin while they wait for each other: where other programs run too, small
 # networks take several times as long. Processes that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers share the processor's cores already
 
 from antbee.data.drawn import write_drawn_set
 from antbee.data.folder import ImageDataset, read_folder

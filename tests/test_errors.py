@@ -1,3 +1,5 @@
+"""A command ends with the exit status of its error and one line that says why."""
+
 import os
 import signal
 import subprocess
@@ -7,21 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from antbee import errors
+from antbee.errors import AntbeeError, InputError, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class UnusableError(ValueError):
-    pass
+class UnreachableError(InputError):
+    """A child with another exit status, as DownloadError is of DataError."""
 
-
-class BrokenError(UnusableError):
-    pass
-
-
-def run(main):
-    errors.run(main, bad_input=(UnusableError,), faults=(BrokenError,))
+    exit_status = 1
 
 
 def raising(error):
@@ -34,42 +30,59 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (UnusableError("it can't be used"), 2),
-        (BrokenError("it broke"), 1),
+        (InputError("it can't be used"), 2),
+        (AntbeeError("it failed"), 1),
+        (UnreachableError("there is no network"), 1),
         (OSError(28, "No space left on device"), 1),
         (MemoryError(), 1),
     ],
 )
-def test_what_came_in_ends_with_status_2_and_what_failed_with_status_1(error, status, error_of):
+def test_the_exit_status_is_that_of_the_exception_and_1_for_the_systems_own(error, status, error_of):
     ended, line = error_of(run, raising(error))
     assert ended == status
     assert len(line) > len("error: ")
 
 
-def test_the_line_holds_no_line_break_no_terminal_code_and_no_turned_letters(error_of):
-    _, line = error_of(run, raising(UnusableError("a\x1b[31m red\n\u202eline.jpg \udcff")))
+def test_the_message_has_no_line_break_control_code_or_change_of_direction(error_of):
+    _, line = error_of(run, raising(InputError("a\x1b[31m red\n\u202eline.jpg \udcff")))
     assert line == r"error: a\x1b[31m red \u202eline.jpg \udcff"
 
 
-def test_a_mistake_of_the_programs_own_is_shown_in_full():
+def test_an_input_error_is_a_value_error_and_every_error_an_antbee_error():
+    assert issubclass(InputError, ValueError)
+    assert issubclass(InputError, AntbeeError)
+
+
+def test_a_command_that_succeeds_does_not_exit(own_signals):
+    run(lambda: None)
+
+
+def test_ctrl_c_prints_the_message_of_the_command(own_signals, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(raising(KeyboardInterrupt()), stopped="stopped: run it again")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nstopped: run it again\n"
+
+
+def test_other_exceptions_pass_with_their_traceback():
     with pytest.raises(ZeroDivisionError):
         run(lambda: 1 / 0)
 
 
 @pytest.fixture
 def own_signals():
-    """The handlers and the ways of this process, put back afterwards."""
+    """Restores the signal handlers and the format of warnings afterwards."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    told = warnings.formatwarning
+    formatwarning = warnings.formatwarning
     yield
-    warnings.formatwarning = told
+    warnings.formatwarning = formatwarning
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are other signals on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_with_its_own_status_and_without_a_traceback(own_signals, capsys, number):
+def test_a_signal_ends_the_command_with_its_status_and_without_a_traceback(own_signals, capsys, number):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(SystemExit) as ended:
         run(lambda: os.kill(os.getpid(), number))
@@ -77,15 +90,15 @@ def test_a_signal_ends_it_with_its_own_status_and_without_a_traceback(own_signal
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_warning_is_one_printable_line_without_a_place_in_the_source(own_signals, capsys):
+def test_a_warning_is_one_printable_line_without_source_code(own_signals, capsys):
     run(lambda: None)
     assert warnings.formatwarning("half\n of it \x1b[31m", UserWarning, "a.py", 3) == "warning: half of it \\x1b[31m\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of():
+def test_a_closed_pipe_ends_the_command_without_a_message():
     reading, writing = os.pipe()
     os.close(reading)
-    code = "import sys; from antbee import errors; errors.run(lambda: print('x' * 10**6), bad_input=())"
+    code = "import sys; from antbee import errors; errors.run(lambda: print('x' * 10**6))"
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""The commands of an installed antbee: the very scripts of the clone, with data/ and outputs/ in the current folder."""
+"""The installed package runs the scripts of the clone as commands, with data/ and outputs/ in the current folder."""
 
 import os
 import subprocess
@@ -9,19 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from antbee.__main__ import main
 from antbee.data.drawn import write_drawn_set
-from antbee.installation import commands, home, is_installed
+from antbee.installation import home, is_installed, main
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder of packages into which the built antbee was unpacked."""
+    """A site-packages folder with the built wheel."""
     pytest.importorskip("setuptools", minversion="77")
     place = tmp_path_factory.mktemp("built")
-    source = place / "source"  # setuptools leaves its own files where it builds
+    source = place / "source"  # a copy, since setuptools writes build files next to the source
     for path in (ROOT / "antbee", ROOT / "scripts", *ROOT.glob("*.*")):
         for file in [path] if path.is_file() else (*path.rglob("*.py"), *path.rglob("*.jinja")):
             copy = source / file.relative_to(ROOT)
@@ -41,10 +40,10 @@ COMMANDS = {
     "push": "push outputs me/bugs --space --dry-run",
     "help": "predict --help",
 }
-# Each is what `antbee WORDS ...` runs, but for the interpreter, which takes longer to start than they to run.
+# Runs all commands in one interpreter, since starting one takes longer than a command.
 ENTRY = """
 import sys
-from antbee.__main__ import main
+from antbee.installation import main
 for line in sys.stdin:
     sys.argv = ["antbee", *line.split()]
     try:
@@ -56,8 +55,8 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def answered(site, tmp_path_factory):
-    """The folder where the commands were run one after the other, and what each printed."""
+def printed(site, tmp_path_factory):
+    """The folder where the commands were run one after the other, and the output of each."""
     folder = tmp_path_factory.mktemp("elsewhere")
     write_drawn_set(folder / "mine", train={"ants": 2, "bees": 2}, val={"ants": 2, "bees": 2}, longest_side=64)
     ended = subprocess.run(
@@ -73,58 +72,62 @@ def answered(site, tmp_path_factory):
     return folder, dict(zip(COMMANDS, ended.stdout.split("\0"), strict=False))
 
 
-def test_every_script_of_the_clone_is_a_command():
-    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    assert commands().keys() == scripts | {"app"}
+def test_a_clone_keeps_its_data_and_outputs_in_its_own_folder():
     assert not is_installed()
     assert home() == ROOT
 
 
-def test_the_package_holds_every_room_every_script_and_what_a_space_needs(site):
-    for name, path in commands().items():
-        packed = site / "antbee" / "project" / path.relative_to(ROOT)
-        assert packed.read_bytes() == path.read_bytes(), name
+def test_the_wheel_contains_every_module_every_script_and_the_files_of_a_space(site):
+    for path in (ROOT / "app.py", *(ROOT / "scripts").glob("*.py")):
+        assert (site / "antbee" / "project" / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), path
     assert (site / "antbee" / "project" / "requirements.txt").read_bytes() == (ROOT / "requirements.txt").read_bytes()
     for path in (*(ROOT / "antbee").rglob("*.py"), *(ROOT / "antbee").rglob("*.jinja")):
         assert (site / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), path
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
-    assert "antbee = antbee.__main__:main" in entry_points.read_text()
+    assert "antbee = antbee.installation:main" in entry_points.read_text()
     assert sorted(path.name for path in site.iterdir() if not path.name.endswith(".dist-info")) == ["antbee"]
 
 
-def test_an_installed_command_trains_in_the_current_folder_and_says_how_to_go_on(answered):
-    folder, printed = answered
+def test_an_installed_command_trains_in_the_current_folder_and_prints_the_next_command(printed):
+    folder, output = printed
     assert (folder / "outputs" / "frozen" / "model.safetensors").is_file()
-    assert "see them  antbee app --data mine" in printed["train"]
+    assert "see them  antbee app --data mine" in output["train"]
 
 
-def test_an_installed_command_that_pushes_gives_a_space_the_package_alone(answered):
-    _, printed = answered
-    for room in ("installation.py", "hub/card.md.jinja", "ui/page.py"):
-        assert f"bytes  antbee/{room}" in printed["push"]
-    assert "antbee/project" not in printed["push"]
+def test_a_space_pushed_by_an_installed_command_gets_the_package_alone(printed):
+    _, output = printed
+    for module in ("installation.py", "hub/card.md.jinja", "ui/page.py"):
+        assert f"bytes  antbee/{module}" in output["push"]
+    assert "antbee/project" not in output["push"]
 
 
-def test_a_commands_help_is_its_scripts_own_under_the_commands_name(answered):
-    _, printed = answered
-    assert printed["help"].startswith("usage: antbee predict ")
-    assert "--explain" in printed["help"]
+def test_the_help_of_a_command_is_that_of_its_script_with_the_name_of_the_command(printed):
+    _, output = printed
+    assert output["help"].startswith("usage: antbee predict ")
+    assert "--explain" in output["help"]
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["../app"], ["--help"]])
-def test_no_command_and_an_unknown_one_list_those_there_are(monkeypatch, capsys, words):
-    monkeypatch.setattr(sys, "argv", ["antbee", *words])
-    if words == ["--help"]:
+@pytest.mark.parametrize(
+    ("argv", "status"), [([], 2), (["trian"], 2), (["../app"], 2), (["--version", "train"], 2), (["--help"], 0)]
+)
+def test_a_missing_or_unknown_command_ends_with_status_2_and_the_usage(monkeypatch, capsys, argv, status):
+    monkeypatch.setattr(sys, "argv", ["antbee", *argv])
+    with pytest.raises(SystemExit) as ended:
         main()
-        assert capsys.readouterr().out.startswith("usage: antbee {app,")
-    else:
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.startswith("usage: antbee {app,")
+    assert ended.value.code == status
+    captured = capsys.readouterr()
+    assert (captured.err if status else captured.out).startswith("usage: antbee [-h] COMMAND ...\n")
 
 
-def test_the_lock_is_within_the_bounds_of_the_requirements():
+def test_the_help_lists_every_script_of_the_clone_as_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["antbee", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    commands = sorted({"app", *(path.stem for path in (ROOT / "scripts").glob("*.py"))})
+    assert ", ".join(commands) in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_locked_versions_satisfy_the_requirements():
     requirements = pytest.importorskip("packaging.requirements")
     locked = {}
     for line in (ROOT / "requirements-lock.txt").read_text().splitlines():
@@ -140,9 +143,9 @@ def test_the_lock_is_within_the_bounds_of_the_requirements():
                 assert locked[wanted.name.replace("_", "-").lower()] in wanted.specifier, line
 
 
-def test_the_extras_ask_for_what_the_tests_run_with():
+def test_the_extras_require_what_the_tests_run_with():
     requirements = pytest.importorskip("packaging.requirements")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    tried = set((ROOT / "requirements-dev.txt").read_text().splitlines())
+    tested = set((ROOT / "requirements-dev.txt").read_text().splitlines())
     for name in ("onnx", "trackio", "tensorboard"):
-        assert set(map(str, map(requirements.Requirement, project[name]))) <= tried, name
+        assert set(map(str, map(requirements.Requirement, project[name]))) <= tested, name

@@ -1,1 +1,1 @@
-"""Folders of photos, and the batches of images that they become."""
+"""A data folder or zip -> splits of image files -> batches of images and labels."""

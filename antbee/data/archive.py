@@ -1,4 +1,4 @@
-"""Photos out of a zip of class folders, which may come from anybody."""
+"""Reads photos from an untrusted zip of class folders, within limits and without writing anything to disk."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from antbee.data.folder import HIDDEN, SkippedFile
+from antbee.data.folder import SkippedFile, is_hidden_folder
 from antbee.data.images import DataError, open_photo
 from antbee.errors import InputError
 from antbee.text import one_line
@@ -25,26 +25,26 @@ FEWEST_CLASSES, MOST_CLASSES = 2, 10
 MOST_PHOTOS_OF_CLASS, MOST_PHOTOS = 60, 400
 LONGEST_CLASS_NAME = 40  # characters
 
-# A zip of a few kilobytes may hold, or claim to hold, gigabytes.
+# A zip of a few kilobytes may unpack to gigabytes, or claim to.
 MOST_FILES_IN_ZIP = 5_000
 LARGEST_FILE_IN_ZIP = 20_000_000  # bytes, unpacked
-LARGEST_ZIP = 1_000_000_000  # bytes, all that is unpacked of it
-LARGEST_READ = 4_000_000  # bytes; a zip's list of files is read at once, and takes 20 times the memory
+LARGEST_ZIP = 1_000_000_000  # bytes, unpacked, of all files that are read
+LARGEST_READ = 4_000_000  # bytes; zipfile reads the central directory at once and needs 20 times its size in memory
 UNPACKED_AT_ONCE = 1_000_000  # bytes
-# What zipfile meets in a file that is none, or is damaged, or has an unknown method, a password or an impossible name.
-NO_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+# What zipfile raises for a file that is no zip or damaged, an unknown compression, a password or an invalid name.
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 class FewShotError(InputError):
-    """Nothing can be taught with this; the message says what came, what was expected, and what to do."""
+    """A class name, a photo or a zip can't be used for few-shot training."""
 
 
 def class_name_of(text: str) -> str:
-    """The name of a class as it was meant: one line, without spaces around it, letters with their accents in one.
+    """A class name on one line, stripped and in Unicode normalisation form C.
 
-    Raises FewShotError where it is no name, or none that a folder of photos could have.
+    Raises FewShotError if it is empty, too long or unprintable, or could not name a class folder.
     """
-    # Of the same word in two spellings, as macOS and others write it, there would be two classes that look the same.
+    # macOS decomposes accents in file names: without normalising, one word could name two classes.
     name = unicodedata.normalize("NFC", " ".join(text.split()))
     if not 1 <= len(name) <= LONGEST_CLASS_NAME:
         raise FewShotError(
@@ -53,10 +53,10 @@ def class_name_of(text: str) -> str:
         )
     if not name.isprintable():
         raise FewShotError(f"the class name {one_line(name)} has characters that can't be seen: type it again")
-    if name.startswith(HIDDEN) or "/" in name or "\\" in name:
+    if is_hidden_folder(name) or "/" in name or "\\" in name:
         raise FewShotError(
-            f"the class name {name} can't be that of a folder of photos: expected one that does not start with"
-            f" {' or '.join(HIDDEN)} and has no slash, give another"
+            f"the class name {name} can't be that of a folder of photos: expected one that has no slash, does not"
+            " start with a dot and is not a system folder's, give another"
         )
     return name
 
@@ -66,26 +66,26 @@ class ZipPhoto:
     """A photo from a zip of class folders."""
 
     class_name: str
-    name: str  # of its file
+    name: str  # of its file, without folders
     photo: Image.Image  # RGB
-    share: float  # of the zip that is read with it, 0..1
+    share: float  # fraction of the zip that has been read, 0..1
 
 
 def photos_in_zip(
     file: Path | BinaryIO, counts: Mapping[str, int] = MappingProxyType({})
 ) -> Iterator[ZipPhoto | SkippedFile]:
-    """The photos in a zip of class folders, in the order of their paths, and the files that can't be used.
+    """Yields the photos in a zip of class folders, sorted by path, and the files that can't be used.
 
-    The folder that a photo lies in names its class: ants/1.jpg, photos/ants/1.jpg, and train/ants/1.jpg joins
-    val/ants/1.jpg. Where there is no room for all of them beside the `counts` of each class,
-    every class gets the same share of it. Nothing is written to disk, and photos are unpacked one by one.
-    Raises FewShotError where it is no zip, is encrypted, holds no photo in a class folder, or far too much.
+    The innermost folder is the class: ants/1.jpg, photos/ants/1.jpg, train/ants/1.jpg and val/ants/1.jpg are all ants.
+    `counts` are the photos that each class has already; if the limits leave too little room for all photos of the zip,
+    each class gets an equal share of it. Photos are unpacked one by one.
+    Raises FewShotError if the file is no zip, is encrypted, has no photo in a class folder, or is too large.
     """
     with _opened_zip(file) as archive:
-        # Not by ZipInfo.is_dir(), which fails where a name is empty.
+        # Not by ZipInfo.is_dir(), which raises for an empty name.
         members = [_member(entry) for entry in archive.infolist() if not entry.filename.endswith("/")]
-        wanted = sorted((one for one in members if isinstance(one, _Member)), key=lambda one: one.path)
-        unwanted = [one for one in members if isinstance(one, SkippedFile)]
+        wanted = sorted((entry for entry in members if isinstance(entry, _Member)), key=lambda member: member.path)
+        unwanted = [entry for entry in members if isinstance(entry, SkippedFile)]
         _check_members(wanted, unwanted, counts)
         yield from unwanted
         room = _room(wanted, counts)
@@ -95,7 +95,7 @@ def photos_in_zip(
             if room[member.class_name] == 0:
                 yield member.skipped(f"no room for more photos of {member.class_name}")
                 continue
-            unpacked += min(member.entry.file_size, LARGEST_FILE_IN_ZIP)  # zipfile unpacks no more than a file claims
+            unpacked += min(member.entry.file_size, LARGEST_FILE_IN_ZIP)  # zipfile stops at the size claimed
             if unpacked > LARGEST_ZIP:
                 raise FewShotError(
                     f"the zip unpacks to more than {LARGEST_ZIP // 1_000_000} MB: choose fewer or smaller photos"
@@ -112,7 +112,7 @@ def photos_in_zip(
 
 
 class _BoundedReads:
-    """A file of which nobody reads more than LARGEST_READ at once, as zipfile does with a zip's list of files."""
+    """A file that refuses reads of more than LARGEST_READ, which zipfile tries for a huge central directory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -140,8 +140,8 @@ def _opened_zip(file: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
             archive = stack.enter_context(zipfile.ZipFile(_BoundedReads(stream)))
         except FewShotError:
             raise
-        except NO_ZIP as error:
-            reason = getattr(error, "strerror", None) or str(error)  # without the path, which is nobody's business
+        except ZIP_ERRORS as error:
+            reason = getattr(error, "strerror", None) or str(error)  # the path is the server's, not the visitor's
             raise FewShotError(
                 f"no zip that can be read ({one_line(reason)}): expected a zip of class folders, make it again"
             ) from error
@@ -164,28 +164,28 @@ class _Member:
 
 
 def _member(entry: zipfile.ZipInfo) -> _Member | SkippedFile:
-    """What a file of a zip is by its name alone; nothing is ever written under that name."""
+    """Judges a file of a zip by its name and compression alone; nothing is ever written under that name."""
     path = _path_of(entry)
     *folders, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
     suffix = PurePosixPath(name).suffix
     reason = None
-    if name.startswith(".") or any(part.startswith(HIDDEN) for part in folders):  # and so is .., which leads upwards
+    if name.startswith(".") or any(map(is_hidden_folder, folders)):  # .. too
         reason = "hidden"
     elif not folders:
         reason = "in no class folder"
     elif suffix.lower() not in IMG_EXTENSIONS:
         reason = f"{suffix or 'no'} file extension, not one of {' '.join(IMG_EXTENSIONS)}"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        reason = "packed by an unusual method"  # and by one whose unpacking can't be bounded
+        reason = "packed by an unusual method"  # whose memory can't be bounded
     if reason is not None:
         return SkippedFile(one_line(path), one_line(reason))
     return _Member(entry, path, class_name_of(folders[-1]), name)
 
 
 def _path_of(entry: zipfile.ZipInfo) -> str:
-    """The path in the zip, with slashes; zipfile takes the UTF-8 that macOS writes unsaid for code page 437."""
+    """The path in the zip, with slashes. macOS writes UTF-8 without the flag for it, which zipfile decodes as CP437."""
     path = entry.filename
-    if not entry.flag_bits & 0x800:  # it is not said to be UTF-8
+    if not entry.flag_bits & 0x800:  # the flag for UTF-8
         with contextlib.suppress(UnicodeError):
             path = path.encode("cp437").decode("utf-8")
     return path.replace("\\", "/")
@@ -209,20 +209,20 @@ def _check_members(members: Sequence[_Member], unwanted: Sequence[SkippedFile], 
 
 
 def _room(members: Sequence[_Member], counts: Mapping[str, int]) -> dict[str, int]:
-    """How many more photos of each of the zip's classes are taken: the same of all, where it is not for all."""
+    """How many photos of each class of the zip are taken at most, by class name."""
     names = {member.class_name for member in members}
     share = (MOST_PHOTOS - sum(counts.values())) // len(names)
     return {name: min(share, MOST_PHOTOS_OF_CLASS - counts.get(name, 0)) for name in names}
 
 
 def _content(archive: zipfile.ZipFile, member: _Member) -> bytes:
-    """The file, unpacked. Raises DataError where it is damaged or too large, whatever the zip says of its size."""
+    """The unpacked file. Raises DataError if it is damaged or too large, whatever size the zip claims."""
     content = bytearray()
     try:
         with archive.open(member.entry) as packed:
             while len(content) <= LARGEST_FILE_IN_ZIP and (part := packed.read(UNPACKED_AT_ONCE)):
                 content += part
-    except NO_ZIP as error:
+    except ZIP_ERRORS as error:
         raise DataError(f"damaged in the zip ({one_line(str(error))})") from error
     if len(content) > LARGEST_FILE_IN_ZIP:
         raise DataError(f"larger than {LARGEST_FILE_IN_ZIP // 1_000_000} MB")
@@ -230,7 +230,7 @@ def _content(archive: zipfile.ZipFile, member: _Member) -> bytes:
 
 
 def _photo(content: bytes, earlier: Mapping[bytes, str]) -> Image.Image:
-    """The photo in a file. Raises DataError where it is none, or the same as an earlier one."""
+    """The photo in a file. Raises DataError if it can't be read, or if the file is the same as an earlier one."""
     if (same := earlier.get(hashlib.sha256(content).digest())) is not None:
         raise DataError(f"the same file as {one_line(same)}")
     return open_photo(BytesIO(content))

@@ -1,4 +1,4 @@
-"""Illustrated ants and bees: a small folder of pictures drawn with Pillow alone, for work without the real photos.
+"""Draws ants and bees with Pillow: a small data folder for demos and tests without a network.
 
 A picture is first planned (scene, light, insects) and then painted from back to front: the scene, the insects'
 shadows, the insects, a plant that may cover part of them, and last the light that falls on all of it.
@@ -19,7 +19,7 @@ from random import Random
 from types import MappingProxyType
 
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageEnhance, ImageFilter, ImageOps
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 __all__ = ["CLASSES", "draw", "write_drawn_set"]
 
@@ -56,12 +56,12 @@ def write_drawn_set(
     if root.exists():
         raise FileExistsError(f"{root} exists already")
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as workshop:
-        # A folder inside the temporary one, which is closed to other users, as the finished one should not be.
-        unfinished = Path(workshop) / root.name
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as temporary:
+        # Inside the temporary folder, which other users can't read: a folder of its own gets the usual permissions.
+        unfinished = Path(temporary) / root.name
         for kind in CLASSES:
             write_pictures(unfinished / "train" / kind, kind, range(train[kind]), seed, longest_side)
-            # Validation goes on counting where training stopped, so no picture is in both.
+            # Validation numbers follow those of training, so that no picture is in both splits.
             numbers = range(train[kind], train[kind] + val[kind])
             write_pictures(unfinished / "val" / kind, kind, numbers, seed, longest_side)
         unfinished.rename(root)
@@ -82,14 +82,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Scene:
-    """A kind of place: how it is painted and what is usual there."""
+    """A kind of background: how it is painted and how often each insect occurs in it."""
 
     paint: Callable[[Canvas], None]
     tones: tuple[str, ...]  # each: a dark, a middle and a bright colour
-    ants: float  # how often ants are met here, relative to the other scenes
-    bees: float
+    ants: float  # relative frequency of ants
+    bees: float  # relative frequency of bees
     side_view: float = 0.15  # the chance that insects are seen from the side, not from above
-    airy: bool = False  # there is nothing to stand on: walkers need a twig, and no shadow falls
+    airy: bool = False  # no ground: walkers need a twig, and there are no shadows
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Coat:
 
 @dataclass(frozen=True)
 class Insect:
-    """One insect: where it is, how it is seen, and the seed of all its smaller habits."""
+    """One insect: where it is, how it is seen, and the seed of its smaller details."""
 
     kind: str
     x: float

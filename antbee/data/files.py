@@ -1,4 +1,4 @@
-"""A file that may come from anybody, before anything reads it: is it a file at all, how large, what its bytes say."""
+"""Opens untrusted files safely: regular files of limited size alone. Names file formats by their first bytes."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from antbee.errors import InputError
 
-# How kinds of files begin: what stands where in them. None of these is ever opened; a person should hear what it is.
-BEGINNINGS = (
+# Offset, bytes at this offset, format. For error messages alone: these formats are not decoded by this list.
+SIGNATURES = (
     (0, b"%PDF", "a PDF"),
     (0, b"%!PS", "PostScript"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
@@ -34,7 +34,7 @@ BEGINNINGS = (
     (0, b"RIFF", "a sound or a video"),
     (0, b"ID3", "a sound"),
 )
-# Brands of the container that phones keep photos and videos in (ISO/IEC 14496-12, "ftyp").
+# Brands in the "ftyp" box of ISO/IEC 14496-12, the container of phones' photos and videos.
 BRANDS = {
     b"heic": "HEIC",
     b"heix": "HEIC",
@@ -45,23 +45,23 @@ BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
 }
-ENOUGH = 512  # bytes of a file that say what it is
+ENOUGH = 512  # bytes from the start of a file that `kind_of` needs
 
 
 class FileError(InputError):
-    """A file can't be read; the message says why, and what to do, for a caller who names the file."""
+    """A file can't be read. The message says why and what to do; the caller adds the file's name."""
 
 
 @contextmanager
 def opened(path: Path, *, largest: int) -> Iterator[BufferedReader]:
-    """The file, open to be read, if it is a regular file of at most `largest` bytes.
+    """Opens a regular file of at most `largest` bytes for binary reading; links are followed.
 
-    A pipe or a device would wait for ever, or never end. Links are followed. Raises FileError for anything else.
+    Raises FileError for anything else: reading a pipe or a device might block or never end.
     """
     try:
-        # Opened before it is looked at, so that nobody can change it in between; without waiting, in case it is a pipe.
+        # Opened before its type is checked, so that it can't be replaced in between; non-blocking for pipes.
         number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise FileError(_why_not(path, error)) from error
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
@@ -93,12 +93,12 @@ def content_of(path: Path, *, largest: int) -> bytes:
 
 
 def kind_of(start: bytes) -> str | None:
-    """What a file is, in words, by its first ENOUGH bytes; None where they say nothing known."""
+    """The format of a file by its first ENOUGH bytes, in words for a message; None if it is unknown."""
     if not start:
         return "an empty file"
-    for place, beginning, what in BEGINNINGS:
-        if start[place : place + len(beginning)] == beginning:
-            return what
+    for offset, signature, name in SIGNATURES:
+        if start[offset : offset + len(signature)] == signature:
+            return name
     if start[4:8] == b"ftyp":
         return BRANDS.get(start[8:12], "a video")
     return "nothing but zeros" if not any(start) else _kind_of_text(start)

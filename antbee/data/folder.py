@@ -1,59 +1,62 @@
-"""A data folder: which photos there are, of which class, in which split.
+"""Reads a data folder in the layout of `torchvision.datasets.ImageFolder` into a training and a validation split.
 
-A data folder is what `torchvision.datasets.ImageFolder` reads, twice: `train/` and `val/`, each with one folder a
-class. Everything here is decided once for the whole run: one class list, one list of the files that could not be used.
+    DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg
+
+The sorted names of the class folders are the classes 0, 1, 2, ..., as in ImageFolder. Unlike there, every photo is
+decoded once while the folder is read, and a file that can't be used is listed with the reason.
 """
 
 import hashlib
 import io
-import json
 import os
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from antbee.data.files import ENOUGH, FileError, content_of, kind_of
 from antbee.data.images import LARGEST_FILE, DataError, open_photo
 from antbee.data.seeds import seeded_generator
 
-MOST_DAMAGED = 0.1  # of the photos of a class, the share that may be damaged before somebody has to look
-HIDDEN = (".", "__")  # how the names of folders begin that tools leave behind: .ipynb_checkpoints, __MACOSX
+MOST_DAMAGED = 0.1  # of the photos of a class, see `refuse_damaged`
 MOST_CLASSES = 1000
 LAYOUT = "expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, with two classes or more"
+# Folders of operating systems and tools, which hold thumbnails and other copies of photos.
+SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+
+OnPhoto = Callable[[Path, Image.Image], None]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The photos of one split and the class index of each."""
+    """The image files of a split and their class indices, as `ImageFolder.samples` has them."""
 
     paths: tuple[Path, ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...] = ()
+    labels: tuple[int, ...]  # a class index for each path
+    class_names: tuple[str, ...] = ()  # by class index
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def counts(self, class_names: Sequence[str]) -> dict[str, int]:
-        """Photos of each class, by name."""
+        """Number of images of each class, by class name."""
         return {name: self.labels.count(index) for index, name in enumerate(class_names)}
 
     def subset(self, positions: Iterable[int]) -> "Split":
-        """Some of them, by position."""
+        """The images at these positions, in this order, as `torch.utils.data.Subset` selects them."""
         chosen = list(positions)
         return replace(self, paths=tuple(self.paths[i] for i in chosen), labels=tuple(self.labels[i] for i in chosen))
 
     def in_order_of(self, class_names: Sequence[str]) -> "Split":
-        """The same with labels that count these class names. Raises DataError where the split has others."""
+        """The same images, with labels that index `class_names`. Raises DataError if the split has other classes."""
         if set(self.class_names) != set(class_names):
             raise DataError(
                 f"the photos have the classes {', '.join(self.class_names)}, the model {', '.join(class_names)}: "
@@ -63,13 +66,13 @@ class Split:
         return replace(self, labels=labels, class_names=tuple(class_names))
 
     def names(self, root: Path) -> list[str]:
-        """The files as a list of files names them: relative to the data folder, with slashes."""
+        """The file of each image, relative to the data folder, with slashes."""
         return [path.relative_to(root).as_posix() for path in self.paths]
 
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file that lies in a class folder and is not used."""
+    """A file or a hidden folder that is not used."""
 
     file: str  # relative to the data folder
     reason: str
@@ -77,7 +80,7 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A data folder, read once: the class list of the whole run and the photos of both splits."""
+    """A data folder: its classes, its training and validation split, and the files that are not used."""
 
     name: str
     root: Path
@@ -85,17 +88,17 @@ class ImageDataset:
     train: Split
     val: Split
     skipped: tuple[SkippedFile, ...]
-    split: str  # how the validation photos were chosen
-    digest: str  # SHA-256 over every file of the class folders, see `folder_digest`
-    excluded: tuple[str, ...] = ()  # photos that are not learned from, see `without`
-    damaged: tuple[str, ...] = ()  # of those skipped, the photos that can't be decoded or read
-    leaked: int = 0  # validation photos that are, byte for byte, also among those to learn from
+    split: str  # how the validation images were chosen
+    digest: str  # SHA-256 of all files of the class folders, see `folder_digest`
+    excluded: tuple[str, ...] = ()  # images that are not trained on, see `without`
+    damaged: tuple[SkippedFile, ...] = ()  # of those skipped, the photos that can't be read or decoded
+    leaked: int = 0  # validation images that are byte-identical to a training image
 
     def without(self, excluded: Sequence[str]) -> "ImageDataset":
-        """The same without some photos to learn from, named as `Split.names` does.
+        """The data set without some training images, named as by `Split.names`.
 
-        The validation photos stay: how many are right of all of them is what others report. `cleaned` says which of
-        them are left. Raises DataError for a name that is no photo's, and where a class has no photo left.
+        The validation split stays as it is, so that accuracy can be compared with other results; `cleaned` lists the
+        validation images that are not excluded. Raises DataError for an unknown name and for a class without images.
         """
         unwanted = set(excluded)
         names = {split: split.names(self.root) for split in (self.train, self.val)}
@@ -104,36 +107,30 @@ class ImageDataset:
             raise DataError(
                 f"no photo {unknown[0]} in {self.root}: expected files below it, such as {names[self.train][0]}"
             )
-        kept = [position for position, name in enumerate(names[self.train]) if name not in unwanted]
-        train = self.train.subset(kept)
+        train = self.train.subset(index for index, name in enumerate(names[self.train]) if name not in unwanted)
         if empty := [name for name, count in train.counts(self.class_names).items() if count == 0]:
-            raise DataError(f"every photo of {empty[0]} to learn from is excluded: leave some")
+            raise DataError(f"every training photo of {empty[0]} is excluded: keep some")
         return replace(self, train=train, excluded=tuple(sorted(unwanted)))
 
     @property
     def both(self) -> Split:
-        """The photos of both splits, those to learn from first."""
-        return replace(
-            self.train,
-            paths=(*self.train.paths, *self.val.paths),
-            labels=(*self.train.labels, *self.val.labels),
-        )
+        """The training images, then the validation images."""
+        train, val = self.train, self.val
+        return replace(train, paths=train.paths + val.paths, labels=train.labels + val.labels)
 
     @property
     def cleaned(self) -> list[int]:
-        """Positions of the validation photos that are not excluded."""
+        """Positions of the validation images that are not excluded."""
         excluded = set(self.excluded)
         return [position for position, name in enumerate(self.val.names(self.root)) if name not in excluded]
 
 
-def read_folder(
-    root: Path, *, seed: int = 0, val_share: float = 0.2, seen: Callable[[Path, Image.Image], None] | None = None
-) -> ImageDataset:
-    """Reads a data folder: every photo is decoded once, every file that can't be used is listed with its reason.
+def read_folder(root: Path, *, seed: int = 0, val_share: float = 0.2, on_photo: OnPhoto | None = None) -> ImageDataset:
+    """Reads a data folder; every photo is decoded once, to find those that can't be used.
 
-    Without a `val/`, `val_share` of each class becomes the validation split, drawn by `seed`. `seen` is called with
-    every photo that opens, from several threads: who needs it again need not decode it again.
-    Raises DataError, naming the folder, where the layout or the class lists don't fit.
+    Without `val/`, the fraction `val_share` of each class, drawn by `seed`, is the validation split. `on_photo` is
+    called with the path and the RGB image of every photo that can be used, from several threads.
+    Raises DataError, naming the folder, where the layout or the classes of the splits don't fit.
     """
     root = Path(root)
     if not root.is_dir():
@@ -143,293 +140,241 @@ def read_folder(
     if val_root.is_dir() and not train_root.is_dir():
         raise DataError(f"{root} has val/ but no train/: {LAYOUT}")
     roots = [train_root if train_root.is_dir() else root] + ([val_root] if val_root.is_dir() else [])
-    folders = {split_root: _class_folders(split_root, root) for split_root in roots}
-    class_names = _one_class_list(folders)
-    reading = _Reading(root, seen)
-    splits = [
-        replace(_read_split(split_root, found, reading), class_names=class_names)
-        for split_root, found in folders.items()
-    ]
+    class_names = _shared_classes({split_root: _class_folders(split_root, root) for split_root in roots})
+    checked = [_check_split(split_root, class_names, root, on_photo) for split_root in roots]
+    splits = [_usable(files, class_names) for files in checked]
     if len(splits) == 1:
-        splits = list(divide(splits[0], class_names, seed, val_share))
+        splits = list(stratified_split(splits[0], class_names, seed, val_share))
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
     else:
         how = "val/ folder"
+    files = [file for split_files in checked for file in split_files]
+    digests = {file.path: file.digest for file in files if file.digest is not None}
+    train_digests = {digests[path] for path in splits[0].paths}
+    skipped = {file: SkippedFile(file.path.relative_to(root).as_posix(), file.reason) for file in files if file.reason}
     return ImageDataset(
         name=root.resolve().name,
         root=root,
         class_names=class_names,
         train=splits[0],
         val=splits[1],
-        skipped=tuple(reading.skipped),
+        skipped=tuple(skipped.values()),
         split=how,
-        digest=_digest_of({path.relative_to(root).as_posix(): digest for path, digest in reading.digests.items()}),
-        damaged=tuple(reading.damaged),
-        leaked=_leaked(splits[0], splits[1], reading.digests),
+        digest=_digest_of({path.relative_to(root).as_posix(): digest for path, digest in digests.items()}),
+        damaged=tuple(entry for file, entry in skipped.items() if file.is_damaged),
+        leaked=sum(digests[path] in train_digests for path in splits[1].paths),
     )
 
 
-def _leaked(train: Split, val: Split, digests: Mapping[Path, str]) -> int:
-    """How many validation photos are, byte for byte, also among those to learn from."""
-    learned = {digests[path] for path in train.paths}
-    return sum(digests[path] in learned for path in val.paths)
-
-
 def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> ImageDataset:
-    """The same for a model's classes: labelled in their order, which is that of the head's outputs.
-
-    Raises DataError also where the folder has other classes.
-    """
-    photos = read_folder(root, seed=seed)
-    if set(photos.class_names) != set(class_names):
-        raise DataError(
-            f"{photos.root} has the classes {', '.join(photos.class_names)}, the model {', '.join(class_names)}: "
-            "name a folder of the model's classes with --data"
-        )
-    train, val = (split.in_order_of(class_names) for split in (photos.train, photos.val))
-    return replace(photos, class_names=tuple(class_names), train=train, val=val)
+    """`read_folder`, with labels that index a model's `class_names`. Raises DataError if the folder has others too."""
+    dataset = read_folder(root, seed=seed)
+    try:
+        train, val = (split.in_order_of(class_names) for split in (dataset.train, dataset.val))
+    except DataError as error:
+        raise DataError(f"{root}: {error} with --data") from error
+    return replace(dataset, class_names=tuple(class_names), train=train, val=val)
 
 
-def refuse_damaged(photos: ImageDataset) -> None:
-    """Raises DataError where over a tenth of a class's photos, and more than one, is damaged.
-
-    Whoever learns from the rest all the same learns from less than was meant, and perhaps something else.
-    """
-    used = Counter(path.parent for path in photos.both.paths)
-    damaged = Counter((photos.root / file).parent for file in photos.damaged)
-    for folder, count in damaged.items():
-        if count > max(1, MOST_DAMAGED * (used[folder] + count)):
-            first = next(file for file in photos.damaged if (photos.root / file).parent == folder)
-            reason = next(skipped.reason for skipped in photos.skipped if skipped.file == first)
+def refuse_damaged(dataset: ImageDataset) -> None:
+    """Raises DataError if over a tenth of the photos of a class folder, and more than one, are damaged."""
+    used = Counter(path.parent for path in dataset.both.paths)
+    damaged = defaultdict(list)
+    for entry in dataset.damaged:
+        damaged[(dataset.root / entry.file).parent].append(entry)
+    for folder, entries in damaged.items():
+        total = used[folder] + len(entries)
+        if len(entries) > max(1, MOST_DAMAGED * total):
             raise DataError(
-                f"{folder}: {count} of {used[folder] + count} photos can't be used, over a tenth, such as "
-                f"{Path(first).name} ({reason}): replace or remove them, or go on without them by --allow-bad"
+                f"{folder}: {len(entries)} of {total} photos can't be used, over a tenth, such as "
+                f"{Path(entries[0].file).name} ({entries[0].reason}): replace or remove them, or go on without them "
+                "by --allow-bad"
             )
 
 
-def _class_folders(split_root: Path, root: Path) -> dict[str, Path]:
-    """The class folders of a split by name. Raises DataError for one that can't be read, or that leads in a circle.
+def is_hidden_folder(name: str) -> bool:
+    """Whether a folder of this name is neither a class nor searched for photos."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
-    A class folder may be a link to a folder elsewhere, which somebody made on purpose: its photos are read there.
+
+def _class_folders(split_root: Path, root: Path) -> list[str]:
+    """The sorted names of a split's class folders.
+
+    A link to a folder elsewhere counts. Raises DataError for a link into the data folder, whose photos would count
+    twice, and for a folder that can't be read.
     """
-    found = {}
-    with _scanned(split_root) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if not entry.is_dir() or entry.name.startswith(HIDDEN):
+    names = []
+    try:
+        for folder in split_root.iterdir():
+            if not folder.is_dir() or is_hidden_folder(folder.name):
                 continue
-            folder = Path(entry.path)
             target, home = folder.resolve(), root.resolve()
-            if entry.is_symlink() and (home.is_relative_to(target) or target.is_relative_to(home)):
+            if folder.is_symlink() and (home.is_relative_to(target) or target.is_relative_to(home)):
                 raise DataError(
                     f"{folder} is a link into the data folder itself, so photos would count twice: remove it"
                 )
-            with _scanned(folder):
-                found[entry.name] = folder
-    return found
-
-
-@contextmanager
-def _scanned(folder: Path) -> Iterator[Iterator["os.DirEntry[str]"]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield entries
+            next(folder.iterdir(), None)
+            names.append(folder.name)
     except OSError as error:
-        raise DataError(f"{folder} can't be read ({error.strerror}): run chmod u+rx on it") from error
+        raise DataError(f"{error.filename} can't be read ({error.strerror}): run chmod u+rx on it") from error
+    return sorted(names)
 
 
-def _one_class_list(folders: Mapping[Path, Mapping[str, Path]]) -> tuple[str, ...]:
-    """The class names, from the training split, which comes first; every other split must have just the same."""
+def _shared_classes(folders: Mapping[Path, Sequence[str]]) -> tuple[str, ...]:
+    """The classes of the first split, which is the training split. Raises DataError if another split has others."""
     (train_root, train), *others = folders.items()
     if len(train) < 2:
-        raise DataError(f"{train_root} has {len(train)} class folder(s): {LAYOUT}")
+        found = f"1 class folder ({train[0]})" if train else "no class folder"
+        raise DataError(f"{train_root} has {found}: {LAYOUT}")
     if len(train) > MOST_CLASSES:
         raise DataError(f"{train_root} has {len(train)} class folders, expected at most {MOST_CLASSES}: leave some out")
     if blank := [name for name in train if not name.strip()]:
         raise DataError(f"{train_root} has a class folder whose name is blank, {blank[0]!r}: rename it")
-    for split_root, found in others:
-        if missing := sorted(train.keys() - found.keys()):
+    for split_root, names in others:
+        if missing := sorted(set(train).difference(names)):
             raise DataError(
                 f"{split_root / missing[0]} is not there, but {train_root / missing[0]} is: both splits need it, add it"
             )
-        if unknown := sorted(found.keys() - train.keys()):
+        if unknown := sorted(set(names).difference(train)):
             raise DataError(f"{split_root / unknown[0]} is a class that {train_root} doesn't have: add it there")
     return tuple(train)
 
 
-@dataclass
-class _Reading:
-    """What was found out about the files of a data folder so far."""
+@dataclass(frozen=True)
+class _File:
+    """A file of a split, checked."""
 
-    root: Path
-    seen: Callable[[Path, Image.Image], None] | None
-    digests: dict[Path, str] = field(default_factory=dict)
-    skipped: list[SkippedFile] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-
-    def skip(self, path: Path, reason: str) -> None:
-        self.skipped.append(SkippedFile(path.relative_to(self.root).as_posix(), reason))
+    path: Path
+    label: int | None = None
+    digest: str | None = None  # SHA-256; None where the file can't be read or is hidden
+    reason: str | None = None  # why it is not used; None where it is
+    is_damaged: bool = False
 
 
-def _read_split(split_root: Path, class_folders: Mapping[str, Path], reading: _Reading) -> Split:
-    """The photos of one split that really open; adds to `reading` what else was found."""
-    usable: list[tuple[Path, int]] = []
-    for path in _strays(split_root):
-        reading.skip(path, _hidden(path.relative_to(split_root)) or "not in a class folder: move it into one")
-    labels = {path: index for index, folder in enumerate(class_folders.values()) for path in _entries(folder, reading)}
+def _usable(files: Iterable[_File], class_names: tuple[str, ...]) -> Split:
+    used = [(file.path, file.label) for file in files if file.reason is None and file.label is not None]
+    return Split(tuple(path for path, _ in used), tuple(label for _, label in used), class_names)
+
+
+def _check_split(split_root: Path, class_names: Sequence[str], root: Path, on_photo: OnPhoto | None) -> list[_File]:
+    """All files of a split, sorted by path, after what lies outside its class folders.
+
+    Raises DataError for a class without a usable photo.
+    """
+    folders = [split_root / name for name in class_names]
+    labels, files = _walk(split_root, folders)
+    allowed = [root.resolve(), *(folder.resolve() for folder in folders)]
+    check = partial(_check_file, allowed=allowed, on_photo=on_photo)
     paths = sorted(labels)
-    homes = [reading.root.resolve(), *(folder.resolve() for folder in class_folders.values())]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        check = partial(_check_file, split_root=split_root, homes=homes, seen=reading.seen)
-        checked = tqdm(pool.map(check, paths), split_root.name, len(paths), leave=False, disable=None)
-        for path, (digest, reason, is_damaged) in zip(paths, checked, strict=True):
-            if digest is not None and not path.name.startswith("."):  # a .DS_Store makes no other data set
-                reading.digests[path] = digest
-            if reason is None:
-                usable.append((path, labels[path]))
-                continue
-            reading.skip(path, reason)
-            if is_damaged:
-                reading.damaged.append(path.relative_to(reading.root).as_posix())
-    for index, folder in enumerate(class_folders.values()):
-        if index not in {label for _, label in usable}:
-            raise DataError(_without_photos(folder, reading))
-    return Split(paths=tuple(path for path, _ in usable), labels=tuple(label for _, label in usable))
+        checked = pool.map(check, paths, [labels[path] for path in paths])
+        files += tqdm(checked, split_root.name, len(paths), leave=False, disable=None)
+    used = {file.label for file in files if file.reason is None}
+    for label, folder in enumerate(folders):
+        if label not in used:
+            first = next((file for file in files if file.path.is_relative_to(folder)), None)
+            such = f" (such as {first.path.name}: {first.reason})" if first else ""
+            raise DataError(f"{folder} has no photo that can be used{such}: add photos, or remove the class folder")
+    return files
 
 
-def _without_photos(folder: Path, reading: _Reading) -> str:
-    """Why a class is of no use."""
-    inside = f"{folder.relative_to(reading.root).as_posix()}/"
-    skipped = [skipped for skipped in reading.skipped if skipped.file.startswith(inside)]
-    such = f" ({Path(skipped[0].file).name}: {skipped[0].reason})" if skipped else ""
-    return f"{folder} has no photo that can be used{such}: add photos, or remove the class folder"
+def _walk(split_root: Path, class_folders: Sequence[Path]) -> tuple[dict[Path, int], list[_File]]:
+    """The label of every file below the class folders, and what is skipped: stray photos and whole folders.
 
-
-def _entries(folder: Path, reading: _Reading) -> list[Path]:
-    """All that lies in a class folder, at whatever depth, but for folders; links to folders may lead in a circle."""
-    found = []
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        reading.skip(folder, f"can't be read ({error.strerror}): run chmod u+rx on it")
-        return []
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            found += _entries(Path(entry.path), reading)
-        else:
-            found.append(Path(entry.path))
-    return found
-
-
-def _strays(split_root: Path) -> list[Path]:
-    """Pictures that lie beside the class folders, or in hidden ones, where somebody may miss them."""
-    hidden = [path for path in split_root.iterdir() if path.name.startswith(HIDDEN) and path.is_dir()]
-    beside = [
-        *split_root.iterdir(),
-        *(path for folder in hidden if not folder.is_symlink() for path in folder.iterdir()),
+    Links to folders are given as files, since following them might never end.
+    """
+    labels: dict[Path, int] = {}
+    unreadable: list[OSError] = []
+    outside = sorted(set(split_root.iterdir()).difference(class_folders))
+    hidden = [path for path in outside if path.is_dir() and not path.is_symlink()]
+    for label, class_folder in enumerate(class_folders):
+        for parent, folders, names in os.walk(class_folder, onerror=unreadable.append):
+            links = [name for name in folders if Path(parent, name).is_symlink()]
+            labels |= {Path(parent, name): label for name in (*names, *links)}
+            hidden += [Path(parent, name) for name in folders if is_hidden_folder(name) and name not in links]
+            folders[:] = [name for name in folders if not is_hidden_folder(name)]
+    skipped = [
+        _File(path, reason="not in a class folder: move it into one")
+        for path in outside
+        if _is_named_as_photo(path.name) and path.is_file()
     ]
-    return sorted(path for path in beside if _is_named_as_photo(path) and path.is_file())
+    for folder in hidden:
+        if count := sum(_is_named_as_photo(name) for _, _, names in os.walk(folder) for name in names):
+            photos = "1 photo" if count == 1 else f"{count} photos"
+            skipped.append(_File(folder, reason=f"a hidden folder with {photos}: move them out to use them"))
+    for error in unreadable:
+        skipped.append(_File(Path(error.filename), reason=f"can't be read ({error.strerror}): run chmod u+rx on it"))
+    return labels, skipped
 
 
-def _is_named_as_photo(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in IMG_EXTENSIONS
+def _is_named_as_photo(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMG_EXTENSIONS
 
 
-def _check_file(
-    path: Path, *, split_root: Path, homes: Sequence[Path], seen: Callable[[Path, Image.Image], None] | None
-) -> tuple[str | None, str | None, bool]:
-    """The SHA-256 of a file that can be read, why it can't be used, or None where it can, and whether it is damaged."""
-    if (place := _resolved(path)) is None or not any(place.is_relative_to(home) for home in homes):
-        return None, "a link that leads out of the data folder, to nothing or in a circle: copy the file itself", False
-    if place.is_dir():
-        return None, "a link to a folder, which may lead in a circle: copy the folder itself", False
+def _check_file(path: Path, label: int, *, allowed: Sequence[Path], on_photo: OnPhoto | None) -> _File:
+    """Whether a file can be used; links have to stay in the `allowed` folders."""
+    if reason := _refused_link(path, allowed):
+        return _File(path, label, reason=reason)
+    if path.name.startswith("."):
+        return _File(path, label, reason="a hidden file: rename it to use it")
+    is_named_as_photo = _is_named_as_photo(path.name)
     try:
         content = content_of(path, largest=LARGEST_FILE)
     except FileError as error:
-        return None, str(error), _is_named_as_photo(path) and place.is_file()
+        return _File(path, label, reason=str(error), is_damaged=is_named_as_photo and path.is_file())
     digest = hashlib.sha256(content).hexdigest()
-    if reason := _kept_out(path.relative_to(split_root), content[:ENOUGH]):
-        return digest, reason, False
+    if not is_named_as_photo:  # ImageFolder would not read it either
+        return _File(path, label, digest, _wrong_extension(path, content[:ENOUGH]))
     try:
         photo = open_photo(io.BytesIO(content))
     except DataError as error:
-        return digest, str(error), True
-    if seen is not None:
-        seen(path, photo)
-    return digest, None, False
+        return _File(path, label, digest, str(error), is_damaged=True)
+    if on_photo is not None:
+        on_photo(path, photo)
+    return _File(path, label, digest)
 
 
-def _resolved(path: Path) -> Path | None:
-    """Where a file lies really; None where its links lead to nothing or in a circle."""
+def _refused_link(path: Path, allowed: Sequence[Path]) -> str | None:
     try:
-        return path.resolve(strict=True)
-    except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
-        return None
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        target = None
+    if target is None or not any(target.is_relative_to(folder) for folder in allowed):
+        return "a link that leads out of the data folder, to nothing or in a circle: copy the file itself"
+    return "a link to a folder, which may lead in a circle: copy the folder itself" if target.is_dir() else None
 
 
-def _hidden(path: Path) -> str | None:
-    """Why the litter of desktops and tools is kept out; `path` is below the split's folder."""
-    if any(part.startswith(HIDDEN) for part in path.parent.parts):
-        return "in a hidden folder: move it out to use it"
-    return "a hidden file: rename it to use it" if path.name.startswith(".") else None
-
-
-def _kept_out(path: Path, start: bytes) -> str | None:
-    """Why the name of a file, below the split's folder, keeps it out, as it does for ImageFolder; None: it doesn't."""
-    if (hidden := _hidden(path)) or _is_named_as_photo(path):
-        return hidden
-    what = kind_of(start) or "of a kind unknown here"
+def _wrong_extension(path: Path, start: bytes) -> str:
+    kind = kind_of(start) or "of a kind unknown here"
+    remedy = "rename it" if kind in ("JPEG", "PNG", "WebP") else "export it as JPEG to use it"
     extensions = " ".join(IMG_EXTENSIONS)
-    remedy = "rename it" if what in ("JPEG", "PNG", "WebP") else "export it as JPEG to use it"
-    return f"{path.suffix or 'no'} file extension, not one of {extensions}, and {what} inside: {remedy}"
+    return f"{path.suffix or 'no'} file extension, not one of {extensions}, and {kind} inside: {remedy}"
 
 
-def divide(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:
-    """What is left, and `share` of each class drawn by `seed`; both in the order of `split`.
+def stratified_split(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:
+    """A stratified split: the rest, and the fraction `share` of each class, drawn by `seed`; both in order.
 
-    Raises DataError where a class has a single photo.
+    Each side gets at least one image of each class. Raises DataError for a class with a single image.
     """
     chosen: set[int] = set()
     for index, name in enumerate(class_names):
         members = [position for position, label in enumerate(split.labels) if label == index]
         if len(members) < 2:
-            raise DataError(f"class {name} has a single photo: two are needed, one to learn from and one to check with")
+            raise DataError(f"class {name} has a single photo: two are needed, one for training, one for validation")
         order = torch.randperm(len(members), generator=seeded_generator(seed, "split", name)).tolist()
-        # At least one photo on each side.
         count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen.update(members[position] for position in order[:count])
     return split.subset(i for i in range(len(split)) if i not in chosen), split.subset(sorted(chosen))
 
 
-def read_exclusions(path: Path) -> list[str]:
-    """The files that a list names, one a line and relative to the data folder; see `exclusion_line`.
-
-    Lines that start with # are comments. Raises DataError where it can't be read.
-    """
-    try:
-        lines = path.read_text("utf-8-sig", errors="surrogateescape").split("\n")
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror}): expected a list of files, one a line") from error
-    named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    try:
-        return [json.loads(line) if line.startswith('"') else line for line in named]
-    except ValueError as error:
-        raise DataError(f"{path} has a line in quotes that is no JSON text ({error}): write the plain name") from error
-
-
-def exclusion_line(name: str) -> str:
-    """A file's name as a list names it: as it is, or as JSON text where it would be read as something else."""
-    plain = name == name.strip() and name.splitlines() == [name] and not name.startswith(("#", '"'))
-    return name if plain else json.dumps(name)
-
-
 def folder_digest(root: Path) -> str:
-    """SHA-256 over the sorted lines "SHA-256 of a file, two spaces, its path below `root`"."""
+    """SHA-256 of the sorted lines "SHA-256 of a file, two spaces, its path below `root`", in hexadecimal."""
     files = [path for path in root.rglob("*") if path.is_file()]
     return _digest_of(
         {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     )
 
 
-def _digest_of(digests: dict[str, str]) -> str:
+def _digest_of(digests: Mapping[str, str]) -> str:
     lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""One file -> one upright RGB picture, or the reason why not."""
+"""Opens an image file as an upright RGB image, or raises DataError with the reason."""
 
 import struct
 import zlib
@@ -12,15 +12,16 @@ from torchvision.transforms.v2 import functional
 from antbee.data.files import ENOUGH, FileError, kind_of, opened
 from antbee.errors import InputError
 
-# Decided by content, never by a file's name; a short list keeps rarely tested decoders out of reach.
+# Detected by content, not by file extension. The list is short because rarely used decoders are an attack surface.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
 LARGEST_FILE = 256 * 2**20  # bytes
-# A few kilobytes can unpack to gigabytes, and so can a sliver of a photo whose shorter side is enlarged to 256 pixels.
+# Limits of decoded size: a few kilobytes can decode to gigabytes, and so can a thin photo once its shorter side is
+# resized to 256 pixels.
 LARGEST_PHOTO = 60_000_000  # pixels
-LARGEST_JPEG = 120_000_000  # pixels, for its decoder can halve a photo on the way
-THINNEST_PHOTO = 40  # longer side : shorter side
+LARGEST_JPEG = 120_000_000  # pixels; decoded at half the size beyond LARGEST_PHOTO
+THINNEST_PHOTO = 40  # longer side / shorter side
 
-# What Pillow's decoders raise at damage, found by feeding them a hundred thousand damaged photos.
+# What Pillow's decoders raise for damaged files, found by fuzzing with a hundred thousand of them.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -36,20 +37,20 @@ UNREADABLE = (
     struct.error,
     zlib.error,
 )
-PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # as `kind_of` calls them
+PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # names that `kind_of` returns
 
 
 class DataError(InputError):
-    """A data folder or a photo can't be used; the message says which, why, and what to do."""
+    """A data folder or an image file can't be used. The message says which, why, and what to do next."""
 
 
 def open_photo(file: Path | BinaryIO, *, shorter_side: int | None = None) -> Image.Image:
-    """The photo, fully decoded, in RGB and turned upright by its EXIF orientation; the first one of several.
+    """The photo, fully decoded, in RGB, upright by its EXIF orientation; the first frame or page of several.
 
-    The one way in for pictures: of training, scripts, page and API. With `shorter_side`, in pixels, a larger photo
-    comes shrunk to it. That is several times faster for a large JPEG, whose decoder can leave out the finest details:
-    enough to learn from, but not to the pixel what a prediction sees.
-    Raises DataError where the file is no photo, is cut short, is too large, or is of a kind that is not read here.
+    Every image that training, scripts, page and API read comes through here. With `shorter_side`, in pixels, a larger
+    photo is shrunk to it. For a large JPEG that is several times faster, since it is decoded at a lower resolution;
+    the pixels differ slightly from resizing afterwards, so this is for training and thumbnails, not for prediction.
+    Raises DataError if the file is no photo, damaged, too large, or of a format that is not read.
     """
     if isinstance(file, Path):
         try:
@@ -80,7 +81,8 @@ def _decoded(file: BinaryIO, shorter_side: int | None) -> Image.Image:
         if image.width * image.height > LARGEST_PHOTO:
             image.draft(None, (image.width // 2, image.height // 2))
         elif shorter_side is not None:
-            image.draft(None, (shorter_side, shorter_side))  # JPEG alone: half, quarter or eighth, and not below
+            # Only the JPEG decoder shrinks, to 1/2, 1/4 or 1/8 of the size and not below what is asked for.
+            image.draft(None, (shorter_side, shorter_side))
         image.load()
         _turn_upright(image)
         return _rgb(image)
@@ -97,7 +99,7 @@ def _refuse_size(width: int, height: int, largest: int) -> None:
 
 
 def _not_a_photo(file: BinaryIO) -> str:
-    """Why bytes that no decoder knows are no photo."""
+    """The message for a file that no decoder accepts."""
     file.seek(0)
     what = kind_of(file.read(ENOUGH))
     if what in PHOTO_KINDS:
@@ -107,21 +109,21 @@ def _not_a_photo(file: BinaryIO) -> str:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """Turns the photo as its EXIF orientation asks for; one that is damaged or unknown asks for nothing."""
+    """Applies the EXIF orientation in place; damaged or unknown values are ignored."""
     with suppress(*UNREADABLE):
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """The colours as a viewer shows them; Pillow alone clips 16-bit grey to white and uncovers what is transparent."""
+    """RGB as an image viewer shows it; Pillow's conversion would clip 16-bit grey to white and ignore transparency."""
     if image.mode == "F":
-        raise DataError("a picture of floating-point numbers, whose white nobody knows: export it as JPEG or PNG")
+        raise DataError("a picture of floating-point numbers, whose range is unknown: export it as JPEG or PNG")
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")
-        image.info.pop("transparency", None)  # a grey of 16 bits, which is none of these
+        image.info.pop("transparency", None)  # a 16-bit value, which is out of range now
     if image.has_transparency_data:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer)
-    # A copy of what is in RGB already would double the memory that a large photo takes.
+    # Converting RGB to RGB would copy it and double the memory of a large photo.
     return image if image.mode == "RGB" else image.convert("RGB")

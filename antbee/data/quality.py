@@ -1,6 +1,6 @@
-"""What may be wrong with a photo by itself, and with the balance of the classes.
+"""Quality checks that need no network: blank, tiny, thin, dark and blurred photos, and class imbalance.
 
-The limits were set on the classic ants and bees, of whose 397 photos they flag none but one that is thin.
+The thresholds were chosen on the classic ants and bees: of its 397 photos they flag one, which is thin.
 """
 
 from collections.abc import Mapping
@@ -16,45 +16,45 @@ from antbee.data.folder import ImageDataset
 
 Kind = Literal["placeholder", "leak", "copy", "label", "tiny", "thin", "dark", "blurred", "imbalance"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-UNWANTED: tuple[Kind, ...] = ("placeholder", "leak", "copy", "label")  # what a model may learn wrong things from
+UNWANTED: tuple[Kind, ...] = ("placeholder", "leak", "copy", "label")  # findings that can spoil training or evaluation
 
-SMALLEST_SIDE = 112  # pixels; the network's crop would be an enlargement to twice the size
-THINNEST = 3  # longer : shorter side; the centre crop shows little of it
-DARKEST = 25  # mean brightness of 0..255
-LEAST_SHARP = 45  # variance of the Laplacian of a photo of 256 pixels
-FLATTEST = 0.9  # share of one colour
-HASH_SIDE = 16  # of 16 x 16 bits
-LEAST_CHANGE = 3  # grey levels from place to place; what changes less, such as a plain background, says nothing
+SMALLEST_SIDE = 112  # pixels; smaller photos are enlarged more than twice for the network's crop
+THINNEST = 3  # longer side / shorter side; the centre crop leaves out most of a thinner photo
+DARKEST = 25  # mean brightness, 0..255
+LEAST_SHARP = 45  # variance of the Laplacian at a longer side of 256 pixels
+FLATTEST = 0.9  # fraction of the pixels that have one colour
+HASH_SIDE = 16  # the difference hash has 16 x 16 values
+LEAST_CHANGE = 3  # grey levels; smaller differences, as in a plain background, count as none
 
-UNBALANCED = 3  # photos of the largest class for each of the smallest
+UNBALANCED = 3  # ratio of the largest to the smallest class
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a person should look at."""
+    """A photo, a pair of photos or a class that a person should check."""
 
     kind: Kind
-    file: str  # relative to the data folder; of a pair the one to do without
+    file: str  # relative to the data folder; of a pair, the one to remove; of an imbalance, the class
     reason: str
-    score: float  # how sure, or how bad: the highest first
+    score: float  # sort key within a kind, worst first
     other: str | None = None  # the other file of a pair
 
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What can be measured of a photo without a network."""
+    """Measurements of a photo that need no network."""
 
     width: int  # pixels
     height: int
     brightness: float  # mean, 0..255
     sharpness: float  # variance of the Laplacian
-    flatness: float  # share of the most frequent colour, of 16 x 16 x 16
-    changes: Tensor  # float32 (256,) of -1, 0 and 1, see `_changes`
-    mirrored_changes: Tensor  # the same of the mirror image
+    flatness: float  # fraction of the pixels with the most frequent of 16 x 16 x 16 colours
+    changes: Tensor  # difference hash: float32 (256,) of -1, 0 and 1, see `_changes`
+    mirrored_changes: Tensor  # difference hash of the mirror image
 
 
 def measure(photo: Image.Image) -> PhotoFacts:
-    """An RGB photo -> its facts."""
+    """Measures an RGB image."""
     small = photo.copy()
     small.thumbnail((256, 256))
     grey = np.asarray(small.convert("L"), np.float32)
@@ -70,7 +70,7 @@ def measure(photo: Image.Image) -> PhotoFacts:
 
 
 def _sharpness(grey: np.ndarray) -> float:
-    """Variance of the Laplacian, which grows with every edge that is in focus (Pech-Pacheco et al. 2000)."""
+    """Variance of the Laplacian of float32 (H, W): higher for sharper edges (Pech-Pacheco et al. 2000)."""
     if min(grey.shape) < 3:
         return 0.0
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
@@ -84,9 +84,9 @@ def _flatness(photo: Image.Image) -> float:
 
 
 def _changes(photo: Image.Image) -> Tensor:
-    """Whether brightness falls, stays or grows from each of 16 x 16 places to the next: a difference hash.
+    """Difference hash: the sign of the brightness change from each of 16 x 16 cells to the next in its row.
 
-    It survives what leaves the picture as it is: another size, format or brightness.
+    It hardly changes when a photo is resized, re-encoded or brightened. float32 (256,) of -1, 0 and 1.
     https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
     """
     grey = photo.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
@@ -96,9 +96,9 @@ def _changes(photo: Image.Image) -> Tensor:
 
 
 def photo_findings(file: str, facts: PhotoFacts) -> list[Finding]:
-    """What is wrong with a photo by itself."""
+    """The findings of a single photo; a placeholder is reported as that alone."""
     if facts.flatness >= FLATTEST:
-        reason = f"{facts.flatness:.0%} of it is one colour: no photo of anything"
+        reason = f"{facts.flatness:.0%} of it is one colour: a placeholder, not a photo"
         return [Finding("placeholder", file, reason, facts.flatness)]
     findings = []
     shorter, longer = sorted((facts.width, facts.height))
@@ -110,26 +110,27 @@ def photo_findings(file: str, facts: PhotoFacts) -> list[Finding]:
     if facts.brightness < DARKEST:
         reason = f"mean brightness {facts.brightness:.0f} of 255"
         findings.append(Finding("dark", file, reason, DARKEST - facts.brightness))
-    elif facts.sharpness < LEAST_SHARP:  # in the dark every edge is faint
+    elif facts.sharpness < LEAST_SHARP:  # dark photos have low contrast, so they would count as blurred
         reason = f"sharpness {facts.sharpness:.0f}, most photos have {10 * LEAST_SHARP} or more"
         findings.append(Finding("blurred", file, reason, LEAST_SHARP - facts.sharpness))
     return findings
 
 
 def unbalanced(counts: Mapping[str, int]) -> tuple[str, str] | None:
-    """The largest and the smallest class, by their photos; None where the set is balanced well enough."""
+    """The largest and the smallest class if their sizes differ by more than UNBALANCED times, else None."""
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     return (largest, smallest) if counts[largest] > UNBALANCED * counts[smallest] else None
 
 
 def imbalance(photos: ImageDataset) -> list[Finding]:
-    """The smallest class, where it has too few training photos beside the largest; else nothing."""
+    """One finding, named after the smallest class, if the training split is unbalanced."""
     counts = photos.train.counts(photos.class_names)
     if (found := unbalanced(counts)) is None:
         return []
     largest, smallest = found
     ratio = counts[largest] / counts[smallest]
     reason = (
-        f"{counts[smallest]} training photos, {largest} has {counts[largest]}: train.py --balance weighs them alike"
+        f"{counts[smallest]} training photos, {largest} has {counts[largest]}: "
+        "train.py --balance weights the classes equally"
     )
     return [Finding("imbalance", smallest, reason, ratio)]

@@ -1,4 +1,4 @@
-"""Seeds of their own for everything that is drawn."""
+"""Independent seeds and random generators, derived from the run's seed and the purpose they serve."""
 
 import hashlib
 
@@ -6,12 +6,12 @@ import torch
 
 
 def derived_seed(*parts: int | str) -> int:
-    """A 63-bit seed of its own for every combination of parts, the same on every machine."""
+    """A 63-bit seed from a hash of the parts: the same on every machine, another one for other parts."""
     text = "/".join(map(str, parts))
     # Class names are folder names, which need not be valid Unicode.
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()) >> 1
 
 
 def seeded_generator(*parts: int | str) -> torch.Generator:
-    """A CPU generator that starts at `derived_seed(*parts)`."""
+    """A CPU `torch.Generator` with the seed `derived_seed(*parts)`."""
     return torch.Generator().manual_seed(derived_seed(*parts))

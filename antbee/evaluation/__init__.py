@@ -1,1 +1,1 @@
-"""How good a classifier is: figures, calibration, plots."""
+"""Metrics, calibration, synthetic out-of-distribution images, and reports and figures of them."""

@@ -1,4 +1,4 @@
-"""Pictures of nothing that anybody would photograph: what a classifier ought to call "neither"."""
+"""Synthetic out-of-distribution images, with which detection of "neither" is measured."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -7,24 +7,24 @@ from types import MappingProxyType
 from PIL import Image, ImageDraw
 
 SIDE = 256  # pixels
-COUNT = 20  # of each kind: enough to see whether a kind is recognised, and a second of work
-CELLS = (1, 2, 8, 32)  # pixels a side of the patches of noise
+COUNT = 20  # images of each kind, generated in a second
+CELLS = (1, 2, 8, 32)  # pixels a side of the patches of `noise`
 
 
 def noise(chance: Random) -> Image.Image:
-    """Patches of random colours, from single pixels to large ones, sharp or blurred into each other."""
+    """Square patches of random colours, from single pixels to large ones, sharp or interpolated."""
     side = SIDE // chance.choice(CELLS)
     patches = Image.frombytes("RGB", (side, side), chance.randbytes(3 * side * side))
     return patches.resize((SIDE, SIDE), chance.choice((Image.Resampling.NEAREST, Image.Resampling.BICUBIC)))
 
 
 def flat(chance: Random) -> Image.Image:
-    """One colour."""
+    """A single random colour."""
     return Image.new("RGB", (SIDE, SIDE), _colour(chance))
 
 
 def shapes(chance: Random) -> Image.Image:
-    """A drawing of a few ellipses, rectangles and lines on one colour."""
+    """Random ellipses, rectangles and lines on a single colour."""
     picture = flat(chance)
     brush = ImageDraw.Draw(picture)
     for _ in range(chance.randint(3, 12)):
@@ -49,5 +49,5 @@ KINDS: Mapping[str, Callable[[Random], Image.Image]] = MappingProxyType(
 
 
 def synthetic_images(kind: str, count: int) -> list[Image.Image]:
-    """RGB pictures of one of KINDS; equal arguments give equal pixels."""
+    """`count` RGB images of one of KINDS; equal arguments give equal pixels."""
     return [KINDS[kind](Random(f"{kind}/{number}")) for number in range(count)]

@@ -1,4 +1,4 @@
-"""Plain data in, pictures out: what a run looked at, how it went, and what a classifier sees."""
+"""Figures from plain data: image grids, learning curves, confusion matrices, heat maps, activations."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,27 +14,27 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-# Blue and orange can be told apart with every kind of colour vision; the sign says the same without colour.
+# Blue and orange are distinguishable with every kind of colour vision; the signs do not need colour.
 RIGHT, WRONG = "#0072b2", "#d55e00"
 RIGHT_SIGN, WRONG_SIGN = "\N{CHECK MARK}", "\N{BALLOT X}"
 MODE_COLOURS = {"frozen": "#009e73", "finetune": "#7b4fb3"}
-# Class names come from folder names in any script; matplotlib's own font has no Chinese, Japanese or Korean.
+# Class names may be in any script; matplotlib's default font has no Chinese, Japanese or Korean glyphs.
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
-LONGEST_LINE, LONGEST_NAME = 21, 40  # signs above a tile and beside a matrix
+LONGEST_LINE, LONGEST_NAME = 21, 40  # characters in a tile's title, and of a class name at a matrix
 CHANNEL_SIDE = 224  # pixels
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a grid: an image with what is written above it."""
+    """An image of a grid with its title."""
 
     image: Tensor  # float (3, H, W), 0..1
     title: str
-    right: bool | None = None  # frames the picture as a right or a wrong answer; None: no frame
+    right: bool | None = None  # marks a correct or an incorrect prediction; None: no mark
 
 
 def grid(tiles: Sequence[Tile], *, columns: int = 8) -> Image.Image:
-    """The pictures in rows, each under its title; answers are framed and signed as right or wrong."""
+    """The images in rows, each under its title, with a frame and a sign for correct and incorrect predictions."""
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     lines = max(tile.title.count("\n") + 1 for tile in tiles)
@@ -79,15 +79,15 @@ def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, float]]]) -> Imag
 
 
 def accuracy_by_photos(points: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Accuracy by how many photos were learned from: records with photos, and the accuracies of several draws."""
+    """Accuracy by number of training images: records with "photos", and "accuracies" of several random subsets."""
     figure = _figure(width=5, height=3.4)
     axes = figure.subplots()
     photos = [point["photos"] for point in points]
     draws = [point["accuracies"] for point in points]
     means = [sum(accuracies) / len(accuracies) for accuracies in draws]
     axes.fill_between(photos, list(map(min, draws)), list(map(max, draws)), alpha=0.2, color=MODE_COLOURS["frozen"])
-    axes.plot(photos, means, "-", marker="o", color=MODE_COLOURS["frozen"], label="mean of the draws, least to most")
-    axes.set(xscale="log", xlabel="photos learned from", ylabel="accuracy on the validation photos")
+    axes.plot(photos, means, "-", marker="o", color=MODE_COLOURS["frozen"], label="mean, and range of the subsets")
+    axes.set(xscale="log", xlabel="training photos", ylabel="accuracy on the validation photos")
     axes.set_xticks(photos, list(map(str, photos)))
     axes.minorticks_off()
     axes.grid(alpha=0.25)
@@ -96,10 +96,10 @@ def accuracy_by_photos(points: Sequence[Mapping[str, Any]]) -> Image.Image:
 
 
 def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Image.Image:
-    """Photos by true class (rows) and answer (columns)."""
+    """The confusion matrix: rows are true classes, columns are predicted classes."""
     size = len(class_names)
     names = [_drawable(name, LONGEST_NAME) for name in class_names]
-    # Inches; hundreds of classes still give a picture that fits into memory.
+    # Inches, limited so that a figure with hundreds of classes fits into memory.
     cell, margin = min(0.75, 30 / size), 1.4 + 0.1 * max(map(len, names))
     font = {"fontsize": 10 * cell / 0.75, **_as_it_stands()}
     figure = _figure(width=margin + cell * size, height=margin + cell * size)
@@ -107,8 +107,8 @@ def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]
     axes.imshow(counts, cmap="Blues", vmin=0)
     axes.set_xticks(range(size), names, rotation=0 if max(map(len, names)) < 8 else 90, **font)
     axes.set_yticks(range(size), names, **font)
-    axes.set(xlabel="answer", ylabel="true class")
-    if cell >= 0.75:  # smaller numbers could not be read
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if cell >= 0.75:  # smaller numbers are not legible
         _write_counts(axes, counts, font)
     return _picture(figure)
 
@@ -124,10 +124,10 @@ def _write_counts(axes: Axes, counts: Sequence[Sequence[int]], font: Mapping[str
 def heat_map(
     photo: Image.Image, activation_map: Tensor, crop_box: tuple[float, float, float, float], strongest: float
 ) -> Image.Image:
-    """The photo with what speaks for a class glowing in it, and what the network did not see darkened.
+    """The photo with a class activation map drawn over the crop, and the rest darkened.
 
-    `activation_map` (h, w) covers `crop_box` (left, top, right, bottom, in the photo's pixels); values up to zero stay
-    as they are, `strongest` glows fully.
+    `activation_map` (h, w) covers `crop_box` (left, top, right, bottom, in the photo's pixels). Values up to 0 are
+    transparent; `strongest` is the value of the brightest colour.
     """
     left, top, right, bottom = (round(edge) for edge in crop_box)
     glow = (activation_map / max(strongest, 1e-6)).clamp(0, 1)
@@ -137,7 +137,7 @@ def heat_map(
     palette = strength.copy()
     palette.putpalette(lookup)
     crop = photo.crop((left, top, right, bottom))
-    # Half see-through where it glows fully, so that the photo stays recognisable below.
+    # Never opaque, so that the photo stays visible.
     glowing = Image.composite(Image.blend(crop, palette.convert("RGB"), 0.6), crop, strength)
     picture = photo.point(lambda value: value // 3)
     picture.paste(glowing, (left, top))
@@ -148,7 +148,7 @@ def heat_map(
 
 
 def beside(first: Image.Image, second: Image.Image) -> Image.Image:
-    """Two pictures side by side, as high as the first."""
+    """Two images side by side, in the height of the first."""
     second = second.resize((max(1, round(second.width * first.height / second.height)), first.height))
     pair = Image.new("RGB", (first.width + second.width, first.height))
     pair.paste(first, (0, 0))
@@ -157,25 +157,25 @@ def beside(first: Image.Image, second: Image.Image) -> Image.Image:
 
 
 def channels(activations: Tensor) -> list[Image.Image]:
-    """A picture of every channel, float (K, h, w): dark at zero and below, yellow at the channel's own largest.
+    """An image of each channel (K, h, w): dark for values up to 0, yellow for the channel's maximum.
 
-    Small maps are enlarged to about CHANNEL_SIDE pixels a side, each value to a square.
+    Small maps are enlarged to about CHANNEL_SIDE pixels a side, without interpolation.
     """
     largest = activations.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     return [_coloured(channel, "viridis") for channel in activations / largest]
 
 
 def signed_channels(image: Tensor) -> list[Image.Image]:
-    """A picture of every channel of a normalised image, float (C, H, W): white at zero, orange above, purple below.
+    """An image of each channel of a normalised image (C, H, W): white for 0, orange above, purple below.
 
-    All channels have one scale, which ends at the value that is furthest from zero.
+    All channels have the same scale, up to the largest absolute value.
     """
     furthest = float(image.abs().max().clamp(min=1e-12))
     return [_coloured(channel, "PuOr_r") for channel in (image / furthest + 1) / 2]
 
 
 def _coloured(values: Tensor, colours: str) -> Image.Image:
-    """Values (h, w), of which 0 to 1 are told apart, in the colours of a scale of matplotlib's."""
+    """Values (h, w), clamped to 0..1, in the colours of a colour map of matplotlib."""
     height, width = values.shape
     scale = (matplotlib.colormaps[colours](range(256))[:, :3] * 255).round().astype("uint8")
     steps = (values.clamp(0, 1) * 255).round().byte().cpu().numpy()
@@ -184,7 +184,7 @@ def _coloured(values: Tensor, colours: str) -> Image.Image:
 
 
 def _figure(*, width: float, height: float) -> Figure:
-    # Not pyplot: it keeps every figure in a global list and is not safe among threads.
+    # Not pyplot, which keeps figures in a global list and is not thread-safe.
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -203,12 +203,12 @@ def _fonts() -> list[str]:
 
 
 def _as_it_stands() -> dict[str, Any]:
-    """Options of a text with a class name in it; matplotlib takes what is between dollar signs for a formula."""
+    """Options of a text with class names; matplotlib would parse text between dollar signs as a formula."""
     return {"fontfamily": _fonts(), "parse_math": False}
 
 
 def _drawable(text: str, longest: int) -> str:
-    """At most so many signs of `text`; a question mark in a diamond stands for what no font here can draw."""
+    """`text` with at most `longest` characters, and a replacement character for each that no font has."""
     text = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
     fonts = [get_font(findfont(font)) for font in _fonts()]
     return "".join(

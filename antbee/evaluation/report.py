@@ -1,4 +1,4 @@
-"""Figures as rows of text."""
+"""Metrics as rows and sentences, for the terminal, the model card and the page."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from antbee.models.config import ClassifierConfig
 from antbee.models.metrics import ClassMetrics, Evaluation, Found, Metrics, Score
 
-COMPARISON_COLUMNS = ("mode", "trainable", "val", "95 % interval", "kept epoch", "chosen on", "last epoch", "seconds")
+COMPARISON_COLUMNS = ("mode", "trainable", "val", "95% interval", "kept epoch", "chosen on", "last epoch", "seconds")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A figure; the page's label of it is `report.KEY`."""
+    """A metric with its formatted value; the page labels it with the text `report.KEY`."""
 
     key: str
-    value: str | Found  # how many of how many, which every language writes in its own way
-    kind: str | None = None  # of synthetic images, where the key is "found"
+    value: str | Found  # counts are formatted in the language of the page
+    kind: str | None = None  # of synthetic images, for the key "found"
 
 
 def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
-    """How trained modes compare: a row of COMPARISON_COLUMNS for each config that has metrics."""
+    """The modes in comparison: a row of COMPARISON_COLUMNS for each config that has metrics."""
     return [_comparison_row(str(config.mode), config.metrics) for config in configs if config.metrics]
 
 
@@ -38,7 +38,7 @@ def _comparison_row(mode: str, metrics: Metrics) -> tuple[str, ...]:
 
 
 def metric_rows(metrics: Metrics) -> list[Row]:
-    """All figures of a model but those of single classes: how good, how trustworthy, what it took."""
+    """All known metrics of a model, except those of single classes."""
     low, high = metrics.kept.interval
     crossed = "cross_validated" if metrics.cross_validation else "accuracy"
     found = {
@@ -62,7 +62,7 @@ def metric_rows(metrics: Metrics) -> list[Row]:
 
 
 def out_of_distribution(metrics: Metrics) -> list[Row]:
-    """How often the answer is "neither": wrongly ("alarms"), then rightly ("found"), for each kind of images."""
+    """Images detected as "neither": validation images ("alarms"), then each kind of synthetic images ("found")."""
     if (neither := metrics.neither) is None:
         return []
     alarms = [Row("alarms", neither.val)] if neither.val else []
@@ -70,7 +70,7 @@ def out_of_distribution(metrics: Metrics) -> list[Row]:
 
 
 def calibration(metrics: Metrics) -> list[tuple[str, float, float]]:
-    """Before and after calibration: the mean loss and the calibration error; no rows where they are not known."""
+    """Mean loss and calibration error before and after calibration; no rows where they are unknown."""
     before, loss, error = metrics.calibration, metrics.kept.loss, metrics.calibration_error
     if before is None or loss is None or error is None:
         return []
@@ -90,26 +90,26 @@ def _formatted(value: float | None, form: str) -> str | None:
 
 
 def interval(bounds: Sequence[float]) -> str:
-    """The bounds of a share."""
+    """The bounds of an interval in percent."""
     low, high = bounds
-    return f"{max(0, low):.1%} to {min(1, high):.1%}"  # that of a mean of shares may reach beyond what they can be
+    return f"{max(0, low):.1%} to {min(1, high):.1%}"  # the interval of a mean may exceed 0..1
 
 
 def with_interval(score: Score) -> str:
-    """An accuracy, of how many photos it is, and how far chance reaches."""
-    return f"{score.accuracy:.1%} ({score.correct} of {score.count}), 95 % {interval(score.interval)}"
+    """An accuracy with its counts and its 95% interval."""
+    return f"{score.accuracy:.1%} ({score.correct} of {score.count}), 95% {interval(score.interval)}"
 
 
 def of(found: Found) -> str:
-    """How many of how many."""
+    """Counts as text."""
     return f"{found.found} of {found.count}"
 
 
 def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
-    """What was measured of the modes of a run beside their accuracy, a sentence each."""
-    told = [(config.mode, config.metrics) for config in configs if config.metrics]
-    sentences = [f"{mode}: {sentence}" for mode, metrics in told for sentence in _of_mode(metrics)]
-    for _, metrics in told[:1]:  # of the data and the starting weights, whatever the mode
+    """Sentences about the metrics of a run that `comparison` does not show."""
+    measured = [(config.mode, config.metrics) for config in configs if config.metrics]
+    sentences = [f"{mode}: {sentence}" for mode, metrics in measured for sentence in _of_mode(metrics)]
+    for _, metrics in measured[:1]:  # equal for all modes
         if zero_shot := metrics.zero_shot:
             sentences.append(f"before any training the starting weights' own head has {zero_shot.accuracy:.1%} right")
         if metrics.enough_data:
@@ -118,10 +118,10 @@ def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
 
 
 def evaluation(result: Evaluation, names: Sequence[str]) -> list[str]:
-    """An evaluation in lines; `names` are the classes', as they can be shown."""
+    """The lines of an evaluation; `names` are printable class names."""
     lines = [
         f"accuracy  {with_interval(result)}",
-        f"loss      {_formatted(result.loss, '.3f') or 'unknown'} (negative log-likelihood, nats)",
+        f"loss      {result.loss:.3f} (negative log-likelihood, nats)",
         f"calibration error {result.calibration_error:.3f}",
     ]
     if result.auc is not None:
@@ -130,15 +130,15 @@ def evaluation(result: Evaluation, names: Sequence[str]) -> list[str]:
         lines.append(f"without excluded photos {with_interval(result.cleaned)}")
     if result.neither:
         lines.append(f'"neither" of {of(result.neither)} photos')
-    answers = [
+    predicted = [
         ", ".join(f"{count} as {name}" for count, name in zip(row, names, strict=True) if count)
         for row in result.confusion
     ]
     head = ("", "precision", "recall", "F1")
     rows = class_scores([*names, "mean of classes"], [*result.per_class, result.macro])
     table = aligned([head, *rows]).splitlines()
-    endings = ["answers", *answers, ""]
-    return lines + [f"{line}   {ending}".rstrip() for line, ending in zip(table, endings, strict=True)]
+    last_column = ["predicted", *predicted, ""]
+    return lines + [f"{line}   {cell}".rstrip() for line, cell in zip(table, last_column, strict=True)]
 
 
 def _of_mode(metrics: Metrics) -> list[str]:
@@ -150,15 +150,15 @@ def _of_mode(metrics: Metrics) -> list[str]:
     if metrics.cleaned:
         sentences.append(f"{metrics.cleaned.accuracy:.1%} on the {metrics.cleaned.count} photos not excluded")
     if (neither := metrics.neither) is None:
-        return [*sentences, 'too little is known to say "neither"']
-    wrongly = f"wrongly of {of(neither.val)} validation photos" if neither.val else ""
-    rightly = ", ".join(f"{kind} {of(found)}" for kind, found in neither.foreign.items())
-    parts = [part for part in (wrongly, f"rightly of {rightly}" if rightly else "") if part]
+        return [*sentences, 'too few images to detect "neither"']
+    alarms = f"wrongly for {of(neither.val)} validation photos" if neither.val else ""
+    detected = ", ".join(f"{kind} {of(found)}" for kind, found in neither.foreign.items())
+    parts = [part for part in (alarms, f"rightly for {detected}" if detected else "") if part]
     return [*sentences, f'"neither" {"; ".join(parts)}'] if parts else sentences
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells in columns: the first to the left, the others to the right."""
+    """A text table: the first column is left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]

@@ -1,1 +1,1 @@
-"""From images to class names: networks, their weights, and the folders that trained models live in."""
+"""Networks, their weights, predictions, and the model folders that they are saved to."""

@@ -1,7 +1,7 @@
-"""The way of one photo through the network, taken apart: what comes out of every stage, up to the loss.
+"""The activations of every stage of a ResNet for one image, up to the logits and the loss.
 
-The stages are those of the residual network of He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv
-1512.03385, as torchvision builds it.
+The stages are those of He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, in
+torchvision's implementation.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torchvision.models import ResNet
 
 from antbee.models.backbone import HEAD, count_parameters
 
-# Stages whose output is a map, with the modules that make them.
+# The stages with feature maps as output, and their modules.
 MAPS = {
     "conv1": ("conv1", "bn1", "relu"),
     "maxpool": ("maxpool",),
@@ -26,52 +26,52 @@ MAPS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the network: what came out of it, and what in it can learn."""
+    """One stage of the network: its output and its weights."""
 
     name: str
-    shape: tuple[int, ...]  # of what came out: (B, C, H, W)
+    shape: tuple[int, ...]  # of the output
     parameters: int
-    learn_frozen: int  # of the parameters, those that learn where the backbone is frozen
-    learn_finetune: int  # and where everything is trained
-    activation: Tensor | None  # what came out: float32 (B, C, H, W), on the CPU; None where it is no map
+    trainable_frozen: int  # parameters that the frozen mode trains
+    trainable_finetune: int  # parameters that the finetune mode trains
+    activation: Tensor | None  # feature maps: float32 (B, C, H, W), on the CPU; None for other outputs
 
 
 @dataclass(frozen=True)
 class Activations:
-    """All that a network computes of one image, in order."""
+    """The activations of a network for one image."""
 
     stages: tuple[Stage, ...]  # input, conv1, maxpool, layer1 to layer4, avgpool, fc
-    features: Tensor  # float32 (C,): the means of the last feature map's channels
+    features: Tensor  # float32 (C,)
     logits: Tensor  # float32 (classes,)
 
     @property
     def probabilities(self) -> Tensor:
-        """The softmax of the logits: float32 (classes,), which sum to 1."""
+        """The softmax of the logits: float32 (classes,)."""
         return self.logits.softmax(0)
 
     @property
     def answer(self) -> int:
-        """The class with the largest logit."""
+        """The index of the most probable class."""
         return int(self.logits.argmax())
 
     @property
     def losses(self) -> Tensor:
-        """The cross-entropy if each class were the true one, -log of its probability: float32 (classes,), in nats."""
+        """The cross-entropy for each class as the true class: float32 (classes,), in nats."""
         class_count = len(self.logits)
         return functional.cross_entropy(
             self.logits.expand(class_count, -1), torch.arange(class_count), reduction="none"
         )
 
     def activation(self, name: str) -> Tensor:
-        """The maps that came out of a stage: float32 (1, C, H, W). Raises KeyError where no maps did."""
+        """The feature maps of a stage: float32 (1, C, H, W). Raises KeyError for a stage without feature maps."""
         return {stage.name: stage.activation for stage in self.stages if stage.activation is not None}[name]
 
 
 @torch.no_grad()
 def record_activations(network: ResNet, image: Tensor) -> Activations:
-    """The way of a normalised image (1, 3, H, W), on the network's device, through a network in evaluation mode.
+    """Runs a network in evaluation mode on a normalised image (1, 3, H, W), on the network's device.
 
-    Every number is the network's own: the logits are those of `network(image)`.
+    The logits are those of `network(image)`.
     """
     x, stages = image, [_stage("input", [], image, image)]
     for name, parts in MAPS.items():
@@ -99,17 +99,17 @@ def _stage(name: str, modules: list[nn.Module], output: Tensor, activation: Tens
 
 
 def strongest_channels(activation: Tensor, count: int) -> list[int]:
-    """The channels of an activation (1, C, H, W) that are the largest in the mean over all places, largest first."""
+    """The channels of an activation (1, C, H, W) with the largest means, largest first."""
     means = activation[0].mean(dim=(1, 2))
     return means.topk(min(count, len(means))).indices.tolist()
 
 
 def depth(network: ResNet) -> int:
-    """Layers with weights that a photo passes one after another: the number in a ResNet's name."""
+    """The number of convolutions and linear layers in sequence, as in the name of a ResNet."""
     convolutions = [name for name, _ in network.named_modules() if name.rpartition(".")[2].startswith("conv")]
-    return len(convolutions) + 1  # the head; shortcuts run beside
+    return len(convolutions) + 1  # the head; shortcuts are parallel
 
 
 def block_count(network: ResNet) -> int:
-    """Residual blocks."""
+    """The number of residual blocks."""
     return sum(len(network.get_submodule(name)) for name in MAPS if name.startswith("layer"))

@@ -1,7 +1,7 @@
-"""The network: images -> feature map -> features -> logits.
+"""Networks as a backbone and a linear head: building, freezing, feature maps, class activation maps.
 
-It is torchvision's ResNet, untouched, so that its weights fit torchvision, timm and transformers alike. The backbone is
-everything before `fc`; the head is `fc`, one linear layer on the pooled features.
+The networks are torchvision's ResNets, whose weights torchvision, timm and transformers load. The head is the last
+layer, `fc`; the backbone is everything before it.
 
     images (B, 3, H, W) -> feature map (B, C, H/32, W/32) -> features (B, C) -> logits (B, classes)
 """
@@ -19,13 +19,13 @@ from torchvision.models import ResNet, get_model, get_model_weights
 from antbee.models.device import fastest_layout
 from antbee.models.weights import StartingWeights, WeightsError, check_architecture, load_strictly
 
-HEAD = "fc."  # what the names of the head's tensors start with
+HEAD = "fc."  # prefix of the names of the head's tensors
 
 
 def build_network(architecture: str, class_count: int, weights: StartingWeights, *, seed: int) -> ResNet:
-    """A network with the backbone of `weights` and a new head for `class_count` classes, drawn by `seed`.
+    """A network with the backbone of `weights`, and a new head for `class_count` classes, initialised with `seed`.
 
-    Raises WeightsError where `weights` do not fill the backbone exactly; their own head is always left out.
+    The head of `weights` is not used. Raises WeightsError where the others don't fit the backbone exactly.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -37,19 +37,19 @@ def build_network(architecture: str, class_count: int, weights: StartingWeights,
 
 
 def empty_network(architecture: str, class_count: int) -> ResNet:
-    """A network with weights that know nothing yet. Raises WeightsError for an architecture that isn't known."""
+    """A network with random weights. Raises WeightsError for an architecture that is not supported."""
     check_architecture(architecture)
     network: ResNet = get_model(architecture, weights=None, num_classes=class_count)
     return network
 
 
 def network_with(architecture: str, class_count: int, state: Mapping[str, Tensor], source: str) -> ResNet:
-    """A network with the weights `state`. Raises WeightsError as `empty_network` and `load_strictly` do."""
-    with torch.device("meta"):  # without drawing weights that would be overwritten, which takes most of the time
+    """A network with the weights `state`, which errors call `source`. Raises WeightsError where they don't fit."""
+    with torch.device("meta"):  # random initialisation would take most of the time
         network = empty_network(architecture, class_count)
     network.to_empty(device="cpu")
     for name, buffer in network.named_buffers():
-        if name.endswith("num_batches_tracked"):  # the one thing that a file need not have
+        if name.endswith("num_batches_tracked"):  # may be missing in `state`
             buffer.zero_()
     load_strictly(network, state, source)
     return network
@@ -60,7 +60,7 @@ def _head_state(network: ResNet) -> dict[str, Tensor]:
 
 
 def feature_map(network: ResNet, images: Tensor) -> Tensor:
-    """The backbone up to its last stage: images (B, 3, H, W) -> (B, C, H/32, W/32)."""
+    """The output of the last stage: images (B, 3, H, W) -> (B, C, H/32, W/32)."""
     x = network.relu(network.bn1(network.conv1(images)))
     x = network.maxpool(x)
     for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
@@ -69,29 +69,29 @@ def feature_map(network: ResNet, images: Tensor) -> Tensor:
 
 
 def pooled(network: ResNet, maps: Tensor) -> Tensor:
-    """Feature maps (B, C, h, w) -> features (B, C): the mean over all places."""
+    """Global average pooling: feature maps (B, C, h, w) -> features (B, C)."""
     return torch.flatten(network.avgpool(maps), 1)
 
 
 def class_activation_map(head: nn.Linear, maps: Tensor, class_index: int) -> Tensor:
-    """How much each place speaks for a class: feature maps (..., C, h, w) -> (..., h, w), in logits.
+    """The class activation map of a class: feature maps (..., C, h, w) -> (..., h, w), in logits.
 
-    The head is linear and pooling is a mean, so no gradient is needed: the map's mean plus the head's bias is the
-    class's logit. Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150.
+    The mean of the map plus the head's bias is the logit of the class. Zhou et al. 2016, "Learning Deep Features for
+    Discriminative Localization", arXiv 1512.04150.
     """
     return torch.einsum("c,...chw->...hw", head.weight[class_index], maps)
 
 
 def fuse_conv_bn(network: ResNet) -> ResNet:
-    """A copy for answering alone: every BatchNorm folded into the convolution before it, in the fastest memory layout.
+    """A copy for inference: every BatchNorm is fused into the convolution before it, in the fastest memory layout.
 
-    With fixed statistics BatchNorm scales and shifts each channel, and so can the convolution's own weights and bias
-    (https://docs.pytorch.org/tutorials/intermediate/custom_function_conv_bn_tutorial.html). Equal but for rounding.
+    The outputs are equal except for rounding.
+    https://docs.pytorch.org/tutorials/intermediate/custom_function_conv_bn_tutorial.html
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in network.modules():
         layers = dict(module.named_children())
-        # A block's layers are called conv1, bn1, conv2, bn2, ...; its shortcut is a pair "0", "1".
+        # The layers of a block are conv1, bn1, conv2, bn2, ...; its shortcut has the layers "0" and "1".
         names = [(name, name.replace("conv", "bn")) for name in layers if name.startswith("conv")]
         if isinstance(module, nn.Sequential) and isinstance(layers.get("0"), nn.Conv2d):
             names = [("0", "1")]
@@ -102,38 +102,38 @@ def fuse_conv_bn(network: ResNet) -> ResNet:
 
 
 def freeze_backbone(network: ResNet) -> None:
-    """Leaves only the head to the optimiser. For BatchNorm's statistics see `trainer.set_training_mode`."""
+    """Makes only the head trainable. For BatchNorm's running statistics see `trainer.set_training_mode`."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(HEAD))
 
 
 def unfreeze(network: ResNet) -> None:
-    """Gives every weight to the optimiser."""
+    """Makes every weight trainable."""
     network.requires_grad_(True)
 
 
 def count_parameters(module: nn.Module, *, trainable: bool) -> int:
-    """Weights that the optimiser moves, or all of them."""
+    """The number of trainable weights, or of all."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
 def count_all_parameters(architecture: str, class_count: int) -> int:
-    """Weights of a network that need not be built for it."""
+    """The number of weights of an architecture, without allocating them."""
     with torch.device("meta"):
         return count_parameters(empty_network(architecture, class_count), trainable=False)
 
 
 def new_head(width: int, class_count: int, *, seed: int) -> nn.Linear:
-    """A head that knows nothing yet, on `width` features, drawn by `seed`."""
+    """A new head on `width` features, initialised with `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return nn.Linear(width, class_count)
 
 
 def with_head(network: ResNet, head: nn.Linear) -> ResNet:
-    """The network with another head on the very same backbone, which is shared and not copied.
+    """A network with another head, which shares the backbone with `network`: training or moving one changes both.
 
-    Whoever trains or moves one of them changes the backbone of both. Raises WeightsError for a head of another width.
+    Raises WeightsError for a head with another number of inputs.
     """
     if head.in_features != network.fc.in_features:
         raise WeightsError(
@@ -141,34 +141,34 @@ def with_head(network: ResNet, head: nn.Linear) -> ResNet:
             "is it of another architecture?"
         )
     other = copy.copy(network)
-    # A shallow copy shares the dict in which a module keeps its layers: the new head would be the other's as well.
+    # A shallow copy shares the dict of layers: assigning the head would change `network` too.
     other._modules = dict(network._modules)
     other.fc = head
     return other
 
 
 def apply_temperature(head: nn.Linear, temperature: float) -> None:
-    """Makes the head's logits smaller by that factor."""
+    """Divides the head's weights, and so its logits, by the temperature."""
     with torch.no_grad():
         for weights in head.parameters():
             weights.div_(temperature)
 
 
 def backbone_digest(network: ResNet) -> str:
-    """SHA-256 of all that decides a network's features: equal digests, equal features."""
+    """SHA-256 of the backbone's tensors: equal digests give equal features."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
-        if not name.startswith(HEAD) and not name.endswith("num_batches_tracked"):  # a counter that nothing reads
+        if not name.startswith(HEAD) and not name.endswith("num_batches_tracked"):  # not used by the network
             digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
 
 
 def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Sequence[str]) -> nn.Linear | None:
-    """What the starting weights know of the classes by themselves: their own head's rows for these classes.
+    """The rows of the starting weights' ImageNet head for these classes, as a zero-shot baseline.
 
-    None where the weights bring no head of ImageNet's 1000 categories, or where a class is not by its name, in singular
-    or plural, exactly one of them.
+    None where the weights have no head of ImageNet's 1000 categories, or where a class does not have, in singular or
+    plural, the name of exactly one of them.
     """
     state = weights.state or {}
     categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
@@ -184,7 +184,7 @@ def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Seq
 
 
 def _category_of(name: str, categories: Sequence[str]) -> int | None:
-    """The one category that a class is called after, "ants" or "ant"; None where there is none or more than one."""
+    """The index of the only category with the name of a class, as "ant" for "ants"; None where it is not unique."""
     name = _words(name)
     singulars = {name, name.removesuffix("s"), name.removesuffix("es")}
     if name.endswith("ies"):
@@ -199,6 +199,6 @@ def _words(name: str) -> str:
 
 @functools.cache
 def feature_count(architecture: str) -> int:
-    """Channels of the last feature map, which are the features that the head sees."""
-    with torch.device("meta"):  # shapes alone: no memory, no random numbers
+    """The number of channels of the last feature map, the head's inputs."""
+    with torch.device("meta"):  # only shapes
         return int(empty_network(architecture, 2).fc.in_features)

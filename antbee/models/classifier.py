@@ -1,7 +1,10 @@
-"""The trained classifier: photos in, class names and probabilities out.
+"""Classifier: predicts and explains images, is saved to a model folder, loaded from it, and pushed to the Hub.
 
-It is saved as one folder, a complete Hub repository that torchvision, timm and transformers load too: torchvision's
-keys in `model.safetensors`, timm's `pretrained_cfg` in `config.json`, and everything of antbee's own under "antbee".
+A prediction is the most probable class, or "neither" for an image unlike the training images: this is decided by
+`Prediction.is_out_of_distribution`, with the distance and the threshold of the model's `detector.KNNDetector`.
+
+A model folder is a complete Hub repository, which torchvision, timm and transformers load too: torchvision's keys in
+`model.safetensors`, timm's `pretrained_cfg` in `config.json`, and the keys of antbee under "antbee".
 """
 
 import copy
@@ -26,54 +29,58 @@ from antbee.models.config import AGAIN, CONFIG_FILE, ClassifierConfig, ModelFold
 from antbee.models.detector import DetectorError, KNNDetector
 from antbee.models.device import choose_device
 from antbee.models.folder import DETECTOR_FILE, UNREAD_WEIGHTS, WEIGHTS_FILE, find_folder
-from antbee.models.weights import Tensors, TensorsError, read_tensors, write_tensors
+from antbee.models.tensors import Tensors, TensorsError, read_tensors, write_tensors
 
 Photo = str | Path | Image.Image
-NEITHER = "neither"  # the verdict on a photo that is like none that was learned from
+NEITHER = "neither"  # the verdict on an out-of-distribution image
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photo that was learned from."""
+    """A training image that is near a predicted one."""
 
     name: str  # file, relative to the data folder
     label: str
-    distance: float  # of its features, 0 (the same) to 2
+    distance: float  # between normalised features: 0 (equal) to 2
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one photo."""
+    """The prediction for one image."""
 
-    label: str  # the likeliest class
+    label: str  # the most probable class
     probabilities: dict[str, float]  # of every class, by name
-    distance: float | None = None  # to the k-th nearest photo learned from; None: no features are kept
-    threshold: float | None = None  # the distance beyond which a photo is like none of them; None: too little is known
+    distance: float | None = None  # to the k-th nearest training image; None: the model has no detector
+    threshold: float | None = None  # of the detector; None: there were too few images to choose one
 
     @property
     def is_out_of_distribution(self) -> bool:
-        """Whether the photo is so unlike all that was learned from that no class should be believed."""
+        """Whether the image is "neither": farther from the training images than the detector's threshold.
+
+        The distance and the threshold are those of `KNNDetector.distance` and `KNNDetector.limit`. Without a detector
+        or a threshold no image is out of distribution.
+        """
         return self.distance is not None and self.threshold is not None and self.distance > self.threshold
 
     @property
     def verdict(self) -> str:
-        """The likeliest class, or "neither"."""
+        """The most probable class, or "neither" for an out-of-distribution image."""
         return NEITHER if self.is_out_of_distribution else self.label
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction, where in the photo it comes from, and which training photos are nearest to it."""
+    """A prediction, a class activation map for every class, and the nearest training images."""
 
     prediction: Prediction
     activation_maps: dict[str, Tensor]  # by class: float32 (h, w) over the crop, in logits; see class_activation_map
-    neighbours: tuple[Neighbour, ...]  # training photos, nearest first; none where the model has no detector
+    neighbours: tuple[Neighbour, ...]  # nearest first; empty where the model has no detector
     photo: Image.Image  # RGB
-    crop_box: tuple[float, float, float, float]  # left, top, right, bottom of what the network saw, in pixels
+    crop_box: tuple[float, float, float, float]  # left, top, right, bottom of the network's input, in pixels
 
     @property
     def heatmap(self) -> Image.Image:
-        """The photo with what speaks for the predicted class glowing in it: RGB, of the photo's size."""
+        """The activation map of the predicted class, drawn over the photo: RGB, of the photo's size."""
         from antbee.evaluation.plots import heat_map  # matplotlib takes half a second to import
 
         activation_map = self.activation_maps[self.prediction.label]
@@ -81,7 +88,10 @@ class Explanation:
 
 
 class Classifier:
-    """A network with its class names and its preprocessing, and the features of the photos it learned from."""
+    """A network with its config and its out-of-distribution detector.
+
+    The config has the class names and the preprocessing. Without a detector no prediction is "neither".
+    """
 
     def __init__(self, network: ResNet, config: ClassifierConfig, detector: KNNDetector | None = None) -> None:
         self.network = network.eval()
@@ -90,21 +100,21 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the network's weights are."""
+        """The device of the network."""
         return self.network.fc.weight.device
 
     @cached_property
     def _fused(self) -> ResNet:
-        """What answers: the network as it was at the first answer, quicker and equal but for rounding."""
+        """The network fused for inference, made at its first use: later changes of `network` have no effect."""
         return fuse_conv_bn(self.network)
 
     @cached_property
     def backbone_digest(self) -> str:
-        """SHA-256 of the backbone: features of one backbone mean nothing to the head of another."""
+        """SHA-256 of the backbone; a head fits features of the same backbone only."""
         return backbone.backbone_digest(self.network)
 
     def crop(self, photo: Image.Image) -> Image.Image:
-        """What the network sees of an RGB photo (see `images.open_photo`)."""
+        """The resized centre crop of an RGB photo, from which `predict_crops` predicts."""
         return self.config.preprocessing.cropped(photo)
 
     @overload
@@ -112,40 +122,40 @@ class Classifier:
     @overload
     def predict(self, photos: Sequence[Photo]) -> list[Prediction]: ...
     def predict(self, photos: Photo | Sequence[Photo]) -> Prediction | list[Prediction]:
-        """Paths or PIL images -> the likeliest class and every class's probability: one, or a list for a list.
+        """Predicts a path or a PIL image of any mode, or a list of them: one prediction, or a list in their order.
 
-        Raises DataError for a file that is no photo.
+        Raises DataError for a file that is not a photo.
         """
         if isinstance(photos, str | Path | Image.Image):
             return self.predict([photos])[0]
         return self.predict_crops([self.crop(_opened(photo)) for photo in photos])
 
     def predict_crops(self, crops: Sequence[Image.Image]) -> list[Prediction]:
-        """The same for what `crop` gave: many crops need less memory than many photos."""
+        """Predicts crops made by `crop`, which take less memory than the photos."""
         with torch.inference_mode():
             return self._predictions(pooled(self._fused, self._maps(crops)))
 
     def features(self, photos: Sequence[Image.Image]) -> Tensor:
-        """RGB photos -> what the head sees of them: float32 (N, C) on the CPU, for another head to learn from."""
+        """The head's input for RGB photos: float32 (N, C), on the CPU; other heads can be trained on it."""
         return self.features_of_crops([self.crop(photo) for photo in photos])
 
     def features_of_crops(self, crops: Sequence[Image.Image]) -> Tensor:
-        """The same for what `crop` gave: many crops need less memory than many photos."""
+        """The features of crops made by `crop`, which take less memory than the photos."""
         with torch.inference_mode():
             features = pooled(self._fused, self._maps(crops)).cpu()
-        return features.clone()  # out here, since nothing can learn from a tensor of inference mode
+        return features.clone()  # inference tensors can't be used for training
 
     def logits(self, photos: Sequence[Image.Image]) -> Tensor:
-        """RGB photos -> float32 (N, classes) on the CPU, before the softmax."""
+        """The logits of RGB photos: float32 (N, classes), on the CPU."""
         with torch.inference_mode():
             maps = self._maps([self.crop(photo) for photo in photos])
             logits: Tensor = self._fused.fc(pooled(self._fused, maps))
         return logits.cpu()
 
     def explain(self, photo: Photo, neighbours: int = 4) -> Explanation:
-        """A path or a PIL image -> its prediction, an activation map for every class, and the nearest training photos.
+        """Predicts a path or a PIL image, with an activation map for every class and the nearest training images.
 
-        Raises DataError for a file that is no photo.
+        Raises DataError for a file that is not a photo.
         """
         photo, head = _opened(photo), self._fused.fc
         box = self.config.preprocessing.crop_box(photo.width, photo.height)
@@ -160,12 +170,12 @@ class Classifier:
             return Explanation(self._predictions(features)[0], activation_maps, nearest, photo, box)
 
     def _maps(self, crops: Sequence[Image.Image]) -> Tensor:
-        """The last feature maps: float32 (B, C, h, w), on the device."""
+        """The last feature maps of crops: float32 (B, C, h, w), on the device."""
         images = self.config.preprocessing.normalise(pixels_of(crops).to(self._fused.fc.weight.device))
         return feature_map(self._fused, images)
 
     def _predictions(self, features: Tensor) -> list[Prediction]:
-        """Features (B, C) -> what is said of each."""
+        """Predictions from features (B, C)."""
         logits = self._fused.fc(features).cpu()
         distances = [None] * len(features) if self.detector is None else self.detector.distance(features).tolist()
         threshold = None if self.detector is None else self.detector.limit
@@ -176,7 +186,7 @@ class Classifier:
         ]
 
     def _nearest(self, features: Tensor, count: int) -> tuple[Neighbour, ...]:
-        """The photos learned from that are nearest to features (1, C)."""
+        """The training images nearest to features (1, C)."""
         if self.detector is None:
             return ()
         found = self.detector.nearest(features, count)
@@ -187,20 +197,20 @@ class Classifier:
         )
 
     def with_head(self, head: nn.Linear, config: ClassifierConfig, detector: KNNDetector | None = None) -> "Classifier":
-        """A classifier of other classes on the very same backbone: it needs no more memory than its head.
+        """A classifier with a copy of `head` on the same backbone, which both share; this one does not change.
 
-        This one stays as it is. The config has to name this one's architecture and preprocessing and a class for each
-        of the head's outputs. Raises WeightsError for a head of another width.
+        The config must have the architecture and the preprocessing of this one, and a class for each output of the
+        head. Raises WeightsError for a head with another number of inputs.
         """
         head = copy.deepcopy(head).requires_grad_(False).to(self.device)
         other = Classifier(backbone.with_head(self.network, head), config, detector)
         other._fused = backbone.with_head(self._fused, head)
         return other
 
-    # -- the folder ---------------------------------------------------------------------------------------------------
+    # -- model folders and the Hub ------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes weights, config and features into `folder`, which is made if it isn't there."""
+        """Writes weights, config and detector to a model folder, which is created if necessary."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files = {WEIGHTS_FILE: write_tensors(folder / WEIGHTS_FILE, self.network.state_dict())}
@@ -210,7 +220,7 @@ class Classifier:
         (folder / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", "utf-8")
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Pushes weights, config, features and a model card to a Hub repository in one commit; returns its address.
+        """Pushes weights, config, detector and a model card to a Hub repository in one commit; returns its URL.
 
         Raises HubError.
         """
@@ -233,15 +243,15 @@ class Classifier:
         token: str | None = None,
         local_files_only: bool = False,
     ) -> "Classifier":
-        """The classifier in a folder, or in a Hub repository such as "user/name".
+        """Loads a classifier from a model folder or a Hub repository such as "user/name".
 
-        Raises ModelFolderError where the folder is no model folder, WeightsError where the weights don't fit the
-        config, hub.HubError where the repository can't be fetched.
+        Raises ModelFolderError where the folder is not a model folder, WeightsError where the weights don't fit the
+        config, DeviceError for an unavailable device, and hub.HubError where the repository can't be downloaded.
         """
         folder = find_folder(source, revision=revision, token=token, local_files_only=local_files_only)
         config = read_config(folder)
         weights = _read_weights(folder)
-        # First what is wrong by name, which says more than that the bytes are others.
+        # Before the checksum: an error that names a tensor says more than one about the whole file.
         network = network_with(
             config.architecture, len(config.label_names), weights.tensors, f"the weights in {folder / WEIGHTS_FILE}"
         )
@@ -260,7 +270,7 @@ def _opened(photo: Photo) -> Image.Image:
 
 
 def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None:
-    """The features in a model folder; None where it has none, as models that others trained."""
+    """The detector of a model folder; None where it has none, as models that antbee did not train."""
     path = folder / DETECTOR_FILE
     if not path.exists() and DETECTOR_FILE not in config.files:
         return None

@@ -1,6 +1,6 @@
 """config.json of a model folder as pydantic models: timm's keys, transformers' keys, and antbee's own under "antbee".
 
-The file may come from anybody: every value that is used is checked. Keys that are not known are kept.
+The file may come from an untrusted source: every value that is used is validated. Unknown keys are kept.
 """
 
 import json
@@ -40,20 +40,20 @@ HISTORY_FILE = "history.json"
 Mode = Literal["frozen", "finetune"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # in the order in which they are trained
 AGAIN = "train the model again, or download it again (`hf download USER/NAME --force-download`)"
-FORMAT = 1  # of what stands under "antbee"; another number means that it has to be read in another way
-MAX_BYTES = 2**25  # of a config with a thousand long names, or a history of a hundred thousand epochs
-MAX_DEPTH = 32  # of objects and lists inside each other: Python fails to write JSON of a thousand
-MAX_CROP, MAX_RESIZE = 1024, 1280  # pixels a side: the memory that a thin photo takes grows with the square
-MAX_SKIPPED, MAX_EXCLUDED, MAX_REASONS = 100, 1000, 20  # files and reasons that are named in what is written
+FORMAT = 1  # version of the layout of "antbee"
+MAX_BYTES = 2**25  # a config with a thousand long names, or a history of 100,000 epochs
+MAX_DEPTH = 32  # nested objects and lists: Python can't write JSON of a thousand
+MAX_CROP, MAX_RESIZE = 1024, 1280  # pixels a side: the memory for a narrow photo grows with the square
+MAX_SKIPPED, MAX_EXCLUDED, MAX_REASONS = 100, 1000, 20  # files and reasons that a written config lists
 
 
 class ModelFolderError(InputError):
     """A model folder can't be used; the message says which file, why, and what to do."""
 
 
-# Values. What a validator raises ends the sentence "KEY is VALUE, expected ..."
+# Validators. Their messages complete the sentence "KEY is VALUE, expected ..."
 def _recipe_value(value: Any) -> Any:
-    # Comparing refuses NaN, and also a whole number that fits no float.
+    # The comparison is false for NaN, and for an integer that fits no float.
     is_number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
     if not is_number and value is not None and not isinstance(value, str):
         raise ValueError("text, a finite number, true, false or null")
@@ -67,7 +67,7 @@ def _square_of_colours(sides: list[int]) -> list[int]:
 
 
 def _in_order(names: Any) -> Any:
-    """transformers writes the names by the head's outputs: {"0": "ants", "1": "bees"}."""
+    """Names as a list; transformers writes {"0": "ants", "1": "bees"}."""
     return [names.get(str(index)) for index in range(len(names))] if isinstance(names, dict) else names
 
 
@@ -81,32 +81,32 @@ ClassNames = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_i
 
 
 class SkippedFile(Part):
-    """A file of the data folder that could not be used."""
+    """A file of the data folder that could not be read."""
 
     file: Text
     reason: Text
 
 
 class DataInfo(Part):
-    """The photos. What is written by `listing` names a limited number of files."""
+    """The data set of a training run; `listing` limits the number of listed files."""
 
     name: str | None = None
-    train: dict[Text, Count] | None = None  # photos of each class
+    train: dict[Text, Count] | None = None  # images of each class
     holdout: dict[Text, Count] | None = None
     val: dict[Text, Count] | None = None
     split: Text | None = None
     digest: Text | None = None
     skipped: list[SkippedFile] | None = None
-    skipped_count: Count | None = None  # of all skipped files, where not all are named
-    skipped_reasons: dict[str, Count] | None = None  # the same by the commonest reasons
+    skipped_count: Count | None = None  # all skipped files, where not all are listed
+    skipped_reasons: dict[str, Count] | None = None  # their most common reasons
     excluded: list[Text] | None = None  # from training, by the user
-    excluded_count: Count | None = None  # of all excluded files, where not all are named
-    excluded_digest: Digest | None = None  # of all their names, a line each, by which a list of them can be checked
+    excluded_count: Count | None = None  # all excluded files, where not all are listed
+    excluded_digest: Digest | None = None  # SHA-256 of all their names, one per line
 
     @classmethod
     def listing(cls, skipped: Sequence[tuple[str, str]], excluded: Sequence[str], **known: Any) -> "DataInfo":
-        """The first of the skipped files (file, reason) and of the excluded ones; of more than those, counts of all."""
-        if len(skipped) > MAX_SKIPPED:  # by what a reason says before its details and its advice
+        """Data info with the first skipped files (file, reason) and excluded files; if there are more, with counts."""
+        if len(skipped) > MAX_SKIPPED:  # reasons are counted without their details and advice
             reasons = Counter(reason.partition(":")[0].partition(" (")[0] for _, reason in skipped)
             known |= {"skipped_count": len(skipped), "skipped_reasons": dict(reasons.most_common(MAX_REASONS))}
         if len(excluded) > MAX_EXCLUDED:
@@ -121,11 +121,11 @@ class WeightsInfo(Part):
 
     name: str | None = None
     digest: Text | None = None
-    base_model: Text | None = None  # the same weights on the Hub
+    base_model: Text | None = None  # Hub id of the same weights
 
 
 class PretrainedCfg(Part):
-    """What timm's pretrained_cfg says of preprocessing."""
+    """The preprocessing in timm's pretrained_cfg."""
 
     model_config = ConfigDict(extra="ignore")
     input_size: Annotated[list[int], Field(min_length=3, max_length=3), AfterValidator(_square_of_colours)]
@@ -137,17 +137,17 @@ class PretrainedCfg(Part):
 
 
 class ModelArgs(Part):
-    """timm's arguments of a plain ResNet: with others the same weights would compute something else."""
+    """timm's model arguments; only those of a plain ResNet are supported."""
 
     model_config = ConfigDict(extra="forbid")
     num_classes: int | None = None
     in_chans: Literal[3] = 3
     global_pool: Literal["avg"] = "avg"
-    zero_init_last: Any = None  # which says how training started
+    zero_init_last: Any = None  # only used for initialisation
 
 
 class ConfigFile(Part):
-    """config.json as antbee, timm (https://huggingface.co/docs/timm/hf_hub) and transformers lay it out."""
+    """config.json in the layouts of antbee, timm (https://huggingface.co/docs/timm/hf_hub) and transformers."""
 
     model_config = ConfigDict(extra="ignore")
     architecture: Text
@@ -162,30 +162,30 @@ class ConfigFile(Part):
     antbee: dict[str, Any] | None = None
 
 
-# What stands elsewhere in what is written: class names, and the preprocessing of timm's older, flat layout.
+# Keys that are read but written elsewhere: class names, and the preprocessing in timm's older, flat layout.
 _READ = {"label_names", "labels", "id2label", "label2id", "model_args", *PretrainedCfg.model_fields}
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ClassifierConfig:
-    """What `config.json` says: all that is needed to rebuild a classifier, and how it was trained and measured."""
+    """The content of config.json: the network, its preprocessing and classes, its training and its metrics."""
 
     architecture: Text
     label_names: ClassNames  # in the order of the head's outputs
     preprocessing: Preprocessing = Preprocessing()
-    version: Text | None = None  # of antbee, when it was trained
+    version: Text | None = None  # of antbee
     mode: Mode | None = None
     recipe: dict[str, Annotated[Any, AfterValidator(_recipe_value)]] = Field(default_factory=dict)  # Recipe.flat
     data: DataInfo = DataInfo()
     weights: WeightsInfo = WeightsInfo()
     metrics: Metrics | None = None
     seed: Annotated[int, Field(ge=0, le=2**32)] | None = None
-    run: Text | None = None  # training.fingerprint of all that decided its training
-    files: dict[Text, Digest] = Field(default_factory=dict)  # SHA-256 of the files of tensors beside it, by name
-    unknown: dict[str, Any] = Field(default_factory=dict)  # other keys of config.json, as they stand in it
+    run: Text | None = None  # fingerprint of the training run
+    files: dict[Text, Digest] = Field(default_factory=dict)  # SHA-256 of the safetensors files of the model folder
+    unknown: dict[str, Any] = Field(default_factory=dict)  # unknown keys of config.json
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `config.json`: timm's and transformers' keys, and antbee's under its own."""
+        """The JSON object of config.json: timm's and transformers' keys, and antbee's own under "antbee"."""
         size, class_count = self.preprocessing.crop, len(self.label_names)
         pretrained = {
             "tag": "antbee",
@@ -217,10 +217,10 @@ class ClassifierConfig:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ClassifierConfig":
-        """The config of a parsed `config.json`: antbee's own, or that of any ResNet that names network and labels.
+        """The config of a parsed config.json, by antbee or of any ResNet with an architecture and class names.
 
-        One that says nothing of preprocessing gets that of torchvision's ImageNet weights. Raises ModelFolderError,
-        naming the key that is missing or wrong, and WeightsError for an architecture that is not known.
+        Without preprocessing it gets that of torchvision's ImageNet weights. Raises ModelFolderError, with the missing
+        or wrong key, and WeightsError for an architecture that is not supported.
         """
         _refuse_depth(content)
         flat = {key: content[key] for key in PretrainedCfg.model_fields if key in content}
@@ -233,10 +233,10 @@ class ClassifierConfig:
         remedy = "install the antbee that wrote it, or train the model again"
         written_in = own.get("format")
         _expect(written_in == FORMAT and written_in is not True, "antbee.format", written_in, f"{FORMAT}: {remedy}")
-        # What is null says nothing, and so do metrics without keys.
-        told = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and (key, own[key]) != ("metrics", {})}
+        # null counts as missing, and so do metrics without keys.
+        given = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and (key, own[key]) != ("metrics", {})}
         with _explained("antbee"):
-            config = cls(file.architecture, file.label_names, _preprocessing(file.pretrained_cfg), **told)
+            config = cls(file.architecture, file.label_names, _preprocessing(file.pretrained_cfg), **given)
         _check_together(file, config)
         written = config.to_json()
         unknown = {key: content[key] for key in content if key not in {*written, *_READ}}
@@ -249,12 +249,12 @@ class ClassifierConfig:
 _OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run", "files")
 
 
-def _preprocessing(said: PretrainedCfg | None) -> Preprocessing:
-    if said is None:
+def _preprocessing(cfg: PretrainedCfg | None) -> Preprocessing:
+    if cfg is None:
         return Preprocessing()
-    mean, std = ((values[0], values[1], values[2]) for values in (said.mean, said.std))
-    found = Preprocessing(said.input_size[1], said.crop_pct, said.interpolation, mean, std)
-    _expect(found.resize <= MAX_RESIZE, "crop_pct", said.crop_pct, f"no photos larger than {MAX_RESIZE} pixels")
+    mean, std = ((values[0], values[1], values[2]) for values in (cfg.mean, cfg.std))
+    found = Preprocessing(cfg.input_size[1], cfg.crop_pct, cfg.interpolation, mean, std)
+    _expect(found.resize <= MAX_RESIZE, "crop_pct", cfg.crop_pct, f"no photos larger than {MAX_RESIZE} pixels")
     return found
 
 
@@ -281,7 +281,7 @@ def _expect(is_right: bool, key: str, value: object, expected: str) -> None:
         raise ModelFolderError(f"{key} is {_shown(value)}, expected {expected}")
 
 
-_EXPECTED = {  # by pydantic's types of errors; where none is given, what its message says
+_EXPECTED = {  # by pydantic's error types; of other types the message of pydantic is used
     "value_error": "{error}",
     "model_type": "an object",
     "dict_type": "an object",
@@ -299,7 +299,7 @@ _EXPECTED = {  # by pydantic's types of errors; where none is given, what its me
 
 @contextmanager
 def _explained(*place: str) -> Iterator[None]:
-    """Raises ModelFolderError for the first thing that pydantic finds wrong at this place."""
+    """Raises ModelFolderError for the first validation error; `place` are the keys of the validated object."""
     try:
         yield
     except ValidationError as found:
@@ -314,15 +314,15 @@ def _explained(*place: str) -> Iterator[None]:
 
 
 def _key(place: Sequence[str | int]) -> str:
-    """The place of a value as Python writes it: antbee.metrics.confusion[1]."""
-    steps = [step for step in place if step != "[key]"]  # which marks that a key is wrong, not what stands under it
+    """The path of a value, as in antbee.metrics.confusion[1]."""
+    steps = [step for step in place if step != "[key]"]  # pydantic's mark for an error in the key itself
     plain = [isinstance(step, str) and len(step) < 40 and step.isidentifier() for step in steps]
     names = [f".{step}" if is_plain else f"[{_shown(step)}]" for step, is_plain in zip(steps, plain, strict=True)]
     return "".join(names).removeprefix(".")
 
 
 def _shown(value: object) -> str:
-    short = reprlib.Repr()  # which never looks at all of a large or deep value
+    short = reprlib.Repr()  # does not traverse all of a large or deep value
     short.maxstring = 100
     text = short.repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
@@ -334,11 +334,11 @@ def _refuse_depth(content: Any) -> None:
         lists = [list(outer.values()) if isinstance(outer, dict) else outer for outer in level]
         level = [inner for outer in lists if isinstance(outer, list) for inner in outer]
     if level:
-        raise ModelFolderError(f"objects and lists lie more than {MAX_DEPTH} deep in each other: {AGAIN}")
+        raise ModelFolderError(f"objects and lists are nested more than {MAX_DEPTH} deep: {AGAIN}")
 
 
 def read_config(folder: Path) -> ClassifierConfig:
-    """The config of a model folder. Raises what `ClassifierConfig.from_json` raises, also where there is no config."""
+    """Reads the config of a model folder. Raises ModelFolderError and WeightsError, as `ClassifierConfig.from_json`."""
     path = folder / CONFIG_FILE
     if not path.exists() and not path.is_symlink():
         raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{command_name('train')}` wrote")
@@ -354,18 +354,18 @@ def read_config(folder: Path) -> ClassifierConfig:
 
 
 def _refuse_padding(path: Path, config: ClassifierConfig) -> None:
-    """Raises ModelFolderError for a config that is larger than its classes, files and other seeds explain."""
+    """Raises ModelFolderError for a config that is larger than its classes, files and seeds explain."""
     data, seeds = config.data, config.metrics.seeds if config.metrics else None
     named = [config.label_names, data.model_dump(exclude=set(data.model_extra or ())), seeds and seeds.kept.values]
     largest = 2**18 + 16 * len(config.label_names) ** 2 + 8 * len(json.dumps(named))
     if (size := path.stat().st_size) > largest:
-        raise ModelFolderError(f"{path} has {size:,} bytes, expected at most {largest:,} for what it tells: {AGAIN}")
+        raise ModelFolderError(f"{path} has {size:,} bytes, expected at most {largest:,} for its content: {AGAIN}")
 
 
 def read_history(folder: Path) -> tuple[dict[str, float], ...]:
-    """The epochs of a model folder, as `training.History.to_records` gave them; none where it tells of none.
+    """Reads the epochs of a model folder, as written by `History.to_records`; empty without a history file.
 
-    Raises ModelFolderError where they can't be read.
+    Raises ModelFolderError where the file is invalid.
     """
     path = folder / HISTORY_FILE
     try:
@@ -374,7 +374,7 @@ def read_history(folder: Path) -> tuple[dict[str, float], ...]:
     except ValidationError:
         records = [{}]
     if not all("epoch" in record for record in records):
-        raise ModelFolderError(f"{path} holds something else than epochs: delete it, or train the model again")
+        raise ModelFolderError(f"{path} is not a list of epochs: delete it, or train the model again")
     return tuple(records)
 
 

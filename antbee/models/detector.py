@@ -1,7 +1,8 @@
-"""A bank of training photos' features, and what lies near a photo in it: one idea, four uses.
+"""Nearest neighbours in feature space: the KNN out-of-distribution detector, suspicious labels and near-duplicates.
 
-What it looks like, whether it looks like anything that was learned, whose label its neighbours doubt, and what is there
-twice. Features are compared by direction alone: each is divided by its length, so distances run from 0 (the same) to 2.
+A prediction is "neither" where the distance of its features to the k-th nearest training image exceeds
+`KNNDetector.threshold` (see `classifier.Prediction.is_out_of_distribution`). `threshold()` chooses that value from
+distances of images that were left out of training. Features are normalised to length 1: distances are 0 (equal) to 2.
 """
 
 import json
@@ -16,40 +17,43 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from antbee.errors import InputError
-from antbee.models.weights import TensorsError, read_tensors, write_tensors
+from antbee.models.tensors import TensorsError, read_tensors, write_tensors
 
-FALSE_ALARM_RATE = 0.05  # of photos like those learned from, the share that may be called "neither"
-NEAREST = 10  # neighbours that decide; fewer where the bank holds fewer
-LARGEST_DETECTOR = 20_000  # photos; a sample of a larger set says as much (Sun et al. 2022, figure 3)
-CHUNK = 1024  # photos compared with the bank at a time
-NO_LIMIT = 2.0  # the farthest that directions can be from each other
-LARGEST_SAMPLE = 2_000  # photos of a bank, where it is compared with itself once for every class
+FALSE_ALARM_RATE = 0.05  # share of in-distribution images that the threshold lets be called "neither"
+NEAREST = 10  # k: the distance to the k-th nearest training image is compared with the threshold
+LARGEST_DETECTOR = 20_000  # images; of more, a sample detects as well (Sun et al. 2022, figure 3)
+CHUNK = 1024  # rows of a distance matrix that are computed at a time
+NO_LIMIT = 2.0  # the largest distance: with this threshold nothing is "neither"
+LARGEST_SAMPLE = 2_000  # images, in `leave_classes_out`, which compares all pairs for every class
 
 
 class DetectorError(InputError):
-    """A file of features can't be used; the message says why."""
+    """A detector's file can't be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest photos of a bank to each of some photos, nearest first."""
+    """The k nearest references of each query, nearest first."""
 
     distances: Tensor  # float64 (B, k), 0..2
-    positions: Tensor  # int64 (B, k), in the bank
+    positions: Tensor  # int64 (B, k), rows of the references
 
 
 @dataclass(frozen=True)
 class KNNDetector:
-    """The features of training photos, and how far from them a photo may lie before it is like none of them."""
+    """The out-of-distribution detector of a model: the features of its training images, and a distance threshold.
+
+    Deep nearest neighbours of Sun et al. 2022, arXiv 2204.06507.
+    """
 
     features: Tensor  # float32 (N, C), each of length 1
     labels: Tensor  # int64 (N,)
     names: tuple[str, ...]  # files, relative to the data folder
-    threshold: float  # distance to the k-th nearest beyond which the answer is "neither"; NO_LIMIT where none is known
+    threshold: float  # images with a larger distance to the k-th nearest are out of distribution; or NO_LIMIT
 
     @property
     def limit(self) -> float | None:
-        """The threshold, or None where too little is known to say "neither"."""
+        """The threshold; None where there were too few images to choose one, then nothing is "neither"."""
         return self.threshold if self.threshold < NO_LIMIT else None
 
     @cached_property
@@ -57,15 +61,15 @@ class KNNDetector:
         return directions(self.features)
 
     def nearest(self, features: Tensor, count: int = NEAREST) -> Neighbours:
-        """The `count` nearest photos, or all there are, to features (B, C) of any length."""
+        """The `count` nearest training images, or all if they are fewer, to features (B, C) of any length."""
         return nearest(directions(features), self._directions, count)
 
     def distance(self, features: Tensor) -> Tensor:
-        """How far features (B, C) lie from all that was learned from: float64 (B,), see `kth_distance`."""
+        """The distance that is compared with the threshold, of features (B, C): float64 (B,), see `kth_distance`."""
         return self.nearest(features).distances[:, -1]
 
     def save(self, path: Path) -> str:
-        """Writes the bank as safetensors; names stand in the metadata, and no picture anywhere. Gives its SHA-256."""
+        """Writes a safetensors file with the names in its metadata; returns its SHA-256."""
         tensors = {
             "features": self.features,
             "labels": self.labels,
@@ -75,9 +79,9 @@ class KNNDetector:
 
     @classmethod
     def load(cls, path: Path, *, feature_count: int, class_count: int, digest: str | None = None) -> "KNNDetector":
-        """The bank in a file, which may come from anybody. Raises DetectorError where it is none of this network's.
+        """Reads a detector from an untrusted file; `digest` is the SHA-256 that the file must have.
 
-        With a `digest`, the file has to have that SHA-256.
+        Raises DetectorError where the file is damaged or does not fit the network.
         """
         try:
             read = read_tensors(path)
@@ -85,9 +89,7 @@ class KNNDetector:
         except (TensorsError, ValueError, RecursionError) as error:
             raise DetectorError(f"{path} can't be read ({' '.join(str(error).split()):.200})") from error
         if digest not in (None, read.digest):
-            raise DetectorError(
-                f"{path} is not the file that config.json tells of: another checksum, {read.digest[:12]}"
-            )
+            raise DetectorError(f"{path} is not the file that config.json names: its checksum is {read.digest[:12]}")
         shapes = {name: tuple(tensor.shape) for name, tensor in read.tensors.items()}
         _check_shapes(path, names, shapes, feature_count)
         _check_values(path, read.tensors, class_count)
@@ -106,9 +108,7 @@ def _check_values(path: Path, tensors: dict[str, Tensor], class_count: int) -> N
     if (found := {name: tensor.dtype for name, tensor in tensors.items()}) != expected:
         raise DetectorError(f"{path} holds {_shown(found)}, expected {_shown(expected)}")
     features, labels, threshold = tensors["features"], tensors["labels"], float(tensors["threshold"])
-    if not torch.allclose(
-        features.norm(dim=1), torch.ones(len(features)), atol=1e-3
-    ):  # false too where one is not a number
+    if not torch.allclose(features.norm(dim=1), torch.ones(len(features)), atol=1e-3):  # also false for NaN
         raise DetectorError(f"{path} has features that are not of length 1")
     if not ((labels >= 0) & (labels < class_count)).all():
         raise DetectorError(f"{path} has labels outside of {class_count} classes")
@@ -117,85 +117,82 @@ def _check_values(path: Path, tensors: dict[str, Tensor], class_count: int) -> N
 
 
 def _shown(tensors: Mapping[str, object]) -> str:
-    told = [f"{repr(name)[1:-1]:.40} {what}" for name, what in sorted(tensors.items())]
-    return ", ".join(told[:3]) + (" and more" if len(told) > 3 else "") or "nothing"
+    shown = [f"{repr(name)[1:-1]:.40} {what}" for name, what in sorted(tensors.items())]
+    return ", ".join(shown[:3]) + (" and more" if len(shown) > 3 else "") or "nothing"
 
 
 def build_detector(features: Tensor, labels: Tensor, names: Sequence[str], threshold: float) -> KNNDetector:
-    """The bank of the features (N, C) of photos, or of a `sample` of very many."""
+    """A detector from the features (N, C), labels (N,) and file names of training images, or of a `sample` of them."""
     kept = sample(len(features))
     kept_names = tuple(names[position] for position in kept.tolist())
     return KNNDetector(directions(features[kept.to(features.device)]).float(), labels[kept], kept_names, threshold)
 
 
 def sample(count: int, limit: int | None = None) -> Tensor:
-    """The positions, among `count` photos, of those that a bank keeps: int64, ascending, and always the same.
+    """Random positions among `count` images, at most `limit` or LARGEST_DETECTOR: int64, ascending, deterministic.
 
-    At most `limit`, or LARGEST_DETECTOR.
-
-    Whoever chooses a threshold has to measure distances to no more photos than the bank will hold: to more they are
-    shorter.
+    These are the images that a detector keeps. Distances for its threshold must be measured to as many: distances to
+    more images are shorter.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     return order[: limit or LARGEST_DETECTOR].sort().values
 
 
 def directions(features: Tensor) -> Tensor:
-    """Features (N, C) of any length -> float64 (N, C) of length 1, on the CPU.
+    """Features (N, C) normalised to length 1: float64 (N, C), on the CPU.
 
-    Not every device knows float64, and in float32 a photo would lie 0.0005 away from itself.
+    In float32 the distance of an image to itself would be 0.0005, and some devices lack float64.
     """
     return normalize(features.cpu().double())
 
 
-def nearest(rows: Tensor, bank: Tensor, count: int, *, same: bool = False) -> Neighbours:
-    """The `count` nearest directions of `detector` (N, C) to each of `rows` (B, C).
+def nearest(queries: Tensor, references: Tensor, count: int, *, same: bool = False) -> Neighbours:
+    """The `count` nearest `references` (N, C) of each of `queries` (B, C), all normalised by `directions`.
 
-    With `same`, `rows` are the bank's own in its order, and none is its own neighbour.
+    With `same`, the queries are the references themselves, and none is its own neighbour.
     """
-    count = min(count, len(bank) - same)
-    found = [between.topk(count, largest=False) for between in _distances(rows, bank, same=same)]
+    count = min(count, len(references) - same)
+    found = [distances.topk(count, largest=False) for distances in _distances(queries, references, same=same)]
     return Neighbours(torch.cat([part.values for part in found]), torch.cat([part.indices for part in found]))
 
 
-def _distances(rows: Tensor, bank: Tensor, *, same: bool = False) -> Iterator[Tensor]:
-    """The distances between directions, float64 (<= CHUNK, N) for one part of the rows after the other."""
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        between = (2 - 2 * (part @ bank.T)).clamp(min=0).sqrt()
+def _distances(queries: Tensor, references: Tensor, *, same: bool = False) -> Iterator[Tensor]:
+    """The distance matrix in chunks of rows, float64 (<= CHUNK, N)."""
+    for start in range(0, len(queries), CHUNK):
+        chunk = queries[start : start + CHUNK]
+        distances = (2 - 2 * (chunk @ references.T)).clamp(min=0).sqrt()
         if same:
-            between[:, start : start + len(part)].fill_diagonal_(math.inf)
-        yield between
+            distances[:, start : start + len(chunk)].fill_diagonal_(math.inf)
+        yield distances
 
 
-def kth_distance(features: Tensor, bank: Tensor, *, count: int = NEAREST, same: bool = False) -> Tensor:
-    """The distance of each of `features` (B, C) to its `count`-th nearest in `detector` (N, C): float64 (B,), 0..2.
+def kth_distance(queries: Tensor, references: Tensor, *, count: int = NEAREST, same: bool = False) -> Tensor:
+    """The distance of each of `queries` (B, C) to its `count`-th nearest of `references` (N, C): float64 (B,), 0..2.
 
-    Far from everything that was learned from, an answer means nothing. Sun et al. 2022, "Out-of-Distribution Detection
-    with Deep Nearest Neighbors", arXiv 2204.06507. With `same`, each row is left out of its own neighbours.
+    It is the out-of-distribution score of Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors",
+    arXiv 2204.06507. With `same`, the queries are the references themselves, and none is its own neighbour.
     """
-    if len(bank) == same:  # no other photo: nothing is known to be near
-        return torch.full((len(features),), NO_LIMIT, dtype=torch.double)
-    return nearest(directions(features), directions(bank), count, same=same).distances[:, -1]
+    if len(references) == same:  # there is no neighbour
+        return torch.full((len(queries),), NO_LIMIT, dtype=torch.double)
+    return nearest(directions(queries), directions(references), count, same=same).distances[:, -1]
 
 
 def threshold(distances: Tensor, rate: float = FALSE_ALARM_RATE) -> float:
-    """The distance that a share of `rate` of photos like these lie beyond: distances (N,) of photos not learned from.
+    """The threshold with a false alarm rate of `rate`, from distances (N,) of images left out of training.
 
-    As conformal prediction chooses it: on average over new photos of the same kind the false alarms stay at or below
-    `rate` (Angelopoulos and Bates 2021, arXiv 2107.07511). That holds for distances in one network's features; measured
-    in those of networks that learned from other parts of the photos it is an approximation. NO_LIMIT where there are
-    too few photos.
+    By split conformal prediction the expected rate on new images of the same kind is at most `rate` (Angelopoulos and
+    Bates 2021, arXiv 2107.07511). This is exact for distances in one network's features, and an approximation for
+    distances of several folds in those of their own networks. NO_LIMIT where there are too few images for the rate.
     """
     ordered = distances.sort().values
-    place = math.ceil((len(ordered) + 1) * (1 - rate))
-    return float(ordered[place - 1]) if place <= len(ordered) else NO_LIMIT
+    rank = math.ceil((len(ordered) + 1) * (1 - rate))
+    return float(ordered[rank - 1]) if rank <= len(ordered) else NO_LIMIT
 
 
 def leave_classes_out(features: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> int:
-    """Of `others` (B, C), how many are called "neither" by a bank (N, C) without the photos of their own class.
+    """Counts `others` (B, C) that a detector on `features` (N, C), without those of the same class, detects.
 
-    The features must come from a backbone that learned nothing of the classes.
+    The features must come from a backbone that was not trained on these classes.
     """
     kept = sample(len(features), LARGEST_SAMPLE)
     features, labels = features[kept], labels[kept]
@@ -208,11 +205,11 @@ def leave_classes_out(features: Tensor, labels: Tensor, others: Tensor, other_la
 
 
 def label_doubt(features: Tensor, labels: Tensor, probabilities: Tensor) -> Tensor:
-    """How much speaks against each photo's label: float64 (N,), 0..1; above 0.5 the evidence is against it.
+    """The evidence against each image's label: float64 (N,), 0..1; above 0.5 it outweighs that for the label.
 
-    The mean of what the nearest photos say, each by its nearness, and of what a head says that never saw the photo:
-    features (N, C), labels (N,), `probabilities` (N, classes) out of fold. The head's half is the self-confidence of
-    Northcutt et al. 2021, "Confident Learning", arXiv 1911.00068.
+    It is 1 minus the mean of two estimates of the label's probability: the share of the nearest neighbours with that
+    label, weighted by inverse distance (features (N, C), labels (N,)), and the out-of-fold `probabilities` (N, classes)
+    of a head, the self-confidence of Northcutt et al. 2021, "Confident Learning", arXiv 1911.00068.
     """
     rows = directions(features)
     found = nearest(rows, rows, NEAREST, same=True)
@@ -225,7 +222,7 @@ def label_doubt(features: Tensor, labels: Tensor, probabilities: Tensor) -> Tens
 
 @dataclass(frozen=True)
 class Pair:
-    """Two photos that show the same, as positions in what was compared."""
+    """A pair of near-duplicates, as rows of the compared features."""
 
     first: int
     second: int
@@ -233,11 +230,11 @@ class Pair:
 
 
 def pairs_within(features: Tensor, distance: float) -> list[Pair]:
-    """All pairs of photos whose features (N, C) lie within a distance, the nearest first."""
+    """All pairs of features (N, C) within a distance of each other, nearest first."""
     rows = directions(features)
     pairs = []
-    for part, between in enumerate(_distances(rows, rows, same=True)):
-        for row, column in (between <= distance).nonzero().tolist():
-            if (first := part * CHUNK + row) < column:
-                pairs.append(Pair(first, column, float(between[row, column])))
+    for chunk, distances in enumerate(_distances(rows, rows, same=True)):
+        for row, column in (distances <= distance).nonzero().tolist():
+            if (first := chunk * CHUNK + row) < column:
+                pairs.append(Pair(first, column, float(distances[row, column])))
     return sorted(pairs, key=lambda pair: pair.distance)

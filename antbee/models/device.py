@@ -1,4 +1,4 @@
-"""The device that computes, and the precision it multiplies in."""
+"""The device and the precision of computations."""
 
 from typing import Literal, get_args
 
@@ -6,23 +6,23 @@ import torch
 
 from antbee.errors import InputError
 
-Precision = Literal["float32", "bfloat16"]  # of the factors of convolutions; weights and losses stay float32
+Precision = Literal["float32", "bfloat16"]  # inputs of convolutions and matrix products; weights and losses are float32
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class DeviceError(InputError):
-    """The device asked for is not there; the message says which ones are."""
+    """The device or precision is not available; the message lists the available ones."""
 
 
 def fastest_layout(device: torch.device) -> torch.memory_format:
-    """How images and convolutions' weights lie in memory: channels last on CPUs and on tensor cores."""
+    """The memory format of images and weights with the fastest convolutions: channels last on CPUs and CUDA."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """ "auto" is bfloat16 where the device multiplies it faster than float32: not on CPUs that have to emulate it.
+    """The precision of a name; "auto" is bfloat16 on devices with instructions for it, else float32.
 
-    Raises DeviceError for a name that is none.
+    Raises DeviceError for another name.
     """
     if name in PRECISIONS:
         return name
@@ -37,23 +37,23 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """A context in which convolutions and matrix products take their factors in `precision` and add up in float32."""
+    """A context in which convolutions and matrix products take inputs in `precision`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is the accelerator that torch finds (CUDA, MPS, ...), else the CPU; other names as torch spells them.
+    """The torch device of a name; "auto" is the available accelerator (CUDA, MPS, ...), else the CPU.
 
-    Raises DeviceError where the device named is not there.
+    Raises DeviceError where the device is not available.
     """
-    # Without check_available a CUDA build of torch answers "cuda" on machines that have no GPU.
+    # Without check_available a CUDA build of torch returns "cuda" on machines without a GPU.
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
         return accelerator or torch.device("cpu")
-    here = ("cpu", accelerator.type) if accelerator else ("cpu",)
-    if name.partition(":")[0] not in here:
-        raise DeviceError(f"no device {name!r} here: this machine has {' and '.join(here)}; choose one, or auto")
+    available = ("cpu", accelerator.type) if accelerator else ("cpu",)
+    if name.partition(":")[0] not in available:
+        raise DeviceError(f"no device {name!r} here: this machine has {' and '.join(available)}; choose one, or auto")
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"no device {name!r}: expected {' or '.join(here)}, or auto") from error
+        raise DeviceError(f"no device {name!r}: expected {' or '.join(available)}, or auto") from error

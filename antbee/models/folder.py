@@ -1,4 +1,4 @@
-"""A model folder: its files' names, and where it is found."""
+"""The files of a model folder, and how a folder or a Hub repository is found."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from antbee.models.config import CONFIG_FILE, MODES, ModelFolderError
 WEIGHTS_FILE = "model.safetensors"
 DETECTOR_FILE = "neighbours.safetensors"
 UNREAD_WEIGHTS = ("pytorch_model.bin", "model.bin", "model.pth", "model.pt", "pytorch_model.pth")  # pickles
-PREVIOUS = ".previous"  # what version 0.1 called a model that a new one took the place of
+PREVIOUS = ".previous"  # suffix that version 0.1 gave to the folder of a replaced model
 
 
 def find_folder(
     source: str | Path, *, revision: str | None = None, token: str | None = None, local_files_only: bool = False
 ) -> Path:
-    """The model folder `source` itself, or the downloaded one of a Hub repository such as "user/name".
+    """The model folder `source`, or the local copy of a Hub repository such as "user/name".
 
-    Raises ModelFolderError where it is neither, hub.HubError where the repository can't be fetched.
+    Raises ModelFolderError where `source` is neither, hub.HubError where the repository can't be downloaded.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -31,7 +31,7 @@ def find_folder(
 
 
 def model_folders(folder: Path) -> list[Path]:
-    """The model folders in a folder, in the order in which modes are trained, without those that were put aside."""
+    """The model folders in a folder, in the order of training, without replaced models of version 0.1."""
     found = [path.parent for path in folder.glob(f"[!.]*/{CONFIG_FILE}")]
     kept = [path for path in found if not path.name.endswith(PREVIOUS)]
     return sorted(kept, key=lambda path: (path.name != MODES[0], path.name))

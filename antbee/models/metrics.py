@@ -1,9 +1,9 @@
-"""What config.json says of how good a model is, as pydantic models, and the kinds of values that they are made of.
+"""The metrics of config.json as pydantic models, and the types of their values.
 
-Values are checked and never converted: "1" is no number, true is no count, and NaN is none either.
+Values are validated without conversion: "1" is not a number, true is not a count, and NaN and infinity are refused.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -16,7 +16,7 @@ def _not_blank(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_not_blank)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
-Number = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]  # as large as a float32 can be
+Number = Annotated[float, Field(ge=-3.5e38, le=3.5e38)]  # the range of float32
 Amount = Annotated[float, Field(ge=0, le=3.5e38)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]  # SHA-256
@@ -24,29 +24,29 @@ STRICT = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False
 
 
 class Part(BaseModel):
-    """An object of config.json; keys that it does not name are kept as they are."""
+    """An object of config.json; unknown keys are kept."""
 
     model_config = STRICT
 
 
 class Score(Part):
-    """Right answers among photos, and the mean loss."""
+    """Accuracy on a set of images, and the mean loss."""
 
     correct: Count
     count: Count
     accuracy: Share
-    interval: Annotated[list[Share], Field(min_length=2, max_length=2)]  # 95 %, Wilson
+    interval: Annotated[list[Share], Field(min_length=2, max_length=2)]  # 95%, Wilson
     loss: Amount | None = None  # mean cross-entropy, in nats
 
 
 class EpochScore(Score):
-    """The same, and the epoch whose weights it is of."""
+    """The score of the weights after an epoch."""
 
     epoch: Count
 
 
 class ClassMetrics(Part):
-    """How well a class is told from the others."""
+    """Precision, recall and F1 of a class."""
 
     precision: Share
     recall: Share
@@ -54,14 +54,14 @@ class ClassMetrics(Part):
 
 
 class Parameters(Part):
-    """The network's weights, and how many of them were trained."""
+    """The number of weights, and of trained weights."""
 
     total: Count
     trainable: Count
 
 
 class Calibration(Part):
-    """The temperature that the head's weights are divided by, and the figures without it."""
+    """Temperature scaling: the head's weights are divided by the temperature; loss and calibration error before it."""
 
     temperature: Amount
     folds: Count
@@ -70,36 +70,43 @@ class Calibration(Part):
 
 
 class Found(Part):
-    """How many of how many."""
+    """A number of images out of `count`."""
 
     found: Count
     count: Count
 
 
 class OODMetrics(Part):
-    """When the answer is "neither" of the classes, and how often it is."""
+    """The out-of-distribution detector's threshold, and how many images it detects."""
 
     threshold: Amount  # of the distance to the k-th nearest neighbour
-    rate: Share  # of false alarms that the threshold is set for
-    val: Found | None = None  # validation photos, so wrongly
-    foreign: dict[Text, Found]  # synthetic out-of-distribution images by kind, so rightly
-    left_out: Found | None = None  # photos of a class that the detector was not shown
+    rate: Share  # false alarm rate for which the threshold was chosen
+    val: Found | None = None  # validation images: false alarms
+    foreign: dict[Text, Found]  # synthetic out-of-distribution images by kind: true detections
+    left_out: Found | None = None  # images of a class that was removed from the detector
 
 
 class Evaluation(Score):
-    """How good a model is on a set of photos."""
+    """All metrics of a model on a set of images."""
 
+    loss: Amount  # mean cross-entropy, in nats
     macro: ClassMetrics  # mean of the classes
     per_class: list[ClassMetrics]
-    confusion: list[list[Count]]  # rows: true classes; columns: answers
+    confusion: list[list[Count]]  # rows: true classes; columns: predicted classes
     calibration_error: Share
     auc: Share | None = None
-    neither: Found | None = None  # how often the answer is none of the classes
-    cleaned: Score | None = None  # without the photos that were excluded from training
+    neither: Found | None = None  # images detected as out of distribution
+    cleaned: Score | None = None  # without the images that were excluded from training
+
+    def as_metrics(self, epoch: int) -> dict[str, Any]:
+        """The evaluation as keys of `Metrics`, of the weights that were kept from `epoch`."""
+        values = self.model_dump(exclude_unset=True)
+        kept = {name: values.pop(name) for name in Score.model_fields if name in values}
+        return {"kept": kept | {"epoch": epoch}, **values}
 
 
 class CurvePoint(Part):
-    """Accuracies of heads that were trained on a subset of the photos."""
+    """Accuracies of heads trained on random subsets of one size."""
 
     per_class: Count
     photos: Count
@@ -107,35 +114,35 @@ class CurvePoint(Part):
 
 
 class Spread(Part):
-    """Accuracies of runs with other seeds."""
+    """Accuracies of training runs with different seeds."""
 
     values: list[Number]
     mean: Number
     deviation: Amount
-    interval: Annotated[list[Number], Field(min_length=2, max_length=2)]  # 95 %, of the mean
+    interval: Annotated[list[Number], Field(min_length=2, max_length=2)]  # 95%, of the mean
 
 
 class SeedSpreads(Part):
-    """Of the kept epochs, and of the last ones."""
+    """The spread over seeds of the kept epoch, and of the last epoch."""
 
     kept: Spread
     last: Spread | None = None
 
 
 class Metrics(Part):
-    """How good a model is and what it took to train it.
+    """The metrics of a model, on its validation images, and the cost of its training.
 
-    With `cross_validation`, a number of folds, there were no validation photos: then it is of the training photos, each
-    answered by a head that was trained on the other folds.
+    With `cross_validation`, a number of folds, there were no validation images: the metrics are those of out-of-fold
+    predictions for the training images.
     """
 
     kept: EpochScore
     last: EpochScore | None = None
-    cleaned: Score | None = None  # without the photos that were excluded from training
-    selected_on: Text | None = None  # which photos chose the kept epoch
+    cleaned: Score | None = None  # without the images that were excluded from training
+    selected_on: Text | None = None  # the images on which the kept epoch was chosen
     cross_validation: Count | None = None
     macro: ClassMetrics | None = None  # mean of the classes
-    confusion: list[list[Count]]  # rows: true classes; columns: answers
+    confusion: list[list[Count]]  # rows: true classes; columns: predicted classes
     per_class: list[ClassMetrics] | None = None
     calibration_error: Share | None = None
     auc: Share | None = None
@@ -145,11 +152,11 @@ class Metrics(Part):
     calibration: Calibration | None = None
     neither: OODMetrics | None = None
     seeds: SeedSpreads | None = None
-    zero_shot: Score | None = None  # of the starting weights' own head
+    zero_shot: Score | None = None  # the starting weights' own head
     learning_curve: list[CurvePoint] | None = None
     enough_data: Text | None = None
 
     @property
     def accuracy(self) -> float:
-        """That of the weights that are kept, 0..1."""
+        """The accuracy of the kept weights, 0..1."""
         return self.kept.accuracy

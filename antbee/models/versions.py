@@ -1,11 +1,11 @@
-"""The models of an output folder: they take their places together, and the ones before them stay.
+"""The output folder of training runs: new models replace the current ones together, which are kept as a version.
 
     outputs/
-      frozen/, finetune/                       the models in place
-      versions/2026-11-28_17-12-46/frozen/     models that are not in place, under the time they were trained
+      frozen/, finetune/                       the current models
+      versions/2026-11-28_17-12-46/frozen/     other models, by the time of their training
       .training/                               the run in progress: its lock, checkpoints and finished models
 
-Only what antbee wrote is ever moved or removed, and it is recognised by its content.
+Only files that antbee wrote are moved or removed; they are recognised by their content.
 """
 
 import json
@@ -45,33 +45,33 @@ REPLACE: tuple[Replace, ...] = ("unless-worse", "always", "never")
 
 
 class OutputError(InputError):
-    """An output folder holds what antbee did not write where a model should go, or is in use; nothing was changed."""
+    """An output folder is in use, or has files of others where a model is to be written; nothing was changed."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """Models that were trained together and are not in place."""
+    """Models of one training run that are not the current ones."""
 
     folder: Path
-    accuracies: Mapping[str, float | None]  # by mode, 0..1; None where the model doesn't say
+    accuracies: Mapping[str, float | None]  # by mode, 0..1; None where the model has no metrics
 
     @property
     def name(self) -> str:
-        """What `restore_version` calls it."""
+        """The name for `restore_version`."""
         return self.folder.name
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a run's models are now."""
+    """The folders to which a run's models were moved."""
 
     folders: Mapping[str, Path]  # by mode
-    put_aside: Path | None = None  # the version folder of the models that were in place before
-    kept: str | None = None  # why the models in place stay, in a sentence; then `folders` are those of a version
+    put_aside: Path | None = None  # the version folder of the previous models
+    kept: str | None = None  # why the previous models stay in place; then `folders` are those of a version
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether antbee wrote this folder: its config.json says so."""
+    """Whether antbee wrote this folder, by its config.json."""
     try:
         content = json.loads(content_of(folder / CONFIG_FILE, largest=MAX_BYTES))
     except (FileError, ValueError, RecursionError):
@@ -80,7 +80,7 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def check_output(output: Path, modes: Sequence[str]) -> None:
-    """Raises OutputError where a model could not take its place without moving what antbee did not write."""
+    """Raises OutputError where files that antbee did not write are in the place of a model."""
     for place in (output / mode for mode in modes):
         if (place.exists() or place.is_symlink()) and not is_model_folder(place):
             raise OutputError(
@@ -93,13 +93,13 @@ def check_output(output: Path, modes: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run in progress keeps its lock, its checkpoints and its finished models."""
+    """The folder of a run in progress, with its lock, checkpoints and finished models."""
 
     output: Path
 
     @property
     def path(self) -> Path:
-        """The folder itself."""
+        """The folder."""
         return self.output / RUN_FOLDER
 
     def checkpoint(self, mode: str) -> Path:
@@ -107,12 +107,12 @@ class RunFolder:
         return self.path / f"{mode}.pt"
 
     def model(self, mode: str) -> Path:
-        """The folder of a mode's finished model, until it takes its place."""
+        """The folder of a mode's finished model, before it is put in place."""
         return self.path / mode
 
     @contextmanager
     def writing(self, mode: str) -> Iterator[Path]:
-        """An empty folder to write a model into, which is `model(mode)` once the block ends well."""
+        """An empty folder for a model, which is renamed to `model(mode)` if the block succeeds."""
         unfinished = self._unfinished(mode)
         _remove_model(unfinished)
         unfinished.mkdir()
@@ -121,23 +121,23 @@ class RunFolder:
         unfinished.rename(self.model(mode))
 
     def check(self) -> None:
-        """Raises OutputError where the folder holds anything that no run of antbee's wrote."""
+        """Raises OutputError where the folder contains files that no training run wrote."""
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         marker = self.path / MARKER
         is_own = marker.is_file() and marker.read_bytes() == MARKER_TEXT.encode()
-        strangers = sorted({path.name for path in self.path.iterdir()} - self._own_names())
-        if strangers or not is_own:
-            what = f"holds {strangers[0]}" if strangers else f"has no {MARKER}"
+        others = sorted({path.name for path in self.path.iterdir()} - self._own_names())
+        if others or not is_own:
+            what = f"holds {others[0]}" if others else f"has no {MARKER}"
             raise OutputError(
                 f"{self.path} {what}, so it is not (only) a run of antbee's: move it, or choose another folder "
                 "with --output"
             )
 
     def clear(self) -> None:
-        """Removes checkpoints and models of a run that is over or given up; the caller holds the lock.
+        """Removes checkpoints and models of a finished or cancelled run; the caller holds the lock.
 
-        Raises OutputError, before anything is removed, where the folder holds what no run wrote.
+        Raises OutputError, before anything is removed, where the folder contains files that no training run wrote.
         """
         self.check()
         for mode in MODES:
@@ -148,14 +148,14 @@ class RunFolder:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether a run was interrupted here that could be resumed."""
+        """Whether there is an interrupted run, which can be resumed."""
         return any(self.checkpoint(mode).exists() or self.model(mode).exists() for mode in MODES)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """This process alone writes into the output folder during the block; the lock ends with the process.
+        """Holds the lock of the output folder during the block; the operating system frees it if the process dies.
 
-        Raises OutputError where another run holds it, where the folder is not antbee's or can't be written to.
+        Raises OutputError where another run holds it, where the folder is not antbee's, or can't be written to.
         """
         try:
             self.check()
@@ -187,16 +187,16 @@ class RunFolder:
 
 
 def _remove_model(folder: Path) -> None:
-    """Removes a model that a run wrote, whole or in part. Raises OutputError where it holds anything else."""
+    """Removes a complete or partial model folder of a run. Raises OutputError where it contains other files."""
     if not folder.exists():
         return
-    if strangers := sorted({path.name for path in folder.iterdir()} - MODEL_FILES):
-        raise OutputError(f"{folder} holds {strangers[0]}, which antbee did not write: move it")
+    if others := sorted({path.name for path in folder.iterdir()} - MODEL_FILES):
+        raise OutputError(f"{folder} holds {others[0]}, which antbee did not write: move it")
     shutil.rmtree(folder)
 
 
 def discard_run(output: Path) -> None:
-    """Leaves no trace of a run that was cancelled. Raises OutputError where one is still going on."""
+    """Removes the files of a cancelled run. Raises OutputError while a run is in progress."""
     run = RunFolder(output)
     if run.path.exists():
         with run.locked():
@@ -208,7 +208,7 @@ def discard_run(output: Path) -> None:
 
 
 def list_versions(output: Path) -> list[Version]:
-    """The models of an output folder that are not in place, the latest first."""
+    """The versions of an output folder, latest first."""
     found = {folder: _models_in(folder) for folder in sorted((output / VERSIONS).glob("*"), reverse=True)}
     return [
         Version(folder, {mode: _accuracy(_read(path)) for mode, path in models.items()})
@@ -218,11 +218,11 @@ def list_versions(output: Path) -> list[Version]:
 
 
 def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in: bool = False) -> Placement:
-    """Puts the finished models of a run in their places, together; those that were there become a version.
+    """Puts the finished models of a run in place together; the previous models become a version.
 
-    With "unless-worse" those in place stay where the best of the new models is significantly worse than the best of
-    them, for the same classes, or where drawn pictures or random weights stood in for the run's data (`is_stand_in`);
-    with "never" they stay where there are any. Then the new models become the version. The caller holds the lock.
+    With "unless-worse" the previous models stay, and the new ones become a version, if they have the same classes and
+    the best new model is significantly worse than the best of them, or was trained on drawn images or random weights
+    in place of the real ones (`is_stand_in`); with "never" they always stay. The caller holds the lock.
     """
     finished, present = _models_in(run.path), _models_in(output)
     if not finished:  # resumed after its end: they are in place
@@ -232,10 +232,10 @@ def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in:
 
 
 def restore_version(output: Path, name: str) -> Placement:
-    """Puts the models of a version in place; those that were there become a version.
+    """Puts the models of a version in place; the previous models become a version.
 
-    Raises OutputError where there is no such version, where a run is writing into the folder, or where something that
-    antbee did not write is in their places.
+    Raises OutputError where there is no such version, while a run is in progress, or where files that antbee did not
+    write are in their places.
     """
     names = [version.name for version in list_versions(output)]
     if name not in names:
@@ -253,7 +253,7 @@ def _models_in(folder: Path) -> dict[str, Path]:
 
 
 def _swap(output: Path, models: Mapping[str, Path]) -> Placement:
-    """Moves models into their places, and what is there into a new version."""
+    """Puts models in place, and moves the previous ones to a new version."""
     check_output(output, list(models))
     present = {mode: output / mode for mode in models if (output / mode).exists()}
     aside = next(iter(_new_version(output, present).values())).parent if present else None
@@ -261,7 +261,7 @@ def _swap(output: Path, models: Mapping[str, Path]) -> Placement:
 
 
 def _new_version(output: Path, models: Mapping[str, Path]) -> dict[str, Path]:
-    """Moves models into a new version folder, named after the time when they were trained."""
+    """Moves models to a new version folder, named after the time of their training."""
     trained = max((model / CONFIG_FILE).stat().st_mtime for model in models.values())
     name = stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
     for number in count(2):
@@ -273,7 +273,7 @@ def _new_version(output: Path, models: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _move(models: Mapping[str, Path], target: Path) -> dict[str, Path]:
-    """Renames model folders to `target`/MODE, where none may be."""
+    """Renames model folders to `target`/MODE, which must not exist."""
     for mode, folder in models.items():
         folder.rename(target / mode)
     return {mode: target / mode for mode in models}
@@ -306,7 +306,7 @@ def _best(models: Mapping[str, Path]) -> ClassifierConfig | None:
 
 
 def _read(folder: Path) -> ClassifierConfig | None:
-    """A model's config; None where it can't be read, as after an edit by hand."""
+    """A model's config; None where it can't be read, for example after an edit."""
     with suppress(ModelFolderError, WeightsError):
         return read_config(folder)
     return None

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from antbee.evaluation import metrics, ood
+from antbee.evaluation import ood
 from antbee.evaluation.calibration import fit_temperature
 from antbee.models.backbone import apply_temperature, count_parameters
 from antbee.models.classifier import Classifier
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, build_detector, leave_classes_out, threshold
+from antbee.models.metrics import Evaluation
 from antbee.training.crossvalidation import OutOfFold, distances_left_out
 from antbee.training.features import Features
 
@@ -26,12 +27,12 @@ def calibrate(head: nn.Linear, left_out: OutOfFold, labels: Tensor) -> float:
     return temperature
 
 
-def calibration_record(temperature: float, left_out: OutOfFold, before: metrics.Report) -> dict[str, Any]:
+def calibration_record(temperature: float, left_out: OutOfFold, before: Evaluation) -> dict[str, Any]:
     """The calibration's record in config.json: its temperature, and loss and calibration error without it."""
     return {
         "temperature": temperature,
         "folds": left_out.folds,
-        "loss_before": before.score.loss,
+        "loss_before": before.loss,
         "error_before": before.calibration_error,
     }
 

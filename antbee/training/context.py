@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torchvision.models import ResNet
 
 from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
-from antbee.data.folder import ImageDataset, Split, divide, read_exclusions, read_folder, refuse_damaged
-from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, choose_loader, keep_checked
+from antbee.data.exclusions import read_exclusions
+from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged, stratified_split
+from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, cache_photo, choose_loader
 from antbee.errors import InputError
 from antbee.installation import home
 from antbee.models.backbone import build_network
@@ -154,14 +155,16 @@ def prepare(
     if isinstance(root, ImageDataset):
         dataset = root
     else:
-        dataset = read_folder(root, seed=settings.seed, seen=partial(keep_for_training, cache, recipe, root / "val"))
+        dataset = read_folder(
+            root, seed=settings.seed, on_photo=partial(keep_for_training, cache, recipe, root / "val")
+        )
     if not settings.allow_bad:
         refuse_damaged(dataset)
     if settings.exclude is not None:
         dataset = dataset.without(read_exclusions(settings.exclude))
     train, selection = dataset.train, dataset.val
     if settings.select == "holdout":
-        train, selection = divide(dataset.train, dataset.class_names, settings.seed, HOLDOUT)
+        train, selection = stratified_split(dataset.train, dataset.class_names, settings.seed, HOLDOUT)
     notices = tuple(notice for notice in (drawn, random) if notice)
     return RunContext(settings, distributed, signals, dataset, train, selection, cache, weights, recipe, notices, log)
 
@@ -214,4 +217,4 @@ def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device
 def keep_for_training(cache: ImageCache, recipe: Recipe, val: Path, path: Path, image: Image.Image) -> None:
     """Caches the sizes of a decoded image that training needs."""
     crops = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
-    keep_checked(cache, path, image, [recipe.preprocessing] if val in path.parents else crops)
+    cache_photo(cache, path, image, [recipe.preprocessing] if val in path.parents else crops)

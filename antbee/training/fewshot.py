@@ -19,7 +19,7 @@ from antbee.models.backbone import count_parameters
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, DataInfo, WeightsInfo
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, leave_classes_out
-from antbee.models.metrics import Calibration, EpochScore, Found, Metrics, OODMetrics, Parameters
+from antbee.models.metrics import Calibration, Evaluation, Found, Metrics, OODMetrics, Parameters
 from antbee.text import one_line
 from antbee.training import assessment
 from antbee.training.crossvalidation import OutOfFold, head_out_of_fold, stratified_folds, trained_head
@@ -37,7 +37,7 @@ class FewShotResult:
     """A classifier for the classes of a few-shot data set, and how good it is."""
 
     classifier: Classifier  # shares its backbone with the model that it was fitted on
-    report: evaluation_metrics.Report | None  # cross-validated; None where a class has a single photo
+    report: Evaluation | None  # cross-validated; None where a class has a single photo
 
     @property
     def folds(self) -> int | None:
@@ -81,15 +81,14 @@ def _fit(base: Classifier, dataset: FewShotDataset, seed: int, progress: Progres
     config = _config(base.config, dataset, left_out, seed)
     if left_out is None:
         return FewShotResult(base.with_head(head, config, detector), None)
-    before = evaluation_metrics.report(left_out.logits, features.labels)
+    before = evaluation_metrics.evaluate(left_out.logits, features.labels)
     temperature = assessment.calibrate(head, left_out, features.labels)
     logits = _calibrated_by_other_folds(left_out.logits, features.labels, folds)
-    report = evaluation_metrics.report(logits, features.labels)
+    report = evaluation_metrics.evaluate(logits, features.labels)
     metrics = Metrics(
-        kept=EpochScore(**report.score.to_record(), epoch=FAST.frozen.epochs),
+        **report.as_metrics(FAST.frozen.epochs),
         selected_on="nothing",
         cross_validation=left_out.folds,
-        **report.details(),
         epochs=FAST.frozen.epochs,
         seconds=time.perf_counter() - started,
         parameters=_parameters(base.network, head),

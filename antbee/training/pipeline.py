@@ -100,7 +100,30 @@ def train(
     track: Literal["trackio", "tensorboard", "jsonl"] | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainResult:
-    """Trains a backbone in one or both ways of transfer learning, and writes a model folder for each."""
+    """Trains a backbone in one or both ways of transfer learning, and writes a model folder for each.
+
+    The arguments are the flags of scripts/train.py:
+
+    data        a folder with train/ and val/ or with class folders, "drawn", or an ImageDataset; None: ants and bees
+    weights     "imagenet", "random" or a file; None: imagenet, or random ones if these can't be downloaded
+    backbone    the name of an architecture
+    mode        "frozen", "finetune" or "both"
+    recipe      "fast" or "tutorial"; `epochs`, `batch_size`, `lr` and `folds` (of the calibration) override it
+    select      the epoch to keep is the best on "val", the best on a "holdout" of train/, or the "last"
+    balance     weigh the classes equally in the loss
+    seeds       train with this many seeds, for mean and spread; `seed` is the first, and gives the model
+    exclude     a file that lists images not to train on
+    allow_bad   train even if over a tenth of a class is damaged
+    device      "auto", "cpu", "cuda" or "mps"; `precision` and `compile` apply to training there
+    workers     threads that decode images
+    output      gets frozen/ and finetune/; models there are kept in versions/ if `replace` allows new ones
+    resume      continue an interrupted run in `output`
+    track       also log the epochs to a tracker
+    log         called with each line of the log
+
+    Raises InputError for arguments or images that can't be used, TrainingError where training diverges, a batch does
+    not fit into memory or the disk is full.
+    """
     given = {name: value for name, value in locals().items() if name not in ("data", "log") and value is not None}
     return run(data, Settings.checked(**given), log)
 

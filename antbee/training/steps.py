@@ -60,7 +60,7 @@ class StartingFeatures:
         own_head = zero_shot_head(context.weights, context.settings.backbone, context.dataset.class_names)
         zero_shot = None
         if own_head is not None:
-            zero_shot = metrics.score(logits_of(own_head.to(device), val), val.labels).to_record()
+            zero_shot = metrics.score(logits_of(own_head.to(device), val), val.labels).model_dump()
         points = learning_curve(train, val, FAST, seed=context.settings.seed, device=device)
         return {
             "zero_shot": zero_shot,
@@ -197,12 +197,12 @@ def calibrate_and_evaluate(
     left_out = predict_left_out(context, features, mode, start, fitted.kept.number)
     calibration = None
     if left_out is not None:
-        before = metrics.report(logits_of(network.fc, val), val.labels)
+        before = metrics.evaluate(logits_of(network.fc, val), val.labels)
         temperature = assessment.calibrate(network.fc, left_out, torch.tensor(context.train.labels))
-        after = metrics.report(logits_of(network.fc, val), val.labels)
+        after = metrics.evaluate(logits_of(network.fc, val), val.labels)
         calibration = assessment.calibration_record(temperature, left_out, before)
         context.say(
-            f"  calibrated: temperature {temperature:.2f}, val loss {before.score.loss:.3f} -> {after.score.loss:.3f}, "
+            f"  calibrated: temperature {temperature:.2f}, val loss {before.loss:.3f} -> {after.loss:.3f}, "
             f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}"
         )
     names = context.train.names(context.dataset.root)
@@ -273,16 +273,14 @@ def predict_left_out(
 def fit_metrics(context: RunContext, network: ResNet, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:
     """Metrics on the validation images, duration, and parameter counts."""
     history, labels = fitted.history, torch.tensor(context.dataset.val.labels)
-    report = metrics.report(val_logits, labels)
-    last = metrics.share(round(history.last.val.accuracy * len(labels)), len(labels)) | {"epoch": history.last.number}
+    last = metrics.share(round(history.last.val.accuracy * len(labels)), len(labels)).model_dump(exclude_unset=True)
     cleaned = context.dataset.cleaned
     is_other = 0 < len(cleaned) < len(labels)
     return {
-        "kept": report.score.to_record() | {"epoch": fitted.kept.number},
-        "last": None if context.settings.select == "holdout" else last,
-        "cleaned": metrics.score(val_logits[cleaned], labels[cleaned]).to_record() if is_other else None,
+        **metrics.evaluate(val_logits, labels).as_metrics(fitted.kept.number),
+        "last": None if context.settings.select == "holdout" else last | {"epoch": history.last.number},
+        "cleaned": metrics.score(val_logits[cleaned], labels[cleaned]).model_dump() if is_other else None,
         "selected_on": SELECTED_ON[context.settings.select],
-        **report.details(),
         "epochs": len(history.epochs),
         "seconds": history.seconds,
         "parameters": assessment.parameter_counts(network),
@@ -310,7 +308,7 @@ def seed_metrics(
     for seed in range(settings.seed + 1, settings.seed + settings.seeds):
         accuracies.append(accuracies_of_seed(context, features, mode, start, seed))
         context.say(f"  seed {seed}: {accuracies[-1][0]:.1%}")
-    of_kept, of_last = (metrics.spread(values).to_record() for values in zip(*accuracies, strict=True))
+    of_kept, of_last = (metrics.spread(values) for values in zip(*accuracies, strict=True))
     # With a holdout the last epoch was not scored on the validation images.
     return {"kept": of_kept, "last": None if settings.select == "holdout" else of_last}
 

@@ -13,7 +13,6 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from antbee.data.seeds import seeded_generator
-from antbee.evaluation import metrics
 from antbee.models.device import Precision, autocast
 from antbee.training.checkpoint import Checkpoint, DeferredSignals
 from antbee.training.distributed import DistributedContext
@@ -340,8 +339,9 @@ def validate(module: nn.Module, val: Examples, number: int, context: Distributed
     context.share_buffers(module)  # evaluates the weights that are saved
     class_count = int(val.labels.max()) + 1  # `read_folder` ensures that every class has validation photos
     logits = compute_rows(module, val, class_count, context, what=f"epoch {number}, validation").cpu()
-    result = metrics.score(logits, val.labels)
-    return EpochMetrics(result.loss, result.accuracy, time.perf_counter() - started)
+    loss = float(functional.cross_entropy(logits, val.labels))
+    accuracy = int((logits.argmax(1) == val.labels).sum()) / len(val.labels)
+    return EpochMetrics(loss, accuracy, time.perf_counter() - started)
 
 
 def _in_parallel(module: nn.Module, batch_norm: str, context: DistributedContext) -> nn.Module:

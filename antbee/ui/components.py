@@ -73,7 +73,7 @@ def uploaded(upload: Any) -> Path:
     if isinstance(named, str):
         path, uploads = Path(named).absolute(), Path(get_upload_folder()).absolute()
         # By the name first: to resolve //host/share would ask that host, on Windows.
-        if uploads in path.parents and ".." not in path.parts:
+        if {uploads, uploads.resolve()} & set(path.parents) and ".." not in path.parts:
             try:
                 path = path.resolve()
             except (OSError, ValueError) as error:  # a name that no file can have

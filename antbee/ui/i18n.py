@@ -1,35 +1,36 @@
 """The page's texts in a visitor's language.
 
-What stands there from the start is translated in the browser (`label`), by the browser's language; what a handler says
-comes translated (`Translator`), in the language that the browser asks for. Class names and file names stay as they are.
+Labels are translated in the browser (`label`), by the browser's language. What a handler returns is translated on the
+server (`Translator`), by the request's Accept-Language. Class names and file names are never translated.
 """
 
 import html
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import gradio as gr
 from gradio.i18n import I18nData
 
-from antbee.ui.texts import TEXTS
+from antbee.ui.texts import en, zh
 
 
 @dataclass(frozen=True)
 class Translator:
-    """One language of the page: `translate("batches.grid", name=...)` gives a text with its names filled in."""
+    """One language of the page: `translate("batches.grid", name=...)` returns a text with its fields filled in."""
 
     language: str
-    place: int  # in the tuples of TEXTS
+    texts: Mapping[str, str] = field(repr=False)
 
     def __call__(self, key: str, **values: object) -> str:
-        """The text of this name. Raises KeyError where there is none, or where a value is missing."""
-        return TEXTS[key][self.place].format(**values)
+        """The text of this key. Raises KeyError where there is none, or where the value of a field is missing."""
+        return self.texts[key].format(**values)
 
 
-ENGLISH, CHINESE = Translator("en", 0), Translator("zh-CN", 1)
+ENGLISH, CHINESE = Translator("en", en.TEXTS), Translator("zh-CN", zh.TEXTS)
 
 
 def translator_of(request: gr.Request | None) -> Translator:
-    """The language that a browser asks for first; English where it asks for another one, or where nobody asks."""
+    """The language that a browser asks for first; English for others, and without a request."""
     return translator_in("" if request is None else str(request.headers.get("accept-language", "")))
 
 
@@ -39,18 +40,17 @@ def translator_in(accepted: str) -> Translator:
 
 
 def in_toast(text: object) -> str:
-    """Text as gr.Error and gr.Info show it letter by letter: of HTML in it, links and pictures would come through."""
+    """Text escaped for gr.Error and gr.Info, which render HTML."""
     return html.escape(str(text), quote=False)
 
 
 def label(key: str) -> I18nData:
-    """A text that the browser puts into its own language. Raises KeyError where there is none of this name."""
-    if key not in TEXTS:
+    """A text that the browser translates. Raises KeyError for an unknown key."""
+    if key not in en.TEXTS:
         raise KeyError(key)
     return I18nData(key)
 
 
 def translations() -> gr.I18n:
-    """What the browser is given to translate with."""
-    texts = [{key: text[translate.place] for key, text in TEXTS.items()} for translate in (ENGLISH, CHINESE)]
-    return gr.I18n(en=texts[0], zh=texts[1], **{"zh-CN": texts[1]})
+    """The texts that the browser translates labels with."""
+    return gr.I18n(en=dict(en.TEXTS), zh=dict(zh.TEXTS), **{"zh-CN": dict(zh.TEXTS)})

@@ -1,16 +1,15 @@
-"""Whatever comes in, check.py gives a right verdict: used, or refused in a line that names the file and a remedy.
+"""antbee.check accepts odd but valid inputs, and refuses bad ones with one line that names the file and a remedy.
 
-The inputs are those that classifiers, their loaders and their file formats are known to stumble over.
+The inputs are known to break image classifiers, loaders and file formats.
 """
 
 import io
 import json
 import os
 import struct
-import sys
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,13 @@ from exhibits import write_model
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
+import antbee
 from antbee import Classifier
 from antbee.data.drawn import draw, write_drawn_set
-from antbee.data.images import DataError, open_photo
+from antbee.data.images import open_photo
 from antbee.models.config import CONFIG_FILE
 from antbee.models.folder import WEIGHTS_FILE
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check.py"
 REMEDIES = (
     *("export", "copy", "crop", "make it smaller", "give", "check the name", "run chmod", "remove", "add", "rename"),
     *("unpack", "train", "download", "expected", "move", "name", "delete", "save it"),
@@ -35,39 +34,19 @@ PHOTO = draw("bees", 1, 160)
 
 
 @pytest.fixture(scope="module")
-def check(load_script):
-    """What check.py says of a path, as its JSON."""
-    with pytest.MonkeyPatch.context() as patch:
-        script = load_script(SCRIPT, patch)
-
-        def run(path: Path) -> dict:
-            patch.setattr(sys, "argv", ["check.py", "--json", "--weights", "random", "--", str(path)])
-            printed = io.StringIO()
-            with redirect_stdout(printed):
-                failed = not succeeds(script.main)
-            checked = json.loads(printed.getvalue())
-            assert failed == (not checked["ok"])
-            return checked
-
-        yield run
-
-
-def succeeds(main: Callable[[], None]) -> bool:
-    try:
-        main()
-    except DataError:
-        return False
-    return True
+def check() -> Callable[[Path], dict]:
+    """The result of antbee.check, as check.py --json prints it."""
+    return lambda path: asdict(antbee.check(path, weights="random"))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.copy().save(file, kind, **options)  # Pillow keeps an encoder's settings in what it has saved
+    image.copy().save(file, kind, **options)  # a copy, since Pillow stores the encoder's settings in the image
     return file.getvalue()
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG that claims to be so large, with nothing but a header and a few bytes."""
+    """A PNG whose header claims this size, with a few bytes of pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -78,7 +57,7 @@ def png_of(width: int, height: int) -> bytes:
     )
 
 
-def lying_jpeg(side: int) -> bytes:
+def oversized_jpeg(side: int) -> bytes:
     content = bytearray(encoded(PHOTO, "JPEG"))
     place = content.index(b"\xff\xc0") + 5
     content[place : place + 4] = struct.pack(">HH", side, side)
@@ -142,11 +121,11 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "nothing-by-nothing.png": lambda: png_of(0, 0),
     "50k.png": lambda: png_of(50_000, 50_000),
     "13k.png": lambda: png_of(13_000, 13_000),
-    "lying.jpg": lambda: lying_jpeg(12_000),
-    "lying.bmp": lambda: (
+    "oversized.jpg": lambda: oversized_jpeg(12_000),
+    "oversized.bmp": lambda: (
         b"BM" + bytes(8) + struct.pack("<IIiiHHIIiiII", 54, 40, 30_000, 30_000, 1, 24, 0, 0, 0, 0, 0, 0)
     ),
-    "lying.gif": lambda: b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(20),
+    "oversized.gif": lambda: b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(20),
     "sliver.png": lambda: png_of(1, 65_000),
     "thin.png": lambda: encoded(Image.new("RGB", (1, 5_000)), "PNG"),
     "floats.tiff": lambda: encoded(PHOTO.convert("F"), "TIFF"),
@@ -166,7 +145,7 @@ def test_a_bad_picture_is_refused_by_name_and_with_a_remedy(check, tmp_path, nam
     assert_refused(check(tmp_path / name), tmp_path / name)
 
 
-def test_what_is_no_file_is_refused_and_never_waited_for(check, tmp_path):
+def test_links_to_nothing_devices_and_pipes_are_refused_without_blocking(check, tmp_path):
     (tmp_path / "nothing.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "self.jpg").symlink_to("self.jpg")
     (tmp_path / "endless.jpg").symlink_to("/dev/zero")
@@ -175,7 +154,7 @@ def test_what_is_no_file_is_refused_and_never_waited_for(check, tmp_path):
         assert_refused(check(tmp_path / name), tmp_path / name)
 
 
-# The same picture in two ways, and how far the colours of one may lie from the other's, of 255.
+# Pairs of the same picture, and the largest difference of their colours, of 255.
 GREY = PHOTO.convert("L").convert("RGB")
 ALPHA = PHOTO.copy()
 ALPHA.putalpha(Image.linear_gradient("L").resize(PHOTO.size))
@@ -217,7 +196,7 @@ TWINS: dict[str, tuple[Callable[[], bytes], Image.Image, int]] = {
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_a_picture_is_the_same_to_the_network_in_whatever_format_it_comes(exhibit, name):
+def test_the_format_of_a_picture_does_not_change_the_prediction(exhibit, name):
     content, twin, tolerance = TWINS[name]
     photo = open_photo(io.BytesIO(content()))
     assert photo.size == twin.size
@@ -235,7 +214,7 @@ def test_a_picture_is_the_same_to_the_network_in_whatever_format_it_comes(exhibi
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A small data folder to spoil."""
+    """A small data folder to damage."""
     counts = {"ants": 3, "bees": 3}
     return write_drawn_set(tmp_path / "photos", train=counts, val=counts, longest_side=32)
 
@@ -245,7 +224,7 @@ def emptied(folder: Path) -> None:
         path.unlink()
 
 
-def spoiled(folder: Path) -> None:
+def overwritten(folder: Path) -> None:
     for path in folder.iterdir():
         path.write_bytes(b"no photo")
 
@@ -255,12 +234,12 @@ def moved(source: Path, target: Path) -> None:
     source.rename(target)
 
 
-SPOILING: dict[str, Callable[[Path], object]] = {
+FAULTS: dict[str, Callable[[Path], object]] = {
     "no train": lambda root: moved(root / "train", root.parent / "elsewhere"),
     "an empty class": lambda root: emptied(root / "train" / "ants"),
     "a class in val alone": lambda root: (root / "val" / "wasps").mkdir(),
     "a class in train alone": lambda root: moved(root / "val" / "bees", root.parent / "bees"),
-    "every photo of a class bad": lambda root: spoiled(root / "val" / "bees"),
+    "every photo of a class bad": lambda root: overwritten(root / "val" / "bees"),
     "most photos of a class bad": lambda root: [
         path.write_bytes(b"no photo") for path in sorted((root / "train" / "bees").iterdir())[:2]
     ],
@@ -269,15 +248,15 @@ SPOILING: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILING)
-def test_a_spoiled_data_folder_is_refused_by_name_and_with_a_remedy(check, folder, name):
-    SPOILING[name](folder)
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_faulty_data_folder_is_refused_by_name_and_with_a_remedy(check, folder, name):
+    FAULTS[name](folder)
     checked = check(folder)
     assert checked["kind"] == "data"
     assert_refused(checked, folder)
 
 
-def test_what_is_no_data_folder_is_refused(check, tmp_path):
+def test_a_folder_that_is_no_data_folder_is_refused(check, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "photo.jpg").write_bytes(encoded(PHOTO, "JPEG"))
@@ -295,7 +274,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def broken(whole: Path, tmp_path: Path) -> Path:
-    """The model folder, to spoil; the weights are a link, since most faults lie elsewhere."""
+    """A copy of the model folder to damage; the weights are a link, since most faults are in other files."""
     target = tmp_path / "model"
     target.mkdir()
     for path in whole.iterdir():
@@ -430,17 +409,17 @@ def test_a_wrong_config_is_refused_by_name_and_with_a_remedy(check, broken, name
     assert_refused(checked, broken / CONFIG_FILE if name != "one class more" else broken)
 
 
-def test_a_byte_order_mark_and_odd_class_names_are_taken(check, broken):
+def test_a_byte_order_mark_and_unusual_class_names_are_accepted(check, broken):
     names = ["<script>alert(1)</script>", "\u202eseeb\x1b[31m" + "x" * 20_000]
     config = json.loads((broken / CONFIG_FILE).read_text())
     config["label_names"] = names
     del config["antbee"]
     (broken / CONFIG_FILE).write_bytes(b"\xef\xbb\xbf" + json.dumps(config).encode())
     checked = check(broken)
-    assert (checked["ok"], checked["classes"]) == (True, names)
+    assert (checked["ok"], checked["classes"]) == (True, tuple(names))
 
 
-def test_a_marker_that_a_pickle_would_leave_is_never_there(broken, tmp_path):
+def test_a_pickle_in_a_model_folder_is_never_run(broken, tmp_path):
     (broken / WEIGHTS_FILE).unlink()
     (broken / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(S'touch %s'\ntR." % bytes(tmp_path / "marker"))
     with pytest.raises(ValueError, match="pickles are never opened"):

@@ -1,4 +1,4 @@
-"""The drawn pictures: repeatable, varied, complete on disk, and not to be told apart by their colour alone."""
+"""The drawn data set: repeatable, varied, complete on disk, and not separable by mean colour alone."""
 
 import hashlib
 from pathlib import Path
@@ -37,12 +37,12 @@ def test_different_seeds_give_different_pictures(kind: str) -> None:
     assert len({draw(kind, seed, TINY).tobytes() for seed in range(12)}) == 12
 
 
-def test_the_two_kinds_differ_for_equal_seeds() -> None:
+def test_the_two_classes_differ_for_equal_seeds() -> None:
     assert all(draw("ants", seed, TINY).tobytes() != draw("bees", seed, TINY).tobytes() for seed in range(6))
 
 
 @pytest.mark.parametrize("longest_side", [64, 97, 320])
-def test_pictures_are_rgb_with_the_longest_side_asked_for(longest_side: int) -> None:
+def test_pictures_are_rgb_with_the_given_longest_side(longest_side: int) -> None:
     pictures = [draw(kind, 5, longest_side) for kind in CLASSES]
     assert [picture.mode for picture in pictures] == ["RGB", "RGB"]
     assert [max(picture.size) for picture in pictures] == [longest_side, longest_side]
@@ -65,12 +65,12 @@ def mean_difference(picture: Image.Image, small: Image.Image) -> float:
     return float(np.asarray(ImageChops.difference(picture.resize(small.size), small)).mean())
 
 
-def test_an_unknown_kind_is_named_with_the_known_ones() -> None:
+def test_an_unknown_class_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"wasps.*ants.*bees"):
         draw("wasps", 0, TINY)
 
 
-def test_the_set_has_the_counts_and_the_layout_asked_for(tmp_path: Path) -> None:
+def test_the_set_has_the_given_counts_and_the_image_folder_layout(tmp_path: Path) -> None:
     root = tmp_path / "new" / "drawn"
     assert write_tiny_set(root) == root
     for split, counts in (("train", TRAIN), ("val", VAL)):
@@ -85,7 +85,7 @@ def test_the_default_counts_are_those_of_the_classic_photo_set(tmp_path: Path, m
     assert counts == [123, 121, 70, 83]
 
 
-def test_no_picture_and_no_name_occurs_twice_across_splits(tmp_path: Path) -> None:
+def test_no_picture_and_no_file_name_occurs_in_both_splits(tmp_path: Path) -> None:
     root = write_tiny_set(tmp_path / "drawn")
     names = [path.name for path in root.rglob("*.jpg")]
     assert len(names) == len(set(names)) == 18
@@ -98,7 +98,7 @@ def test_equal_seeds_write_equal_sets_and_other_seeds_other_pictures(tmp_path: P
     assert not set(first) & set(other)
 
 
-def test_an_existing_root_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_and_not_changed(tmp_path: Path) -> None:
     root = write_tiny_set(tmp_path / "drawn")
     before = pixel_digests(root)
     with pytest.raises(FileExistsError, match="drawn"):
@@ -106,7 +106,7 @@ def test_an_existing_root_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     assert pixel_digests(root) == before
 
 
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def draw_and_be_interrupted(kind: str, seed: int, longest_side: int) -> Image.Image:
         if kind == "bees" and seed == 3:
             raise KeyboardInterrupt
@@ -119,7 +119,7 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_set_is_as_open_to_other_users_as_any_new_folder(tmp_path: Path) -> None:
+def test_the_set_has_the_permissions_of_any_new_folder(tmp_path: Path) -> None:
     (tmp_path / "ordinary").mkdir()
     root = write_tiny_set(tmp_path / "drawn")
     assert root.stat().st_mode == (tmp_path / "ordinary").stat().st_mode

@@ -1,4 +1,4 @@
-"""A photo is read as a viewer shows it, and seen as the network should see it."""
+"""Photos are decoded as an image viewer shows them, and preprocessed as torchvision and timm do."""
 
 import io
 import random
@@ -46,7 +46,7 @@ def test_a_photo_is_turned_upright_by_its_exif_orientation(orientation: int) -> 
     assert np.argwhere(reds > 160).tolist() == [[bottom, right]]
 
 
-def test_broken_exif_data_does_not_make_a_photo_useless() -> None:
+def test_damaged_exif_data_is_ignored() -> None:
     photo = encoded(Image.new("RGB", (8, 8), RED), exif=b"Exif\0\0 not EXIF at all")
     assert open_photo(io.BytesIO(photo)).size == (8, 8)
 
@@ -66,7 +66,7 @@ def test_broken_exif_data_does_not_make_a_photo_useless() -> None:
         (Image.new("LA", (8, 8), (10, 0)), "PNG", (255, 255, 255)),
     ],
 )  # fmt: skip
-def test_every_kind_of_pixel_becomes_rgb_as_a_viewer_shows_it(
+def test_every_pixel_format_is_converted_to_rgb_as_a_viewer_shows_it(
     photo: Image.Image, kind: str, expected: tuple[int, int, int]
 ) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -81,26 +81,26 @@ def test_a_transparent_colour_of_a_palette_is_white() -> None:
 
 
 @pytest.mark.parametrize("side", [7800, 10_000, 30_000])
-def test_a_photo_that_would_fill_the_memory_is_refused_before_it_is_decoded(side: int) -> None:
+def test_a_huge_photo_is_refused_before_it_is_decoded(side: int) -> None:
     header = f"P6 {side} {side} 255\n".encode()
     with pytest.raises(DataError, match=r"too large a photo .*make it smaller"):
         open_photo(io.BytesIO(header + bytes(100)))
 
 
-def test_a_sliver_that_resizing_would_blow_up_is_refused() -> None:
+def test_a_thin_photo_that_resizing_would_make_huge_is_refused() -> None:
     with pytest.raises(DataError, match=r"too thin a photo \(1 x 500 pixels.*crop it first"):
         open_photo(io.BytesIO(encoded(Image.new("RGB", (1, 500)))))
     assert open_photo(io.BytesIO(encoded(Image.new("RGB", (1, 40))))).size == (1, 40)
 
 
-def test_a_photo_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_errors_with_the_reason(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.jpg", tmp_path):
         with pytest.raises(DataError, match=r"not there: check the name|a folder, not a file"):
             open_photo(path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What the network sees
+# Preprocessing
 
 IMAGENET = Preprocessing()
 TUTORIAL = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -112,12 +112,12 @@ def resized_photo(size: tuple[int, int]) -> Image.Image:
 
 
 def seen(photo: Image.Image, preprocessing: Preprocessing = IMAGENET) -> Tensor:
-    """What the network is given of a photo: float32 (3, crop, crop)."""
+    """The network's input for a photo: float32 (3, crop, crop)."""
     return preprocessing.normalise(pixels_of([preprocessing.cropped(photo)]))[0]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_evaluation_sees_the_very_pixels_that_the_imagenet_weights_expect(size: tuple[int, int]) -> None:
+def test_the_evaluation_crop_equals_torchvisions_preset_for_the_imagenet_weights(size: tuple[int, int]) -> None:
     photo = resized_photo(size)
     expected = ResNet18_Weights.IMAGENET1K_V1.transforms()(photo)
     found = seen(photo)
@@ -126,7 +126,7 @@ def test_evaluation_sees_the_very_pixels_that_the_imagenet_weights_expect(size: 
     assert torch.equal(found, expected)
 
 
-def test_the_tutorials_normalisation_can_be_had_and_is_another_one() -> None:
+def test_the_tutorials_normalisation_equals_its_transforms() -> None:
     photo = resized_photo((320, 240))
     classic = transforms.Compose(
         [
@@ -143,7 +143,7 @@ def test_the_tutorials_normalisation_can_be_had_and_is_another_one() -> None:
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing(), TUTORIAL])
 @pytest.mark.parametrize("size", SIZES[:5])
-def test_unnormalise_gives_back_the_pixels_of_the_crop(preprocessing: Preprocessing, size: tuple[int, int]) -> None:
+def test_unnormalise_restores_the_pixels_of_the_crop(preprocessing: Preprocessing, size: tuple[int, int]) -> None:
     photo = resized_photo(size)
     cropped = preprocessing.cropped(photo)
     assert (cropped.size, cropped.mode) == ((224, 224), "RGB")
@@ -158,7 +158,7 @@ def test_unnormalised_pixels_stay_between_0_and_1() -> None:
 
 @pytest.mark.parametrize("preprocessing", [Preprocessing(), Preprocessing(crop=128, crop_pct=0.95)])
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (256, 256), (640, 160)])
-def test_the_crop_box_says_where_the_crop_lies_in_the_photo(
+def test_the_crop_box_is_the_position_of_the_crop_in_the_photo(
     preprocessing: Preprocessing, size: tuple[int, int]
 ) -> None:
     # Red says how far right, green how far down a pixel of the photo is.
@@ -178,7 +178,7 @@ def test_the_resized_side_is_rounded_down_as_timm_does(crop: int, crop_pct: floa
     assert seen(resized_photo((320, 240)), preprocessing).shape == (3, crop, crop)
 
 
-def test_bicubic_pixels_are_timms_and_others_than_bilinear_ones() -> None:
+def test_bicubic_interpolation_equals_torchvisions() -> None:
     photo = resized_photo((320, 240))
     resized = transforms.Resize(256, transforms.InterpolationMode.BICUBIC)(photo)
     expected = transforms.CenterCrop(224)(resized)
@@ -186,14 +186,14 @@ def test_bicubic_pixels_are_timms_and_others_than_bilinear_ones() -> None:
     assert Preprocessing().cropped(photo).tobytes() != expected.tobytes()
 
 
-def test_normalising_leaves_the_pixels_as_they_are() -> None:
+def test_normalising_does_not_change_its_input() -> None:
     pixels = pixels_of([resized_photo((32, 32))])
     before = pixels.clone()
     Preprocessing().normalise(pixels)
     assert torch.equal(pixels, before)
 
 
-def test_pixels_are_those_of_the_pictures_channel_by_channel() -> None:
+def test_pixels_are_those_of_the_images_channels_first() -> None:
     pictures = [resized_photo((20, 10)), Image.new("RGB", (20, 10), (1, 2, 3))]
     pixels = pixels_of(pictures)
     assert (pixels.shape, pixels.dtype) == ((2, 3, 10, 20), torch.uint8)
@@ -202,17 +202,17 @@ def test_pixels_are_those_of_the_pictures_channel_by_channel() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Shrunk for training
+# Shrinking while decoding
 
 
-def test_a_larger_photo_comes_shrunk_to_the_shorter_side_asked_for_and_a_smaller_one_as_it_is() -> None:
+def test_only_larger_photos_are_shrunk_to_the_shorter_side() -> None:
     large, small = encoded(resized_photo((900, 600))), encoded(resized_photo((90, 60)))
     assert open_photo(io.BytesIO(large), shorter_side=100).size == (150, 100)
     assert open_photo(io.BytesIO(large)).size == (900, 600)
     assert open_photo(io.BytesIO(small), shorter_side=100).size == (90, 60)
 
 
-def test_a_photo_shrunk_while_it_is_decoded_looks_like_one_shrunk_afterwards() -> None:
+def test_shrinking_while_decoding_hardly_differs_from_resizing_afterwards() -> None:
     content = encoded(resized_photo((1200, 900)), quality=95)
     quick = np.asarray(open_photo(io.BytesIO(content), shorter_side=200), float)
     careful = np.asarray(open_photo(io.BytesIO(content)).resize((266, 200), Image.Resampling.BILINEAR), float)
@@ -221,7 +221,7 @@ def test_a_photo_shrunk_while_it_is_decoded_looks_like_one_shrunk_afterwards() -
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_shrunk_photo_is_upright_too(orientation: int) -> None:
+def test_a_shrunk_photo_is_turned_upright_too(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(resized_photo((800, 400)), exif=exif)
@@ -232,20 +232,20 @@ def test_a_shrunk_photo_is_upright_too(orientation: int) -> None:
 # Random crops
 
 
-def places(width: int, height: int, count: int = 300, **options: float) -> list[CropBox]:
+def crops(width: int, height: int, count: int = 300, **options: float) -> list[CropBox]:
     return [Augmentation(**options).crop_box(width, height, random.Random(seed)) for seed in range(count)]
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64), (1, 1), (40, 1), (1000, 25)])
 def test_a_random_crop_lies_in_the_photo(size: tuple[int, int]) -> None:
-    for place in places(*size):
+    for place in crops(*size):
         left, top, right, bottom = place.box
         assert 0 <= left < right <= size[0]
         assert 0 <= top < bottom <= size[1]
 
 
-def test_random_crops_are_as_large_and_as_square_as_asked() -> None:
-    boxes = [place.box for place in places(400, 300, smallest_crop=0.35)]
+def test_random_crops_stay_within_the_limits_of_area_and_aspect_ratio() -> None:
+    boxes = [place.box for place in crops(400, 300, smallest_crop=0.35)]
     areas = [(right - left) * (bottom - top) / (400 * 300) for left, top, right, bottom in boxes]
     shapes = [(right - left) / (bottom - top) for left, top, right, bottom in boxes]
     assert 0.34 < min(areas) < 0.4
@@ -254,8 +254,8 @@ def test_random_crops_are_as_large_and_as_square_as_asked() -> None:
     assert 1.25 < max(shapes) < 1.35
 
 
-def test_areas_and_shapes_are_spread_as_torchvisions_are() -> None:
-    ours = torch.tensor([place.box for place in places(500, 375, 3000)], dtype=torch.float)
+def test_random_crops_are_distributed_as_torchvisions() -> None:
+    ours = torch.tensor([place.box for place in crops(500, 375, 3000)], dtype=torch.float)
     ours = torch.stack([ours[:, 0], ours[:, 1], ours[:, 2] - ours[:, 0], ours[:, 3] - ours[:, 1]], 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -269,10 +269,10 @@ def test_areas_and_shapes_are_spread_as_torchvisions_are() -> None:
 
 
 def test_half_of_the_crops_are_mirrored() -> None:
-    assert 120 < sum(place.mirrored for place in places(300, 200)) < 180
+    assert 120 < sum(place.mirrored for place in crops(300, 200)) < 180
 
 
-def test_a_crop_is_cut_resized_and_mirrored() -> None:
+def test_a_crop_is_resized_and_mirrored() -> None:
     # Red says how far right, green how far down a pixel is.
     x, y = np.meshgrid(np.arange(200), np.arange(100))
     photo = Image.fromarray(np.stack([x, y, 0 * x], axis=2).astype(np.uint8))
@@ -284,12 +284,12 @@ def test_a_crop_is_cut_resized_and_mirrored() -> None:
     assert np.array_equal(mirrored, plain[:, ::-1])
 
 
-def test_a_crop_is_torchvisions_resized_crop_to_the_pixel() -> None:
+def test_a_crop_equals_torchvisions_resized_crop() -> None:
     photo = resized_photo((320, 240))
     expected = transforms.functional.resized_crop(photo, 30, 20, 150, 200, [64, 64])
     assert np.array_equal(np.asarray(CropBox((20, 30, 220, 180), mirrored=False).cut(photo, 64)), np.asarray(expected))
 
 
-def test_crops_grow_with_the_epochs_and_keep_their_last_size() -> None:
+def test_the_crop_size_follows_the_schedule_and_keeps_its_last_value() -> None:
     augmentation = Augmentation(sizes=(128, 160, 224))
     assert [augmentation.size(epoch) for epoch in range(6)] == [128, 128, 160, 224, 224, 224]

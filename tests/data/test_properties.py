@@ -1,4 +1,4 @@
-"""What holds for every name, size and kind of pixels, and not only for those that somebody thought of."""
+"""Properties that hold for any name, image size, pixel format and bytes, checked with generated examples."""
 
 import io
 import random
@@ -13,22 +13,22 @@ from PIL import Image
 from antbee.data.files import kind_of
 from antbee.data.images import DataError, open_photo
 from antbee.data.transforms import Augmentation, Preprocessing
-from antbee.models.weights import TensorsError, read_tensors
+from antbee.models.tensors import TensorsError, read_tensors
 from antbee.text import as_text
 
-# The same examples in every run: what is found by chance is found by tests/endurance/fuzz.py.
-alike = settings(derandomize=True, deadline=None, max_examples=25, database=None)
+# The same examples in every run; tests/endurance/fuzz.py searches at random.
+repeatable = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 
 
-@alike
+@repeatable
 @given(st.text(alphabet=st.sampled_from("<>&[]()!*_`#|{}/:.ab1wh\n\t\u202e\x1b\"'=-~^$@"), max_size=40))
-def test_any_name_is_text_in_markdown_and_in_html(name: str) -> None:
+def test_any_name_is_escaped_in_markdown_and_in_html(name: str) -> None:
     rendered = MarkdownIt("commonmark").enable("table").render(f"a {as_text(name)} z")
     inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
-    assert "<" not in inner, "no tag came of it"
+    assert "<" not in inner, "a tag was rendered"
 
 
-@alike
+@repeatable
 @given(st.integers(1, 4000), st.integers(1, 4000), st.integers(0, 2**32))
 def test_a_random_crop_lies_in_the_photo(width: int, height: int, seed: int) -> None:
     left, top, right, bottom = Augmentation(0.08).crop_box(width, height, random.Random(seed)).box
@@ -36,14 +36,14 @@ def test_a_random_crop_lies_in_the_photo(width: int, height: int, seed: int) -> 
     assert 0 <= top < bottom <= height
 
 
-@alike
+@repeatable
 @given(
     st.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F", "LAB", "HSV"]),
     st.integers(1, 60),
     st.integers(1, 60),
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "ICO", "PDF"]),
 )
-def test_any_pixels_in_any_format_come_as_rgb_or_are_refused(mode: str, width: int, height: int, kind: str) -> None:
+def test_any_pixels_in_any_format_are_read_as_rgb_or_refused(mode: str, width: int, height: int, kind: str) -> None:
     written = io.BytesIO()
     try:
         Image.new(mode, (width, height)).save(written, kind)
@@ -58,9 +58,9 @@ def test_any_pixels_in_any_format_come_as_rgb_or_are_refused(mode: str, width: i
     assert Preprocessing(crop=32).cropped(photo).size == (32, 32)
 
 
-@alike
+@repeatable
 @given(st.binary(max_size=600))
-def test_any_bytes_are_refused_as_a_photo_and_as_tensors(
+def test_random_bytes_are_refused_as_a_photo_and_as_tensors(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = Path(tmp_path_factory.getbasetemp()) / "any"
@@ -72,7 +72,7 @@ def test_any_bytes_are_refused_as_a_photo_and_as_tensors(
         read_tensors(path)
 
 
-def test_metadata_of_null_is_none(tmp_path: Path) -> None:
+def test_null_as_metadata_of_tensors_is_read_as_none(tmp_path: Path) -> None:
     header = b'{"__metadata__": null}'
     (tmp_path / "a").write_bytes(len(header).to_bytes(8, "little") + header)
     assert read_tensors(tmp_path / "a").metadata == {}

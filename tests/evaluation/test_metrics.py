@@ -1,6 +1,5 @@
-"""Figures of merit against values worked out elsewhere."""
+"""Metrics against scikit-learn, scipy and published values."""
 
-import json
 import math
 
 import numpy as np
@@ -21,29 +20,28 @@ from antbee.evaluation.calibration import (
 from antbee.evaluation.metrics import (
     NORMAL_QUANTILE,
     T_QUANTILES,
-    ClassScore,
-    Report,
-    Score,
     area_under_roc,
-    class_scores,
+    class_metrics,
     confusion_matrix,
     difference,
+    evaluate,
+    macro_average,
     mcnemar,
-    report,
     roc_auc,
     score,
     share,
     spread,
     wilson_interval,
 )
+from antbee.models.metrics import ClassMetrics, Evaluation, Metrics, Score, Spread
 
-# Answers 1, 0, 2, 2, 1.
+# Predicts 1, 0, 2, 2, 1.
 LOGITS = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0], [0.0, 0.0, 4.0], [1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
 LABELS = torch.tensor([1, 0, 2, 0, 0])
 
 
 def drawn(class_count, count=300, *, seed=0, strength=1.5):
-    """Logits that know something of their random labels, and the labels."""
+    """Random labels, and logits that are better than chance."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(class_count, (count,), generator=generator)
     noise = torch.randn(count, class_count, generator=generator)
@@ -51,7 +49,7 @@ def drawn(class_count, count=300, *, seed=0, strength=1.5):
 
 
 def with_forgotten_classes(class_count):
-    """The same, but the last class has no photos and the one before it is never the answer."""
+    """The same, but the last class has no images and the one before it is never predicted."""
     logits, labels = drawn(class_count)
     labels[labels == class_count - 1] = 0
     logits[:, class_count - 2] = -100.0
@@ -59,11 +57,11 @@ def with_forgotten_classes(class_count):
 
 
 def surely(labels, class_count, margin=30.0):
-    """Logits that answer every label rightly."""
+    """Logits that predict every label correctly."""
     return margin * torch.nn.functional.one_hot(labels, class_count).float()
 
 
-def test_score_counts_right_answers_and_photos() -> None:
+def test_the_score_counts_correct_predictions_and_images() -> None:
     result = score(LOGITS, LABELS)
     assert (result.correct, result.count) == (3, 5)
     assert result.accuracy == 0.6
@@ -82,13 +80,9 @@ def test_the_loss_is_that_of_scikit_learn(class_count: int) -> None:
     assert score(logits, labels).loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_score_is_plain_numbers_that_json_can_hold() -> None:
+def test_a_score_survives_json() -> None:
     result = score(LOGITS, LABELS)
-    assert [type(value) for value in (result.correct, result.count, result.loss)] == [int, int, float]
-
-
-def test_the_accuracy_of_whole_numbers_is_exact() -> None:
-    assert Score(correct=145, count=153, loss=0.0).accuracy == 145 / 153
+    assert Score.model_validate_json(result.model_dump_json()) == result
 
 
 # The first four: Newcombe 1998, Statistics in Medicine 17, table I, method 3. The last: a classic result on 153 photos.
@@ -108,7 +102,7 @@ def test_the_wilson_interval_agrees_with_published_values(correct: int, count: i
 
 
 @pytest.mark.parametrize("count", [1, 7, 49, 153, 1000])
-def test_the_interval_of_none_starts_at_0_and_that_of_all_ends_at_1(count: int) -> None:
+def test_the_interval_of_0_starts_at_0_and_that_of_1_ends_at_1(count: int) -> None:
     none, every = wilson_interval(0, count), wilson_interval(count, count)
     assert none[0] == 0.0
     assert every[1] == 1.0
@@ -117,14 +111,14 @@ def test_the_interval_of_none_starts_at_0_and_that_of_all_ends_at_1(count: int) 
 
 
 @pytest.mark.parametrize("correct", range(31))
-def test_the_interval_holds_its_share_and_mirrors_that_of_the_wrong_answers(correct: int) -> None:
+def test_the_interval_contains_the_proportion_and_mirrors_that_of_the_complement(correct: int) -> None:
     low, high = wilson_interval(correct, 30)
     assert 0 <= low <= correct / 30 <= high <= 1
     assert wilson_interval(30 - correct, 30) == pytest.approx((1 - high, 1 - low))
 
 
-def test_a_share_tells_its_counts_its_accuracy_and_its_interval() -> None:
-    assert share(145, 153) == {
+def test_a_share_has_its_counts_its_accuracy_and_its_interval_and_no_loss() -> None:
+    assert share(145, 153).model_dump(exclude_unset=True) == {
         "correct": 145,
         "count": 153,
         "accuracy": 145 / 153,
@@ -138,10 +132,10 @@ def test_the_interval_is_that_of_95_percent() -> None:
     assert pytest.approx(stats.norm.ppf(0.975), abs=1e-6) == NORMAL_QUANTILE
 
 
-# ---- class by class --------------------------------------------------------------------------------------------------
+# ---- metrics of classes ----------------------------------------------------------------------------------------------
 
 
-def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_are_answers() -> None:
+def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_are_predicted_classes() -> None:
     assert confusion_matrix(LOGITS, LABELS).tolist() == [[1, 1, 1], [0, 1, 0], [0, 0, 1]]
 
 
@@ -152,7 +146,7 @@ def test_the_confusion_matrix_keeps_classes_that_never_occur() -> None:
     assert matrix.sum() == matrix[0, 0] == 1
 
 
-def test_the_diagonal_of_the_confusion_matrix_is_what_the_score_counts_as_right() -> None:
+def test_the_trace_of_the_confusion_matrix_is_the_number_of_correct_predictions() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 5, generator=generator)
     labels = torch.randint(5, (200,), generator=generator)
@@ -168,57 +162,57 @@ def test_the_diagonal_of_the_confusion_matrix_is_what_the_score_counts_as_right(
 def test_precision_recall_and_f1_of_classes_and_of_their_mean_are_those_of_scikit_learn(
     logits: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    scores = class_scores(confusion_matrix(logits, labels).tolist())
-    macro = ClassScore.mean(scores)
+    scores = class_metrics(confusion_matrix(logits, labels).tolist())
+    macro = macro_average(scores)
     arguments = {"labels": range(logits.shape[1]), "zero_division": 0}
-    answers = logits.argmax(1)
-    columns = metrics.precision_recall_fscore_support(labels, answers, **arguments)[:3]
-    means = metrics.precision_recall_fscore_support(labels, answers, average="macro", **arguments)[:3]
+    predicted = logits.argmax(1)
+    columns = metrics.precision_recall_fscore_support(labels, predicted, **arguments)[:3]
+    means = metrics.precision_recall_fscore_support(labels, predicted, average="macro", **arguments)[:3]
     for name, column, mean in zip(("precision", "recall", "f1"), columns, means, strict=True):
         assert [getattr(one, name) for one in scores] == pytest.approx(column.tolist())
         assert getattr(macro, name) == pytest.approx(mean)
 
 
-def test_a_class_without_photos_and_without_answers_scores_nothing() -> None:
-    assert class_scores([[3, 0], [0, 0]]) == [ClassScore(1.0, 1.0, 1.0), ClassScore(0.0, 0.0, 0.0)]
+def test_metrics_of_a_class_without_images_and_without_predictions_are_zero() -> None:
+    perfect, empty = (ClassMetrics(precision=value, recall=value, f1=value) for value in (1.0, 0.0))
+    assert class_metrics([[3, 0], [0, 0]]) == [perfect, empty]
 
 
-def test_every_class_counts_the_same_in_the_mean_however_many_photos_it_has() -> None:
-    many_right, one_wrong = class_scores([[99, 0], [1, 0]])
-    assert ClassScore.mean([many_right, one_wrong]).recall == 0.5
+def test_every_class_has_the_same_weight_in_the_macro_average() -> None:
+    assert macro_average(class_metrics([[99, 0], [1, 0]])).recall == 0.5
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_area_under_the_curve_is_that_of_scikit_learn_with_and_without_ties(seed: int) -> None:
+def test_the_auc_is_that_of_scikit_learn_with_and_without_ties(seed: int) -> None:
     logits, labels = drawn(2, 80, seed=seed)
     for values in (logits, logits.round(), torch.zeros_like(logits)):
         expected = metrics.roc_auc_score(labels, values[:, 1] - values[:, 0])
         assert roc_auc(values, labels) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_area_is_1_where_all_positives_are_above_0_where_below_and_half_where_all_are_equal() -> None:
+def test_the_auc_is_1_for_a_perfect_ranking_0_for_its_reverse_and_half_for_ties() -> None:
     values, positive = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([False, False, True, True])
     assert area_under_roc(values, positive) == 1.0
     assert area_under_roc(-values, positive) == 0.0
     assert area_under_roc(torch.zeros(4), positive) == 0.5
 
 
-def test_the_area_hangs_on_the_order_of_probabilities_alone() -> None:
+def test_the_auc_depends_only_on_the_ranking_of_probabilities() -> None:
     logits, labels = drawn(2, 80)
     assert roc_auc(logits, labels) == area_under_roc(logits.double().softmax(1)[:, 1], labels == 1)
     assert roc_auc(logits + 5, labels) == pytest.approx(roc_auc(logits / 3, labels), abs=1e-3)
     assert roc_auc(logits.flip(1), 1 - labels) == pytest.approx(roc_auc(logits, labels))
 
 
-# ---- whether 80 % means 80 % -----------------------------------------------------------------------------------------
+# ---- calibration -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("class_count", [2, 3, 10])
 @pytest.mark.parametrize("strength", [0.1, 1.5, 20.0])
 def test_the_calibration_error_is_that_of_scikit_learns_bins(class_count: int, strength: float) -> None:
     logits, labels = drawn(class_count, strength=strength)
-    confidence, answers = (values.numpy() for values in logits.softmax(1).max(1))
-    right = answers == labels.numpy()
+    confidence, predicted = (values.numpy() for values in logits.softmax(1).max(1))
+    right = predicted == labels.numpy()
     share_right, mean_confidence = calibration_curve(right, confidence, n_bins=15, strategy="uniform")
     inner_edges = np.linspace(0, 1, 16)[1:-1]
     counts = np.bincount(np.searchsorted(inner_edges, confidence), minlength=15)
@@ -226,13 +220,13 @@ def test_the_calibration_error_is_that_of_scikit_learns_bins(class_count: int, s
     assert calibration_error(logits, labels) == pytest.approx(expected, abs=1e-6)
 
 
-def test_sure_answers_have_no_calibration_error_where_all_are_right_and_the_largest_where_all_are_wrong() -> None:
+def test_confident_predictions_have_calibration_error_0_if_all_are_correct_and_1_if_none_is() -> None:
     labels = torch.arange(12) % 3
     assert calibration_error(surely(labels, 3), labels) == pytest.approx(0, abs=1e-9)
     assert calibration_error(surely(labels, 3), (labels + 1) % 3) == pytest.approx(1, abs=1e-9)
 
 
-def test_answers_of_80_percent_that_are_right_four_times_in_five_have_no_calibration_error() -> None:
+def test_predictions_with_probability_80_percent_of_which_four_in_five_are_correct_are_calibrated() -> None:
     logits = torch.tensor([[0.8, 0.2]]).log().expand(5, 2)
     assert calibration_error(logits, torch.tensor([0, 0, 1, 0, 0])) == pytest.approx(0, abs=1e-6)
     assert calibration_error(logits, torch.tensor([0, 1, 1, 0, 0])) == pytest.approx(0.2, abs=1e-6)
@@ -240,12 +234,12 @@ def test_answers_of_80_percent_that_are_right_four_times_in_five_have_no_calibra
 
 @pytest.mark.parametrize("class_count", [2, 3, 10])
 @pytest.mark.parametrize("bins", [1, 8, 15])
-def test_the_reliability_of_answers_is_that_of_scikit_learn_and_counts_each_of_them_once(
+def test_the_reliability_diagram_is_that_of_scikit_learn_and_counts_each_prediction_once(
     class_count: int, bins: int
 ) -> None:
     logits, labels = drawn(class_count)
-    confidence, answers = (values.numpy() for values in logits.softmax(1).max(1))
-    share_right, mean_confidence = calibration_curve(answers == labels.numpy(), confidence, n_bins=bins)
+    confidence, predicted = (values.numpy() for values in logits.softmax(1).max(1))
+    share_right, mean_confidence = calibration_curve(predicted == labels.numpy(), confidence, n_bins=bins)
     found = reliability(logits, labels, bins)
     assert [one.accuracy for one in found] == pytest.approx(share_right.tolist())
     assert [one.confidence for one in found] == pytest.approx(mean_confidence.tolist())
@@ -253,7 +247,7 @@ def test_the_reliability_of_answers_is_that_of_scikit_learn_and_counts_each_of_t
     assert sum(one.count * one.accuracy for one in found) == pytest.approx(score(logits, labels).correct)
 
 
-def test_the_bins_of_answers_go_upwards_have_one_width_and_none_is_empty() -> None:
+def test_reliability_bins_are_ascending_of_equal_width_and_never_empty() -> None:
     logits, labels = drawn(3)
     found = reliability(logits, labels, 8)
     places = [math.ceil(one.confidence * 8) for one in found]
@@ -262,14 +256,14 @@ def test_the_bins_of_answers_go_upwards_have_one_width_and_none_is_empty() -> No
     assert reliability(logits, labels) == reliability(logits, labels, CALIBRATION_BINS)
 
 
-def test_the_calibration_error_is_how_far_the_bins_are_from_their_probability() -> None:
+def test_the_calibration_error_is_the_weighted_mean_distance_of_accuracy_and_confidence_of_bins() -> None:
     logits, labels = drawn(4)
     distances = [one.count * abs(one.accuracy - one.confidence) for one in reliability(logits, labels)]
     assert calibration_error(logits, labels) == pytest.approx(sum(distances) / len(labels))
 
 
 @pytest.mark.parametrize(("margin", "confidence"), [(0.0, 0.5), (200.0, 1.0)])
-def test_answers_at_either_end_of_the_probabilities_have_a_bin(margin: float, confidence: float) -> None:
+def test_the_lowest_and_the_highest_probability_have_a_bin(margin: float, confidence: float) -> None:
     labels = torch.tensor([0, 0, 1, 1])
     logits = torch.tensor([[margin, 0.0]]).expand(4, 2)
     (one,) = reliability(logits, labels)
@@ -277,12 +271,12 @@ def test_answers_at_either_end_of_the_probabilities_have_a_bin(margin: float, co
     assert one.confidence == pytest.approx(confidence)
 
 
-def test_an_answer_between_two_bins_is_in_the_lower_one() -> None:
+def test_a_probability_at_the_edge_of_two_bins_is_in_the_lower_one() -> None:
     logits = torch.tensor([[0.0, 0.0], [0.5, 0.0]])
     assert [one.count for one in reliability(logits, torch.tensor([0, 0]), 2)] == [1, 1]
 
 
-def test_a_bin_of_answers_is_plain_numbers_that_json_can_hold() -> None:
+def test_a_reliability_bin_has_plain_numbers() -> None:
     (one, *_) = reliability(LOGITS, LABELS)
     assert [type(value) for value in (one.count, one.confidence, one.accuracy)] == [int, float, float]
 
@@ -309,7 +303,7 @@ def test_the_temperature_of_larger_logits_is_larger_by_the_same_factor(factor: f
 
 
 @pytest.mark.parametrize("class_count", [2, 3, 10])
-def test_a_temperature_changes_no_answer_and_never_raises_the_loss_it_was_fitted_to(class_count: int) -> None:
+def test_a_temperature_changes_no_prediction_and_lowers_the_loss_it_was_fitted_to(class_count: int) -> None:
     logits, labels = drawn(class_count, strength=4.0)
     temperature = fit_temperature(logits, labels)
     assert torch.equal((logits / temperature).argmax(1), logits.argmax(1))
@@ -317,7 +311,7 @@ def test_a_temperature_changes_no_answer_and_never_raises_the_loss_it_was_fitted
     assert calibration_error(logits / temperature, labels) < calibration_error(logits, labels)
 
 
-def test_the_temperature_is_1_where_no_answer_is_wrong_and_stays_within_bounds_where_all_are() -> None:
+def test_the_temperature_is_1_if_all_predictions_are_correct_and_at_the_upper_bound_if_none_is() -> None:
     labels = torch.arange(12) % 3
     assert fit_temperature(surely(labels, 3, margin=1.0), labels) == 1.0
     nearly_right = torch.cat([surely(labels, 3, margin=0.01)] * 9 + [torch.tensor([[0.0, 0.001, 0.0]])])
@@ -325,50 +319,47 @@ def test_the_temperature_is_1_where_no_answer_is_wrong_and_stays_within_bounds_w
     assert fit_temperature(surely(labels, 3, margin=1.0), (labels + 1) % 3) == pytest.approx(HOTTEST)
 
 
-# ---- all of it -------------------------------------------------------------------------------------------------------
+# ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("logits_and_labels", [drawn(2), drawn(6), with_forgotten_classes(4)])
-def test_a_report_holds_what_each_figure_is_by_itself(
+def test_an_evaluation_has_each_metric_as_it_is_computed_alone(
     logits_and_labels: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
     logits, labels = logits_and_labels
-    expected = Report(
-        score=score(logits, labels),
-        per_class=tuple(class_scores(confusion_matrix(logits, labels).tolist())),
-        confusion=tuple(map(tuple, confusion_matrix(logits, labels).tolist())),
+    confusion = confusion_matrix(logits, labels).tolist()
+    per_class = class_metrics(confusion)
+    assert evaluate(logits, labels) == Evaluation(
+        **score(logits, labels).model_dump(),
+        macro=macro_average(per_class),
+        per_class=per_class,
+        confusion=confusion,
         calibration_error=calibration_error(logits, labels),
         auc=roc_auc(logits, labels) if logits.shape[1] == 2 else None,
     )
-    assert report(logits, labels) == expected
-    assert expected.macro == ClassScore.mean(expected.per_class)
 
 
-@pytest.mark.parametrize(
-    ("logits", "labels"),
-    [(*drawn(2),), (*drawn(3),), (*with_forgotten_classes(4),), (torch.randn(4, 2), torch.zeros(4, dtype=torch.int64))],
-)
-def test_a_reports_record_is_plain_json(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    result = report(logits, labels)
-    record = result.to_record()
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert record == result.score.to_record() | result.details()
-    assert record["macro"]["f1"] == result.macro.f1
-    assert len(record["per_class"]) == len(record["confusion"]) == logits.shape[1]
+def test_an_evaluation_has_the_keys_of_the_metrics_of_a_kept_epoch() -> None:
+    result = evaluate(*drawn(3))
+    cost = {"epochs": 5, "seconds": 1.0, "parameters": {"total": 2, "trainable": 1}}
+    found = Metrics.model_validate(result.as_metrics(4) | cost)
+    assert (found.kept.epoch, found.kept.correct, found.kept.loss) == (4, result.correct, result.loss)
+    assert (found.macro, found.per_class, found.confusion) == (result.macro, result.per_class, result.confusion)
+    assert not found.model_extra
 
 
-def test_there_is_no_area_under_the_curve_of_more_classes_than_two_or_of_photos_of_one() -> None:
-    assert report(*drawn(2)).auc is not None
-    assert report(*drawn(3)).auc is None
-    assert report(torch.randn(4, 3), torch.tensor([0, 1, 0, 1])).auc is None
-    assert report(torch.randn(4, 2), torch.ones(4, dtype=torch.int64)).auc is None
+def test_there_is_an_auc_only_of_two_classes_that_both_have_images() -> None:
+    assert evaluate(*drawn(2)).auc is not None
+    assert evaluate(*drawn(3)).auc is None
+    assert evaluate(torch.randn(4, 3), torch.tensor([0, 1, 0, 1])).auc is None
+    assert evaluate(torch.randn(4, 2), torch.ones(4, dtype=torch.int64)).auc is None
 
 
-# ---- more than one result --------------------------------------------------------------------------------------------
+# ---- comparison and spread -------------------------------------------------------------------------------------------
 
 
 def right_of(both: int, first: int, second: int, neither: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether two classifiers are right on the same photos, of which so many are right in both, in one, in none."""
+    """Whether two classifiers predict images correctly, given how many both, only one and neither do."""
     counts = torch.tensor([both, first, second, neither])
     rows = torch.tensor([[True, True], [True, False], [False, True], [False, False]]).repeat_interleave(counts, dim=0)
     return rows[:, 0], rows[:, 1]
@@ -380,15 +371,15 @@ def test_mcnemars_p_value_is_that_of_the_two_sided_binomial_test(first: int, sec
     assert mcnemar(*right_of(20, first, second, 7)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_classifiers_that_are_right_on_the_same_photos_are_told_apart_by_nothing() -> None:
+def test_the_p_value_of_equal_predictions_is_1() -> None:
     assert mcnemar(*right_of(30, 0, 0, 10)) == 1.0
 
 
-def test_the_p_value_hangs_neither_on_the_order_of_the_two_nor_on_photos_they_agree_on() -> None:
+def test_the_p_value_depends_neither_on_the_order_nor_on_images_on_which_both_agree() -> None:
     assert mcnemar(*right_of(0, 2, 11, 0)) == mcnemar(*right_of(500, 11, 2, 300))
 
 
-def test_a_difference_counts_the_photos_that_one_alone_has_right_and_is_significant_below_five_percent() -> None:
+def test_a_difference_counts_images_that_only_one_predicts_correctly_and_is_significant_below_five_percent() -> None:
     first, second = right_of(20, 3, 9, 7)
     found = difference(first, second)
     assert (found.count, found.first_alone, found.second_alone) == (39, 3, 9)
@@ -396,8 +387,8 @@ def test_a_difference_counts_the_photos_that_one_alone_has_right_and_is_signific
     assert [difference(*right_of(0, alone, 0, 0)).is_significant for alone in (5, 6)] == [False, True]
 
 
-def test_the_p_value_is_a_number_however_many_photos_there_are() -> None:
-    assert mcnemar(*right_of(0, 2000, 0, 0)) == 0.0  # 2 to the power of -1999 is no float any more
+def test_the_p_value_does_not_overflow_for_many_images() -> None:
+    assert mcnemar(*right_of(0, 2000, 0, 0)) == 0.0  # 2**-1999 underflows
     assert mcnemar(*right_of(0, 1000, 1000, 0)) == 1.0
 
 
@@ -407,27 +398,26 @@ def test_students_quantiles_are_those_of_scipy() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 12, 31])
-def test_the_interval_of_repeated_runs_is_that_of_students_t(count: int) -> None:
+def test_the_interval_of_few_values_is_that_of_students_t(count: int) -> None:
     values = torch.rand(count, dtype=torch.double, generator=torch.Generator().manual_seed(count)).tolist()
     result = spread(values)
-    assert result.values == tuple(values)
+    assert result.values == values
     assert result.mean == pytest.approx(np.mean(values))
     assert result.deviation == pytest.approx(np.std(values, ddof=1))
     expected = stats.t.interval(0.95, count - 1, loc=np.mean(values), scale=stats.sem(values))
     assert result.interval == pytest.approx(expected, abs=1e-3)
 
 
-def test_the_interval_of_very_many_runs_is_that_of_the_normal_distribution() -> None:
+def test_the_interval_of_many_values_is_that_of_students_t() -> None:
     values = torch.rand(400, dtype=torch.double, generator=torch.Generator().manual_seed(0)).tolist()
     expected = stats.t.interval(0.95, 399, loc=np.mean(values), scale=stats.sem(values))
     assert spread(values).interval == pytest.approx(expected, abs=1e-3)
 
 
-def test_runs_that_come_to_the_same_have_no_spread() -> None:
+def test_equal_values_have_no_spread() -> None:
     assert spread([0.9, 0.9, 0.9]).interval == pytest.approx((0.9, 0.9))
 
 
-def test_the_record_of_a_spread_is_plain_json() -> None:
-    record = spread([0.8, 0.9]).to_record()
-    assert json.loads(json.dumps(record)) == record
-    assert record.keys() == {"values", "mean", "deviation", "interval"}
+def test_a_spread_survives_json() -> None:
+    result = spread([0.8, 0.9])
+    assert Spread.model_validate_json(result.model_dump_json()) == result

@@ -1,4 +1,4 @@
-"""Rows and sentences: what a terminal, a card and the page show of metrics."""
+"""Metrics as rows and sentences for the terminal, the card and the page."""
 
 from dataclasses import replace
 
@@ -20,13 +20,13 @@ from antbee.evaluation.report import (
 from antbee.models.config import ClassifierConfig
 from antbee.models.metrics import ClassMetrics, Evaluation, Found, Metrics
 
-# The least that metrics tell.
+# Only the required metrics.
 FEW = Metrics.model_validate(
     {key: getattr(CONFIG.metrics, key) for key in ("kept", "confusion", "epochs", "seconds", "parameters")}
 )
 
 
-def test_the_comparison_has_a_row_for_every_trained_model():
+def test_the_comparison_has_a_row_for_every_model_with_metrics():
     rows = comparison([CONFIG, replace(CONFIG, mode="frozen"), ClassifierConfig("resnet18", ("a", "b"))])
     assert [row[0] for row in rows] == ["finetune", "frozen"]
     assert rows[0] == ("finetune", "11,177,538", "90.0%", "80.0% to 95.0%", "4 of 5", "val", "80.0%", "12.3")
@@ -38,45 +38,45 @@ def test_the_comparison_says_which_accuracy_is_cross_validated():
     assert row[2] == "90.0% (cross-validated)"
 
 
-def test_every_figure_has_a_row_and_what_is_not_known_has_none():
+def test_every_known_metric_has_a_row_and_unknown_ones_have_none():
     rows = {row.key: row.value for row in metric_rows(CONFIG.metrics)}
     assert rows["accuracy"] == "90.0% [80.0%, 95.0%]"
     assert (rows["last"], rows["f1"], rows["auc"], rows["temperature"]) == ("80.0%", "0.900", "0.950", "1.50")
     assert (rows["alarms"], rows["found"]) == (Found(found=1, count=10), Found(found=15, count=20))
     assert rows["kept"] == Found(found=4, count=5)
-    told = [row.key for row in metric_rows(FEW)]
-    assert told == ["accuracy", "loss", "kept", "chosen_on", "trainable", "seconds"]
+    keys = [row.key for row in metric_rows(FEW)]
+    assert keys == ["accuracy", "loss", "kept", "chosen_on", "trainable", "seconds"]
 
 
-def test_a_figure_of_zero_is_known():
+def test_a_metric_of_zero_has_a_row():
     zero = CONFIG.metrics.model_copy(update={"auc": 0.0, "calibration_error": 0.0})
     rows = {row.key: row.value for row in metric_rows(zero)}
     assert (rows["auc"], rows["calibration"]) == ("0.000", "0.000")
 
 
-def test_a_kind_of_images_is_told_with_how_many_were_found():
+def test_each_kind_of_synthetic_images_has_a_row_with_its_detections():
     assert out_of_distribution(CONFIG.metrics)[1:] == [Row("found", Found(found=15, count=20), "noise")]
     assert out_of_distribution(FEW) == []
 
 
-def test_calibration_is_told_before_and_after():
+def test_calibration_has_rows_for_before_and_after():
     assert calibration(CONFIG.metrics) == [("before", 0.5, 0.1), ("after", 0.3, 0.05)]
     assert calibration(FEW) == []
 
 
-def test_the_conclusions_are_of_every_mode_and_of_the_data_once():
+def test_conclusions_cover_every_mode_and_mention_the_data_once():
     other = replace(CONFIG, mode="frozen", metrics=FEW)
     assert conclusions([CONFIG, other, ClassifierConfig("resnet18", ("a", "b"))]) == [
         "finetune: mean of 2 seeds on these same photos 85.0% (20.0% to 100.0%)",
         "finetune: 100.0% on the 8 photos not excluded",
-        'finetune: "neither" wrongly of 1 of 10 validation photos; rightly of noise 15 of 20',
-        'frozen: too little is known to say "neither"',
+        'finetune: "neither" wrongly for 1 of 10 validation photos; rightly for noise 15 of 20',
+        'frozen: too few images to detect "neither"',
         "before any training the starting weights' own head has 80.0% right",
         "More would help.",
     ]
 
 
-def test_an_evaluation_is_told_in_lines_with_a_table_of_the_classes():
+def test_an_evaluation_is_printed_with_a_table_of_the_classes():
     one = ClassMetrics(precision=1, recall=0.83, f1=0.91)
     result = Evaluation(
         **CONFIG.metrics.zero_shot.model_dump(),
@@ -87,7 +87,7 @@ def test_an_evaluation_is_told_in_lines_with_a_table_of_the_classes():
         neither=Found(found=1, count=10),
     )
     lines = evaluation(result, ["ants", "bees"])
-    assert lines[0] == f"accuracy  {with_interval(result)}" == "accuracy  80.0% (8 of 10), 95 % 50.0% to 90.0%"
+    assert lines[0] == f"accuracy  {with_interval(result)}" == "accuracy  80.0% (8 of 10), 95% 50.0% to 90.0%"
     assert '"neither" of 1 of 10 photos' in lines
     assert lines[-3].split() == ["ants", "1.000", "0.830", "0.910", "5", "as", "ants,", "1", "as", "bees"]
     assert lines[-2].split()[-3:] == ["4", "as", "bees"]

@@ -429,3 +429,9 @@ def test_a_confusion_matrix_too_wide_for_a_table_is_left_to_the_picture():
     card = model_card(config_with(metrics=metrics) | {"label_names": labels})
     assert "figures/confusion.png" in card
     assert Page(card).elements.count("th") < 40
+
+
+def test_files_that_config_json_only_counts_are_counted_in_the_card():
+    data = {"skipped": [{"file": "a.txt", "reason": "no image"}], "skipped_count": 80_000}
+    card = model_card({"architecture": "resnet18", "label_names": ["ants", "bees"], "antbee": {"data": data}})
+    assert "- 80000 skipped, not readable as images: " in card

@@ -72,10 +72,10 @@ def test_parameters_sum_to_those_of_the_network_and_of_each_mode(architecture: s
     network = network_of(architecture)
     stages = record_activations(network, image_of()).stages
     assert sum(stage.parameters for stage in stages) == count_parameters(network, trainable=False)
-    assert sum(stage.learn_finetune for stage in stages) == count_parameters(network, trainable=True)
+    assert sum(stage.trainable_finetune for stage in stages) == count_parameters(network, trainable=True)
     freeze_backbone(network)
-    assert sum(stage.learn_frozen for stage in stages) == count_parameters(network, trainable=True)
-    assert [stage.name for stage in stages if stage.learn_frozen] == ["fc"]
+    assert sum(stage.trainable_frozen for stage in stages) == count_parameters(network, trainable=True)
+    assert [stage.name for stage in stages if stage.trainable_frozen] == ["fc"]
 
 
 def test_maps_alone_have_an_activation_which_has_the_shape_told(parts: Activations) -> None:

@@ -254,7 +254,7 @@ def test_another_head_answers_on_the_very_same_backbone_and_leaves_the_first_as_
     assert other.network.fc.weight.any()  # nor does whoever gave the head change it any more
     assert torch.equal(holder.network.fc.weight, weights)
     assert torch.equal(holder.logits([photo()]), answers)
-    for own, shared in ((other.network, holder.network), (other._folded, holder._folded)):
+    for own, shared in ((other.network, holder.network), (other._fused, holder._fused)):
         places = {name: tensor.data_ptr() for name, tensor in shared.state_dict().items()}
         assert [n for n, t in own.state_dict().items() if t.data_ptr() != places[n]] == ["fc.weight", "fc.bias"]
 

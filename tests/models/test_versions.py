@@ -250,7 +250,6 @@ MOVES = {
     ("versions", "_move"): "test_what_lies_in_a_models_place_and_is_none_is_an_error_that_names_it",
     ("versions", "restore_version"): "rmdir removes empty folders alone",
     ("checkpoint", "save"): "test_a_folder_of_that_name_which_no_run_made_is_refused_before_work_starts",
-    ("checkpoint", "remove"): "test_a_run_folder_that_holds_anything_else_is_never_cleared",
     ("client", "_download_file"): "a file of the client's cache whose bytes are not the Hub's",
     ("download", "hymenoptera_folder"): "out of a temporary folder, to a name that is not there",
     ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import runpy
 import signal
 import socket
 import subprocess
@@ -17,8 +16,9 @@ import pytest
 from PIL import Image
 
 import app
-from antbee import Classifier, ui
+from antbee import Classifier, errors, ui
 from antbee.data.download import folder_named
+from antbee.data.folder import read_folder
 from antbee.data.images import DataError
 from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig
@@ -89,6 +89,13 @@ def test_photos_are_chosen_for_whichever_model_knows_their_classes(tmp_path, dra
     assert app.choose_photos(drawn_root, models, tmp_path).root == drawn_root
     turned = ui.load_models([write_model(tmp_path / "turned", ["bees", "ants"])])
     assert app.choose_photos(drawn_root, turned, tmp_path).root == drawn_root
+
+
+def test_a_folder_without_val_is_split_with_the_seed_of_the_models_training(tmp_path, drawn_root):
+    models = ui.load_models([write_model(tmp_path / "model", seed=3)])
+    photos = app.choose_photos(drawn_root / "train", models, tmp_path)
+    assert photos.val == read_folder(drawn_root / "train", seed=3).val
+    assert photos.val != read_folder(drawn_root / "train", seed=0).val
 
 
 def test_a_named_folder_of_other_classes_is_refused(tmp_path):
@@ -297,7 +304,7 @@ def test_a_taken_port_is_one_clear_line_and_status_1(tmp_path, drawn_root, monke
         words = [write_model(tmp_path / "model"), "--data", drawn_root, "--port", port]
         monkeypatch.setattr(sys, "argv", ["app.py", *map(str, words)])
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-        status, error = error_of(lambda: runpy.run_path(str(ROOT / "app.py"), run_name="__main__"))
+        status, error = error_of(errors.run, app.main)
     assert status == 1
     assert str(port) in error
     assert "--port" in error

@@ -1,16 +1,14 @@
-"""scripts/benchmark.py measures what it says, figure by figure; how fast anything is, no test asks."""
+"""scripts/benchmark.py: processes, rounds, and the code that is measured; no test depends on a time."""
 
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from antbee.data.drawn import write_drawn_set
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
+from scripts import benchmark
 
 
 @pytest.fixture(scope="module")
@@ -20,30 +18,24 @@ def tiny_root(tmp_path_factory):
 
 
 @pytest.fixture
-def benchmark(script_module):
-    """The script as a module."""
-    return script_module(SCRIPT)
-
-
-@pytest.fixture
-def bench(benchmark, tiny_root):
+def bench(tiny_root):
     return benchmark.Bench(tiny_root, "random", torch.device("cpu"))
 
 
 @pytest.fixture
-def measure(benchmark, tiny_root, tmp_path, monkeypatch):
-    """Runs the script in this process, which measures in others, and gives what it wrote."""
+def measure(tiny_root, tmp_path, monkeypatch):
+    """Runs the script in this process, which measures in others, and returns the JSON that it wrote."""
 
-    def run(*words):
-        start = ["--data", tiny_root, "--weights", "random", "--device", "cpu", "--json", tmp_path / "values.json"]
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, [*start, *words])])
+    def run(*argv):
+        common = ["--data", tiny_root, "--weights", "random", "--device", "cpu", "--json", tmp_path / "values.json"]
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, [*common, *argv])])
         benchmark.main()
         return json.loads((tmp_path / "values.json").read_text())
 
     return run
 
 
-def test_a_figure_is_measured_in_a_process_and_written_with_the_machine_it_was_measured_on(measure, capfd):
+def test_the_json_file_has_the_values_and_the_machine(measure, capfd):
     content = measure("--only", "photos", "--rounds", 1)
     assert {"photos: decode", "photos: crop and mirror", "photos: peak memory"} <= content["values"].keys()
     assert all(len(entry["values"]) == 1 and min(entry["values"]) > 0 for entry in content["values"].values())
@@ -51,7 +43,7 @@ def test_a_figure_is_measured_in_a_process_and_written_with_the_machine_it_was_m
     assert "photos: decode" in capfd.readouterr().out
 
 
-def test_figures_take_turns_in_every_round_each_time_in_a_process_of_its_own(benchmark, measure, monkeypatch):
+def test_every_round_measures_every_figure_in_a_new_process(measure, monkeypatch):
     started = []
 
     def ended(command, **options):
@@ -67,7 +59,7 @@ def test_figures_take_turns_in_every_round_each_time_in_a_process_of_its_own(ben
     }
 
 
-def test_the_tutorials_own_loop_yields_an_epoch_at_a_time_and_learns_by_mode(benchmark, bench, monkeypatch):
+def test_the_tutorials_loop_yields_each_epoch_and_trains_the_backbone_when_fine_tuning_only(bench, monkeypatch):
     networks = []
     build = benchmark.Bench.network
     monkeypatch.setattr(benchmark.Bench, "network", lambda self: networks.append(build(self)) or networks[-1])
@@ -80,16 +72,16 @@ def test_the_tutorials_own_loop_yields_an_epoch_at_a_time_and_learns_by_mode(ben
         assert torch.equal(networks[-1].conv1.weight, before) == (mode == "frozen")
 
 
-def test_bare_passes_see_other_images_each_time(benchmark, bench):
+def test_forward_passes_take_the_batches_in_turn(bench):
     seen = []
-    answer = benchmark.answering(seen.append, list(bench.ready(2, 32)))
+    run = benchmark.forward_pass(seen.append, list(bench.batches(2, 32)))
     for _ in range(5):
-        answer()
+        run()
     assert torch.equal(seen[0], seen[4])
     assert not torch.equal(seen[0], seen[1])
 
 
-def test_fast_is_compared_with_the_tutorial_mode_by_mode(benchmark):
+def test_the_speed_up_over_the_tutorial_is_given_for_each_measured_mode():
     measured = {
         "tutorial: frozen, an epoch times 25": {"unit": "s", "values": [300, 310, 290]},
         "tutorial: finetune, an epoch times 25": {"unit": "s", "values": [600]},
@@ -104,6 +96,32 @@ def test_fast_is_compared_with_the_tutorial_mode_by_mode(benchmark):
     assert not list(benchmark.conclusions({"fast both: wall time": {"unit": "s", "values": [45]}}))
 
 
-def test_the_table_tells_number_median_and_spread(benchmark):
+def test_the_table_has_number_median_minimum_and_maximum():
     table = benchmark.table({"a: b": {"unit": "ms", "values": [3.0, 1.0, 2.0]}}).splitlines()
     assert table[1].split() == ["a:", "b", "3", "2.00", "1.00", "3.00", "ms"]
+
+
+def test_a_run_is_timed_with_its_models(bench, monkeypatch):
+    trained = [SimpleNamespace(mode="frozen", metrics=SimpleNamespace(seconds=1.5))]
+
+    def train(data, **given):
+        assert given.keys() == {"mode", "weights", "device", "output", "log"}
+        return SimpleNamespace(models=trained)
+
+    monkeypatch.setattr(benchmark.antbee, "train", train)
+    whole, model = benchmark.fast(bench, mode="frozen")
+    assert (whole.name, whole.unit) == ("wall time", "s")
+    assert model == benchmark.Value("frozen training and evaluation", 1.5, "s")
+
+
+def test_folder_predictions_are_measured_relative_to_the_bare_network(bench, monkeypatch):
+    monkeypatch.setattr(benchmark, "forward_rate", lambda *values: 100.0)
+    values = {value.name: value.value for value in benchmark.predict(bench)}
+    assert values.keys() == {
+        "one photo, p50",
+        "one photo, p95",
+        "one photo, over decoding and bare forward",
+        "a folder",
+        "a folder, of the bare forward",
+    }
+    assert values["a folder, of the bare forward"] == pytest.approx(values["a folder"])

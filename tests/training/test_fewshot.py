@@ -360,10 +360,10 @@ def test_metrics_are_of_photos_left_out_of_training(base):
     features = dataset.features(torch.device("cpu"))
     on_train = evaluation_metrics.score(result.classifier.network.fc(features.features).detach(), features.labels)
     assert on_train.accuracy > 0.95
-    assert result.report.score.accuracy < 0.7
-    assert result.report.score.count == 60
+    assert result.report.accuracy < 0.7
+    assert result.report.count == 60
     assert result.classifier.config.metrics.kept.interval == list(
-        evaluation_metrics.wilson_interval(result.report.score.correct, 60)
+        evaluation_metrics.wilson_interval(result.report.correct, 60)
     )
 
 
@@ -375,9 +375,9 @@ def test_the_predictions_for_a_fold_are_calibrated_on_the_other_folds(base):
     temperatures = [fit_temperature(logits[folds != fold], features.labels[folds != fold]) for fold in range(5)]
     assert len(set(temperatures)) > 1
     calibrated = logits / torch.tensor(temperatures)[folds][:, None]
-    expected = evaluation_metrics.report(calibrated, features.labels)
+    expected = evaluation_metrics.evaluate(calibrated, features.labels)
     assert result.report.confusion == expected.confusion
-    assert result.report.score.loss == pytest.approx(expected.score.loss)
+    assert result.report.loss == pytest.approx(expected.loss)
     assert result.report.calibration_error == pytest.approx(expected.calibration_error)
 
 

@@ -73,7 +73,7 @@ def of_kind(findings, *kinds):
 
 
 @pytest.mark.parametrize("kind", ["ants", "bees"])
-def test_nothing_is_found_of_ordinary_pictures(kind):
+def test_ordinary_pictures_have_no_findings(kind):
     assert [kinds_of(picture(seed, kind)) for seed in range(8)] == [[]] * 8
 
 
@@ -97,7 +97,7 @@ def test_a_blank_picture_is_a_placeholder_and_nothing_else(photo):
     assert kinds_of(photo) == ["placeholder"]
 
 
-def test_a_picture_of_which_an_eighth_is_no_background_is_no_placeholder():
+def test_a_picture_with_an_eighth_of_foreground_is_not_a_placeholder():
     page = Image.new("RGB", (320, 240), "white")
     page.paste(picture().resize((120, 80)), (100, 80))
     assert kinds_of(page) == []
@@ -126,18 +126,18 @@ def test_a_poor_photo_is_found_with_the_reason(photo, kind, reason):
     assert finding.other is None
 
 
-def test_the_limits_of_size_and_shape_are_still_fine():
+def test_photos_at_the_limits_of_size_and_shape_have_no_findings():
     facts = measure(picture())
     for width, height in ((112, 112), (336, 112), (112, 336)):
         assert photo_findings("photo.jpg", replace(facts, width=width, height=height)) == []
 
 
-def test_in_the_dark_no_photo_is_called_blurred():
+def test_a_dark_photo_is_not_also_called_blurred():
     photo = picture().filter(ImageFilter.GaussianBlur(6)).point(lambda value: value // 8)
     assert kinds_of(photo) == ["dark"]
 
 
-def test_the_worse_a_photo_is_the_higher_it_scores():
+def test_worse_photos_have_higher_scores():
     blur = [measure(picture().filter(ImageFilter.GaussianBlur(radius))) for radius in (6, 12)]
     shade = [replace(measure(picture()), brightness=brightness) for brightness in (20.0, 5.0)]
     sizes = [replace(measure(picture()), width=side, height=side) for side in (100, 20)]
@@ -146,7 +146,7 @@ def test_the_worse_a_photo_is_the_higher_it_scores():
         assert first.score < second.score
 
 
-def test_the_facts_are_those_of_the_photo_in_full_size_and_leave_it_as_it_is():
+def test_facts_are_measured_at_full_size_and_the_photo_is_not_changed():
     photo = picture(side=640)
     before = photo.tobytes()
     facts = measure(photo)
@@ -159,7 +159,7 @@ def test_the_facts_are_those_of_the_photo_in_full_size_and_leave_it_as_it_is():
     assert torch.equal(measure(ImageOps.mirror(photo)).changes, facts.mirrored_changes)
 
 
-# ---- photos that are there twice -------------------------------------------------------------------------------------
+# ---- duplicates ------------------------------------------------------------------------------------------------------
 
 
 def reencoded(photo):
@@ -182,13 +182,13 @@ def copies_among(photos, facts, features=None):
     return of_kind(folder_findings(photos, facts, features), "copy", "leak")
 
 
-def test_distinct_pictures_are_no_copies_of_each_other():
+def test_distinct_pictures_are_not_duplicates():
     photos = photo_folder([0] * 15 + [1] * 15, [0] * 5 + [1] * 5)
     assert copies_among(photos, drawn_facts(photos)) == []
 
 
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
-def test_a_copy_within_a_split_is_found_and_the_later_file_is_the_one_to_do_without(change):
+def test_of_a_duplicate_within_a_split_the_later_file_is_the_one_to_exclude(change):
     photos = photo_folder([0, 0, 0, 1, 1], [0, 0, 1, 1])
     facts = drawn_facts(photos)
     train, val = photos.train.names(ROOT), photos.val.names(ROOT)
@@ -199,32 +199,30 @@ def test_a_copy_within_a_split_is_found_and_the_later_file_is_the_one_to_do_with
         ("copy", train[2], train[0]),
         ("copy", val[3], val[2]),
     }
-    assert all(finding.reason.startswith(f"there twice, as {finding.other}: ") for finding in findings)
+    assert all(finding.reason.startswith(f"duplicate of {finding.other}: ") for finding in findings)
 
 
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
-def test_a_copy_on_both_sides_of_the_split_is_a_leak_of_the_training_photo(change):
+def test_a_duplicate_across_the_splits_is_a_leak_and_names_the_training_photo(change):
     photos = photo_folder([0, 0, 1, 1], [0, 1])
     facts = drawn_facts(photos)
     train, val = photos.train.names(ROOT), photos.val.names(ROOT)
     facts[val[1]] = measure(change(picture(3)))  # of train[3]
     (finding,) = copies_among(photos, facts)
     assert (finding.kind, finding.file, finding.other) == ("leak", train[3], val[1])
-    assert finding.reason.startswith(f"in val as well, as {val[1]}: ")
+    assert finding.reason.startswith(f"duplicate of {val[1]}: ")
 
 
-@pytest.mark.parametrize(
-    ("position", "said"), [(1, "there twice, under ants, as "), (4, "in val as well, under bees, as ")]
-)
-def test_a_copy_under_another_class_names_the_other_files_class(position, said):
+@pytest.mark.parametrize(("position", "label"), [(1, "ants"), (4, "bees")])
+def test_a_duplicate_under_another_class_names_the_other_files_class(position, label):
     photos = photo_folder([0, 1, 1, 0], [1, 0])
     facts, names = drawn_facts(photos), names_of(photos)
     facts[names[position]] = facts[names[0]]
     (finding,) = copies_among(photos, facts)
-    assert finding.reason.startswith(said + finding.other)
+    assert finding.reason.startswith(f"duplicate of {finding.other}, labelled {label}: ")
 
 
-def test_a_mirror_image_is_said_to_be_one():
+def test_the_reason_names_a_mirror_image():
     photos = photo_folder([0, 1], [0, 1])
     facts, names = drawn_facts(photos), names_of(photos)
     facts[names[2]] = measure(ImageOps.mirror(picture(0)))
@@ -235,7 +233,7 @@ def test_a_mirror_image_is_said_to_be_one():
     assert finding.reason.endswith(": the pictures' hashes agree to 100%")
 
 
-def test_a_picture_that_is_its_own_mirror_image_is_no_copy_of_itself():
+def test_a_symmetric_picture_is_not_a_duplicate_of_itself():
     half = picture().crop((0, 0, 80, 128))
     symmetric = Image.new("RGB", (160, 128))
     symmetric.paste(half, (0, 0))
@@ -245,7 +243,7 @@ def test_a_picture_that_is_its_own_mirror_image_is_no_copy_of_itself():
     assert copies_among(photos, facts) == []
 
 
-def test_a_picture_that_is_there_three_times_gives_every_pair_once():
+def test_three_copies_of_a_picture_give_every_pair_once():
     photos = photo_folder([0, 0, 1], [0, 1])
     facts, names = drawn_facts(photos), names_of(photos)
     facts[names[1]] = facts[names[3]] = facts[names[0]]
@@ -255,7 +253,7 @@ def test_a_picture_that_is_there_three_times_gives_every_pair_once():
     )
 
 
-def test_blank_pictures_are_not_reported_as_copies_of_each_other():
+def test_blank_pictures_are_not_duplicates_of_each_other():
     photos = photo_folder([0, 0, 1, 1], [0, 1])
     facts, features = drawn_facts(photos), scattered(6)
     blank = [names_of(photos)[position] for position in (0, 1, 5)]
@@ -266,7 +264,7 @@ def test_blank_pictures_are_not_reported_as_copies_of_each_other():
     assert {finding.file for finding in folder_findings(photos, facts, None)} == set(blank)
 
 
-def test_after_placeholders_copies_are_still_named_by_their_own_files():
+def test_placeholders_do_not_shift_the_file_names_of_duplicates():
     photos = photo_folder([0, 0, 0, 1], [0, 1])
     facts, names = drawn_facts(photos), names_of(photos)
     facts[names[0]] = measure(error_page())
@@ -279,7 +277,7 @@ def test_after_placeholders_copies_are_still_named_by_their_own_files():
     assert (other.kind, other.file, other.other) == ("copy", names[3], names[1])
 
 
-def test_a_folder_of_placeholders_alone_has_no_copies():
+def test_a_folder_of_placeholders_has_no_duplicates():
     photos = photo_folder([0, 1], [0, 1])
     facts = dict.fromkeys(names_of(photos), measure(error_page()))
     found = folder_findings(photos, facts, None)
@@ -287,7 +285,7 @@ def test_a_folder_of_placeholders_alone_has_no_copies():
     assert len(found) == 4
 
 
-def test_a_cropped_copy_is_found_by_its_features_alone():
+def test_a_cropped_copy_is_found_by_its_features():
     photos = photo_folder([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
     facts, names, features = ordinary_facts(photos), names_of(photos), scattered(10)
     features[8] = 3 * (features[4] + 0.1 * scattered(11)[10])
@@ -297,7 +295,7 @@ def test_a_cropped_copy_is_found_by_its_features_alone():
     assert copies_among(photos, facts) == []
 
 
-def test_how_near_a_copy_lies_is_judged_by_how_near_photos_usually_lie():
+def test_the_distance_limit_of_duplicates_scales_with_the_median_distance():
     photos = photo_folder([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
     facts, features = ordinary_facts(photos), scattered(10)
     shared = 30 * scattered(11)[10]  # all photos of one kind lie close to each other
@@ -310,7 +308,7 @@ def test_how_near_a_copy_lies_is_judged_by_how_near_photos_usually_lie():
 @pytest.mark.parametrize(
     "poor", [{"brightness": 5.0}, {"sharpness": 1.0}, {"width": 60, "height": 50}], ids=["dark", "blurred", "tiny"]
 )
-def test_photos_that_show_little_are_no_copies_because_a_network_sees_the_same_in_them(poor):
+def test_equal_features_of_dark_blurred_or_tiny_photos_are_not_duplicates(poor):
     photos = photo_folder([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
     facts, names, features = ordinary_facts(photos), names_of(photos), scattered(10)
     for position in (2, 5, 9):
@@ -323,7 +321,7 @@ def test_photos_that_show_little_are_no_copies_because_a_network_sees_the_same_i
     assert [finding.file for finding in copies_among(photos, facts, features)] == [names[4], names[5]]
 
 
-def test_a_copy_that_hash_and_features_both_find_is_one_finding_by_its_hash():
+def test_a_duplicate_by_hash_and_features_is_one_finding_by_its_hash():
     photos = photo_folder([0, 0, 1, 1], [0, 1])
     facts, names, features = drawn_facts(photos), names_of(photos), scattered(6)
     facts[names[1]], features[1] = facts[names[0]], features[0]
@@ -347,11 +345,11 @@ def wrong_labels(photos, features, **options):
 TRUE_TRAIN, TRUE_VAL = [0] * 16 + [1] * 16, [0] * 8 + [1] * 8
 
 
-def test_in_clear_clusters_no_label_is_doubted():
+def test_no_label_is_suspicious_in_clear_clusters():
     assert wrong_labels(photo_folder(TRUE_TRAIN, TRUE_VAL), clusters(TRUE_TRAIN + TRUE_VAL)) == []
 
 
-def test_exactly_the_swapped_labels_are_found_in_either_split_and_ranked_by_doubt():
+def test_exactly_the_swapped_labels_of_both_splits_are_found_and_ranked_by_doubt():
     train, val = list(TRUE_TRAIN), list(TRUE_VAL)
     train[3], val[12] = 1, 0
     photos, features = photo_folder(train, val), clusters(TRUE_TRAIN + TRUE_VAL)
@@ -364,7 +362,7 @@ def test_exactly_the_swapped_labels_are_found_in_either_split_and_ranked_by_doub
     assert wrong_labels(photos, features) == findings
 
 
-def test_a_swapped_label_among_its_like_is_doubted_more_than_one_at_the_edge():
+def test_a_swapped_label_in_the_middle_of_a_cluster_ranks_above_one_at_its_edge():
     train = list(TRUE_TRAIN)
     train[3] = train[5] = 1
     features = clusters(TRUE_TRAIN + TRUE_VAL)
@@ -374,14 +372,14 @@ def test_a_swapped_label_among_its_like_is_doubted_more_than_one_at_the_edge():
     assert findings[0].score > findings[1].score
 
 
-def test_without_features_no_label_is_judged():
+def test_without_features_no_label_is_suspicious():
     train = [1, *TRUE_TRAIN[1:]]
     photos = photo_folder(train, TRUE_VAL)
     assert len(wrong_labels(photos, clusters(TRUE_TRAIN + TRUE_VAL))) == 1
     assert wrong_labels(photos, None) == []
 
 
-def test_of_three_classes_the_likeliest_is_named():
+def test_of_three_classes_the_most_probable_is_named():
     true = [0] * 12 + [1] * 12 + [2] * 12
     train = [2, *true[1:]]
     photos = photo_folder(train, [0, 1, 2], ("ants", "bees", "wasps"))
@@ -390,7 +388,7 @@ def test_of_three_classes_the_likeliest_is_named():
     assert finding.reason.startswith("looks like ants more than wasps")
 
 
-def test_the_fewest_photos_a_folder_can_have_are_judged_without_failing():
+def test_the_smallest_possible_folder_is_checked_without_an_error():
     photos = photo_folder([0, 1], [0, 1])
     assert {finding.kind for finding in folder_findings(photos, ordinary_facts(photos), scattered(4))} <= {"label"}
 
@@ -399,7 +397,7 @@ def test_the_fewest_photos_a_folder_can_have_are_judged_without_failing():
 
 
 @pytest.mark.parametrize(("bees", "found"), [(1, False), (3, False), (6, False), (7, True), (20, True)])
-def test_more_than_three_to_one_is_out_of_balance(bees, found):
+def test_more_than_three_to_one_is_an_imbalance(bees, found):
     photos = photo_folder([0, 0] + [1] * bees, [0, 1])
     findings = of_kind(folder_findings(photos, ordinary_facts(photos), None), "imbalance")
     assert len(findings) == found
@@ -410,7 +408,7 @@ def test_more_than_three_to_one_is_out_of_balance(bees, found):
         assert finding.score == pytest.approx(bees / 2)
 
 
-def test_the_validation_photos_may_be_out_of_balance():
+def test_imbalanced_validation_photos_are_not_a_finding():
     photos = photo_folder([0, 1], [0] + [1] * 9)
     assert folder_findings(photos, ordinary_facts(photos), None) == []
 
@@ -418,7 +416,7 @@ def test_the_validation_photos_may_be_out_of_balance():
 # ---- all together ----------------------------------------------------------------------------------------------------
 
 
-def test_findings_come_by_kind_and_then_the_worst_first():
+def test_findings_are_sorted_by_kind_and_then_by_descending_score():
     train, val = [1, 0, 0] + [0] * 30 + [1] * 8, [0] * 8 + [1] * 8
     true = [0, 0, 0] + [0] * 30 + [1] * 8 + val
     photos, features = photo_folder(train, val), normalize(clusters(true, spread=0.6)).repeat(1, 4)
@@ -441,24 +439,24 @@ def test_findings_come_by_kind_and_then_the_worst_first():
     assert [finding.file for finding in of_kind(found, "tiny")] == [names[12], names[13]]
 
 
-def test_faults_planted_in_files_are_found_under_the_names_of_the_files(tmp_path):
+def test_planted_faults_are_found_under_the_names_of_their_files(tmp_path):
     counts = {"ants": 4, "bees": 4}
     root = write_drawn_set(tmp_path / "photos", train=counts, val=counts, longest_side=192)
     leaked = next((root / "val" / "bees").iterdir())
     (root / "train" / "ants" / "leaked.jpg").write_bytes(leaked.read_bytes())
     error_page().save(root / "train" / "bees" / "page.png")
     facts = {}
-    photos = read_folder(root, seen=lambda path, photo: facts.update({path: measure(photo)}))
+    photos = read_folder(root, on_photo=lambda path, photo: facts.update({path: measure(photo)}))
     by_name = {path.relative_to(root).as_posix(): fact for path, fact in facts.items()}
     found = folder_findings(photos, by_name, None)
     assert [(finding.kind, finding.file, finding.other) for finding in found] == [
         ("placeholder", "train/bees/page.png", None),
         ("leak", "train/ants/leaked.jpg", leaked.relative_to(root).as_posix()),
     ]
-    assert "under bees" in found[1].reason
+    assert "labelled bees" in found[1].reason
 
 
-def test_the_limit_of_the_hash_leaves_room_on_both_sides():
+def test_the_hash_limit_separates_copies_from_other_photos_with_a_margin():
     """Copies agree nearly everywhere, and other pictures far less than copies must."""
     pictures = [picture(seed, kind) for kind in ("ants", "bees") for seed in range(12)]
     facts = [measure(photo) for photo in pictures]
@@ -480,7 +478,7 @@ def alike(one, other):
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
 
 
-def test_different_things_on_a_plain_background_are_no_copies_of_each_other():
+def test_different_objects_on_a_plain_background_are_not_duplicates():
     photos = photo_folder([0] * 9 + [1], [0, 1])
     chance, facts = random.Random(0), {}
     for name in names_of(photos):
@@ -491,14 +489,14 @@ def test_different_things_on_a_plain_background_are_no_copies_of_each_other():
     assert copies_among(photos, facts) == []
 
 
-def test_a_folder_of_placeholders_with_features_is_told_as_such_alone():
+def test_a_folder_of_placeholders_with_features_has_no_other_findings():
     photos = photo_folder([0, 1], [0, 1])
     blank = measure(Image.new("RGB", (320, 240), "white"))
     found = folder_findings(photos, dict.fromkeys(names_of(photos), blank), torch.rand(4, 8))
     assert {finding.kind for finding in found} == {"placeholder"}
 
 
-def test_of_a_photo_with_many_copies_each_other_is_told_once():
+def test_a_photo_with_many_copies_is_listed_once():
     photos = photo_folder([0] * 6 + [1], [0, 1])
     facts, names = ordinary_facts(photos), names_of(photos)
     for name in names[1:6]:

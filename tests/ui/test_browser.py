@@ -235,7 +235,7 @@ def test_a_visitor_teaches_two_classes_and_takes_the_model_along(visit, drawn_ph
         page.get_by_role("button", name="Download the model").click()
     with zipfile.ZipFile(download.value.path()) as archive:
         archive.extractall(tmp_path)
-    taught = Classifier.from_pretrained(tmp_path / "taught-model", device="cpu")
+    taught = Classifier.from_pretrained(tmp_path / "few-shot-model", device="cpu")
     assert taught.config.label_names == ("my ants", "my bees")
     assert taught.detector is not None
     assert len(taught.detector.names) == 16

@@ -12,20 +12,24 @@ import pytest
 from antbee.models.activations import MAPS
 from antbee.models.config import MODES
 from antbee.ui.i18n import CHINESE, ENGLISH, label, translations, translator_of
-from antbee.ui.texts import TEXTS
+from antbee.ui.texts import en, zh
 
-FILES = [
-    path
-    for path in sorted((Path(__file__).resolve().parents[2] / "antbee" / "ui").rglob("*.py"))
-    if path.stem not in ("i18n", "texts")
-]
-TREES = {path.name: ast.parse(path.read_text("utf-8")) for path in FILES}
-# Keys whose last part is a value of another room's, by what stands before it.
-NAMED_ELSEWHERE = {"inside.does.": ("input", *MAPS, "avgpool", "fc"), "mode.": MODES}
+TEXTS = {key: (text, zh.TEXTS[key]) for key, text in en.TEXTS.items()}
+ROOT = Path(__file__).resolve().parents[2] / "antbee"
+FILES = [path for path in sorted((ROOT / "ui").rglob("*.py")) if path.stem != "i18n" and path.parent.name != "texts"]
+TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 
 def literals(tree: ast.AST) -> set[str]:
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+# Keys whose last part is a value of another module's, by what stands before it.
+NAMED_ELSEWHERE = {
+    "inside.does.": ("input", *MAPS, "avgpool", "fc"),
+    "mode.": MODES,
+    "report.": literals(ast.parse((ROOT / "evaluation" / "report.py").read_text("utf-8"))),
+}
 
 
 def beginnings(tree: ast.AST) -> set[str]:
@@ -74,11 +78,15 @@ def test_a_text_is_english_in_its_first_language_and_chinese_in_its_second_but_f
     }
 
 
+def test_both_languages_have_the_same_keys() -> None:
+    assert list(en.TEXTS) == list(zh.TEXTS)
+
+
 def test_every_text_is_said_somewhere() -> None:
     said = {text for tree in TREES.values() for text in literals(tree)}
     for tree in TREES.values():
         for beginning in beginnings(tree):
-            said |= {f"{beginning}{rest}" for rest in NAMED_ELSEWHERE.get(beginning, literals(tree))}
+            said |= {f"{beginning}{rest}" for rest in (*literals(tree), *NAMED_ELSEWHERE.get(beginning, ()))}
     assert sorted(set(TEXTS) - said) == []
 
 

@@ -134,13 +134,13 @@ def _stages(shown: LoadedModel, parts: Activations, translate: Translator) -> St
             stage.name,
             _shape(stage.shape),
             f"{stage.parameters:,}",
-            f"{stage.learn_frozen:,}",
-            f"{stage.learn_finetune:,}",
+            f"{stage.trainable_frozen:,}",
+            f"{stage.trainable_finetune:,}",
             translate(f"inside.does.{stage.name}"),
         )
         for stage in parts.stages
     ]
-    counts = [(stage.parameters, stage.learn_frozen, stage.learn_finetune) for stage in parts.stages]
+    counts = [(stage.parameters, stage.trainable_frozen, stage.trainable_finetune) for stage in parts.stages]
     parameters, frozen, finetune = (f"{sum(column):,}" for column in zip(*counts, strict=True))
     rows.append((translate("inside.sum"), "", parameters, frozen, finetune, ""))
     network = shown.classifier.network

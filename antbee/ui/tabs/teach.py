@@ -126,7 +126,7 @@ def result_sentence(taught: FewShotResult, translate: Translator = ENGLISH) -> s
     """How good a taught classifier is, as Markdown."""
     if taught.report is None:
         return translate("teach.result.unknown")
-    record = taught.report.score.to_record()
+    record = taught.report.model_dump()
     low, high = record["interval"]
     told = translate(
         "teach.result",

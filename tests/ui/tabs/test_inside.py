@@ -22,7 +22,7 @@ from antbee.ui.components import Choice
 from antbee.ui.i18n import CHINESE
 from antbee.ui.registry import LoadedModel
 from antbee.ui.tabs.inside import CHANNELS, MOST_NAMES, Step, inside_tab, way
-from antbee.ui.texts import TEXTS
+from antbee.ui.texts.en import TEXTS
 
 PHOTO = draw("bees", 3, 200).resize((200, 150))
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"

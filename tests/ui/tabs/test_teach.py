@@ -365,7 +365,7 @@ def test_another_models_features_are_never_mixed_in(visitor, drawn, models, tmp_
     board = visitor.add(0, *drawn("ants", 0))
     others = ui.load_models([write_model(tmp_path / "frozen", "frozen", seed=1)], device="cpu")
     later = Visitor(FewShotForm(exhibition_of(others, None), visitor.room.sessions), visitor.request)
-    assert "looked at by another model" in complaint(later.add, 0, *drawn("ants", 1))
+    assert "embedded by another model" in complaint(later.add, 0, *drawn("ants", 1))
     assert classes_of(visitor.start()[1:]) == classes_of(board)
 
 
@@ -437,7 +437,7 @@ def test_a_correction_that_another_class_has_changes_nothing(visitor, drawn):
 
 def test_what_was_learned_is_told_with_its_accuracy_and_an_interval(learned):
     visitor, (told, download) = learned
-    record = visitor.session.taught.report.score.to_record()
+    record = visitor.session.taught.report.model_dump()
     low, high = record["interval"]
     values = {"accuracy": f"{record['accuracy']:.0%}", "count": 24, "low": f"{low:.0%}", "high": f"{high:.0%}"}
     assert told == ENGLISH("teach.result", **values)
@@ -778,7 +778,7 @@ def test_what_a_browser_was_shown_is_gone_once_it_is_closed_and_pictures_are_nob
         deadline = time.monotonic() + 20
         while folder.exists():
             assert time.monotonic() < deadline
-            ask_page(url, page, "Classroom.start", [], "another")
+            ask_page(url, page, "FewShotForm.start", [], "another")
 
 
 def test_every_handler_fills_what_the_page_shows_of_it_and_says_what_it_can_not_do(models, drawn, upload):
@@ -786,22 +786,22 @@ def test_every_handler_fills_what_the_page_shows_of_it_and_says_what_it_can_not_
     (ant, bee, asked) = drawn("ants", 0)[0], drawn("bees", 0)[0], drawn("bees", 1)[0]
     zipped = sent(upload(zip_of(**{"wasps/1.png": photo("bees", 2)}), "photos.zip"))
     calls = [
-        ("Classroom.start", []),
+        ("FewShotForm.start", []),
         ("_wire.<locals>.rename", ["ants"]),
         ("_wire.<locals>.upload", [[in_gallery(ant)]]),
         ("_wire.<locals>.delete", [[]]),
         ("_wire.<locals>.remove", []),
-        ("Classroom.one_more", []),
-        ("Classroom.correct", [sent(bee), "bees"]),
-        ("Classroom.unzip", [zipped]),
-        ("Classroom.learn", [sent(asked)]),
-        ("Classroom.ask", [sent(asked)]),
-        ("Classroom.clear", []),
+        ("FewShotForm.one_more", []),
+        ("FewShotForm.correct", [sent(bee), "bees"]),
+        ("FewShotForm.unzip", [zipped]),
+        ("FewShotForm.learn", [sent(asked)]),
+        ("FewShotForm.ask", [sent(asked)]),
+        ("FewShotForm.clear", []),
     ]
     with serving(page) as url:
         for name, values in calls:
             output = ask_page(url, page, name, values, "visitor")
             assert "error" not in output, name
             assert None not in output["data"][:1], name
-        output = ask_page(url, page, "Classroom.give", ["visitor/mine", "", False], "visitor")
+        output = ask_page(url, page, "FewShotForm.give", ["visitor/mine", "", False], "visitor")
         assert output["error"] == ENGLISH("teach.failed", error=ENGLISH("teach.untrained"))

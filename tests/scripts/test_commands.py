@@ -1,0 +1,165 @@
+"""scripts/predict.py, evaluate.py, check.py and export.py: flags, what is printed, exit status."""
+
+import inspect
+import json
+import sys
+from importlib import import_module
+
+import pytest
+
+import antbee
+from antbee import Classifier
+from antbee.data.transforms import Preprocessing
+from antbee.models.backbone import build_network
+from antbee.models.config import ClassifierConfig
+from antbee.models.weights import StartingWeights
+from antbee.training.check import CheckResult
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """An untrained model of ants and bees with small crops."""
+    network = build_network("resnet18", 2, StartingWeights("random"), seed=0)
+    folder = tmp_path_factory.mktemp("models") / "frozen"
+    Classifier(network, ClassifierConfig("resnet18", ("ants", "bees"), Preprocessing(crop=64))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photo(drawn_root):
+    return next((drawn_root / "val" / "bees").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "argv"),
+    [
+        ("predict", "predict_files", ["MODEL", "PATH"]),
+        ("evaluate", "evaluate", ["MODEL"]),
+        ("check", "check", ["PATH", "--json"]),
+        ("export", "export", ["MODEL", "--onnx", "FILE"]),
+    ],
+)
+def test_flags_have_the_names_and_defaults_of_the_arguments(name, call, argv, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *argv])
+    flags = vars(import_module(f"scripts.{name}").parse_arguments())
+    arguments = inspect.signature(getattr(antbee, call)).parameters
+    assert flags.keys() - {"paths", "json"} == arguments.keys() - {"path", "paths", "json", "log"}
+    optional = {flag for flag in flags if flag in arguments and arguments[flag].default is not inspect.Parameter.empty}
+    assert {flag: flags[flag] for flag in optional} == {flag: arguments[flag].default for flag in optional}
+
+
+@pytest.mark.parametrize("name", ["predict", "evaluate", "export"])
+def test_a_missing_model_is_one_line_and_status_2(command, error_of, tmp_path, drawn_root, name):
+    argv = {"predict": [drawn_root], "evaluate": ["--data", drawn_root], "export": ["--onnx", tmp_path / "model.onnx"]}
+    status, error = error_of(command, name, "/nowhere", *argv[name])
+    assert status == 2
+    assert "expected a model folder, or a Hub id" in error
+
+
+# ---- predict.py ------------------------------------------------------------------------------------------------------
+
+
+def test_predict_prints_a_line_for_each_photo_and_writes_heat_maps(command, model_folder, photo, tmp_path, capsys):
+    command("predict", model_folder, photo, "--explain", "maps")
+    line, end = capsys.readouterr().out.splitlines()
+    assert line.endswith(f"%  {Classifier.from_pretrained(model_folder).predict(photo).label}  {photo}")
+    assert end == "heat maps written to maps"
+    assert (tmp_path / "maps" / f"bees_{photo.name}.png").exists()
+
+
+def test_predict_writes_a_csv_file_instead(command, model_folder, photo, tmp_path, capsys):
+    command("predict", model_folder, photo, "--csv", "predictions.csv")
+    assert capsys.readouterr().out == "1 predictions written to predictions.csv\n"
+    assert str(photo) in (tmp_path / "predictions.csv").read_text("utf-8")
+
+
+def test_predict_prints_predictions_and_ends_with_status_2_and_the_unreadable_files(
+    command, model_folder, photo, tmp_path, capsys, error_of
+):
+    (tmp_path / "bad.jpg").write_text("not a photo")
+    status, error = error_of(command, "predict", model_folder, photo, tmp_path / "bad.jpg", tmp_path / "none.jpg")
+    assert str(photo) in capsys.readouterr().out
+    assert status == 2
+    assert "bad.jpg: not a photo" in error
+    assert "none.jpg: not there" in error
+
+
+# ---- evaluate.py -----------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_a_table_and_writes_json(command, model_folder, drawn_root, tmp_path, capsys):
+    command("evaluate", model_folder, "--data", drawn_root, "--json", "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["model"], result["data"], result["split"]) == (str(model_folder), str(drawn_root), "val")
+    printed = capsys.readouterr().out
+    assert f"({result['correct']} of 16)" in printed
+    assert printed.endswith("written to result.json\n")
+
+
+# ---- check.py --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """The options that check.py passes to antbee.check, which is replaced: it can't use files named "bad"."""
+    calls = []
+
+    def check(path, *, log, **options):
+        calls.append(options)
+        if "list" in path.name:
+            log("list written")
+        bad = path.name == "bad"
+        return CheckResult(str(path), "picture", ok=not bad, error=f"{path} is bad" if bad else None)
+
+    monkeypatch.setattr(antbee, "check", check)
+    return calls
+
+
+def test_check_prints_results_to_stdout_and_messages_to_stderr(command, checked, capsys):
+    command("check", "one.jpg", "list.jpg")
+    out, err = capsys.readouterr()
+    assert out == "one.jpg: picture: nothing found\nlist.jpg: picture: nothing found\n"
+    assert err == "list written\n"
+
+
+def test_check_prints_a_json_object_per_path_with_the_same_keys(command, checked, capsys, error_of):
+    status, error = error_of(command, "check", "--json", "one.jpg", "bad", "two.jpg")
+    assert (status, error) == (2, "error: 1 of 3 can't be used: bad is bad")
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    keys = ["path", "kind", "ok", "classes", "used", "skipped", "findings", "error"]
+    assert [list(result) for result in results] == [keys] * 3
+    assert [(result["path"], result["ok"]) for result in results] == [
+        ("one.jpg", True),
+        ("bad", False),
+        ("two.jpg", True),
+    ]
+
+
+def test_check_writes_contact_sheets_to_outputs_except_with_json(command, checked, monkeypatch, tmp_path):
+    monkeypatch.setattr("scripts.check.home", lambda: tmp_path)
+    for argv in (["a"], ["a", "--json"], ["a", "--json", "--sheets", "sheets"]):
+        command("check", *argv)
+    assert [call["sheets"] and call["sheets"].name for call in checked] == ["outputs", None, "sheets"]
+
+
+def test_check_takes_a_list_for_one_path_only(command, checked, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("check", "one", "two", "--list", "list.txt")
+    assert ended.value.code == 2
+    assert "--list is for one data folder" in capsys.readouterr().err
+    assert checked == []
+
+
+# ---- export.py -------------------------------------------------------------------------------------------------------
+
+
+def test_export_without_a_file_to_write_ends_with_status_2_and_the_usage(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command("export", "MODEL")
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["--data", "photos"], ["--int8", "./a.onnx"]])
+def test_export_with_arguments_that_do_not_fit_ends_with_one_line_and_status_2(command, error_of, argv):
+    assert error_of(command, "export", "MODEL", "--onnx", "a.onnx", *argv)[0] == 2
