@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import functional
 
 from antbee.data.files import ENOUGH, FileError, kind_of, opened
@@ -112,6 +112,17 @@ def _turn_upright(image: Image.Image) -> None:
     """Applies the EXIF orientation in place; damaged or unknown values are ignored."""
     with suppress(*UNREADABLE):
         ImageOps.exif_transpose(image, in_place=True)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image in RGB, upright by its EXIF orientation, as `open_photo` returns it; the argument is not changed.
+
+    Raises DataError for floating-point pixels, whose range is unknown.
+    """
+    with suppress(*UNREADABLE):
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from antbee.data.images import open_photo
+from antbee.data.images import open_photo, upright_rgb
 from antbee.data.transforms import pixels_of
 from antbee.models import backbone
 from antbee.models.backbone import class_activation_map, feature_count, feature_map, fuse_conv_bn, network_with, pooled
@@ -132,6 +132,8 @@ class Classifier:
 
     def predict_crops(self, crops: Sequence[Image.Image]) -> list[Prediction]:
         """Predicts crops made by `crop`, which take less memory than the photos."""
+        if not crops:
+            return []
         with torch.inference_mode():
             return self._predictions(pooled(self._fused, self._maps(crops)))
 
@@ -220,9 +222,9 @@ class Classifier:
         (folder / CONFIG_FILE).write_text(json.dumps(config.to_json(), indent=2) + "\n", "utf-8")
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Pushes weights, config, detector and a model card to a Hub repository in one commit; returns its URL.
+        """Pushes weights, config, detector and a model card to a Hub repository in one commit.
 
-        Raises HubError.
+        Returns the URL of the commit. Raises HubError.
         """
         from antbee import hub
         from antbee.hub.card import card_without_figures
@@ -264,9 +266,7 @@ class Classifier:
 
 
 def _opened(photo: Photo) -> Image.Image:
-    if isinstance(photo, Image.Image):
-        return photo if photo.mode == "RGB" else photo.convert("RGB")
-    return open_photo(Path(photo))
+    return upright_rgb(photo) if isinstance(photo, Image.Image) else open_photo(Path(photo))
 
 
 def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None:

@@ -94,7 +94,7 @@ def _predict(classifier: Classifier, files: Sequence[Path]) -> list[FilePredicti
             batch = files[start : start + BATCH_SIZE]
             crops = list(pool.map(crop, batch))
             readable = [crop for crop in crops if isinstance(crop, Image.Image)]
-            predictions = iter(classifier.predict_crops(readable) if readable else ())
+            predictions = iter(classifier.predict_crops(readable))
             for path, cropped in zip(batch, crops, strict=True):
                 if isinstance(cropped, DataError):
                     results.append(FilePrediction(path, None, str(cropped)))

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 from configs import CONFIG
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet18_Weights, resnet18
 
 from antbee import Classifier
 from antbee.data.drawn import draw
+from antbee.data.images import DataError
 from antbee.data.transforms import pixels_of
+from antbee.evaluation.plots import heat_map
 from antbee.models.backbone import build_network, new_head
+from antbee.models.classifier import Prediction
 from antbee.models.config import ClassifierConfig, ModelFolderError
 from antbee.models.weights import StartingWeights, WeightsError
 
@@ -275,6 +278,70 @@ def test_a_photo_of_any_shape_is_answered():
         image = Image.fromarray(np.full((size[1], size[0], 3), 128, np.uint8))
         (prediction,) = new_classifier().predict([image])
         assert sum(prediction.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_path_or_an_image_gets_one_prediction_and_a_list_gets_a_list(tmp_path):
+    classifier, path = new_classifier(), tmp_path / "photo.png"
+    photo().save(path)
+    expected = classifier.predict(photo())
+    assert isinstance(expected, Prediction)
+    for source in (path, str(path)):
+        assert classifier.predict(source) == expected
+    for sources in ([path], [str(path), photo()], (photo(),), []):
+        found = classifier.predict(sources)
+        assert isinstance(found, list)
+        assert [one.label for one in found] == [expected.label] * len(sources)
+        assert all(one.probabilities == pytest.approx(expected.probabilities) for one in found)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1", "CMYK"])
+def test_an_image_of_any_mode_is_predicted_as_rgb(mode):
+    classifier, image = new_classifier(), photo().convert(mode)
+    assert classifier.predict(image) == classifier.predict(image.convert("RGB"))
+    assert classifier.explain(image).prediction == classifier.predict(image)
+
+
+def transparent():
+    image = photo().convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+def grey_of_16_bits():
+    return Image.fromarray(np.asarray(photo().convert("L")).astype(np.uint16) * 256)
+
+
+def rotated_by_exif():
+    image = photo()
+    image.getexif()[ExifTags.Base.Orientation] = 6
+    return image
+
+
+@pytest.mark.parametrize("make", [transparent, grey_of_16_bits, rotated_by_exif])
+def test_an_image_is_predicted_as_its_file_is(make, tmp_path):
+    image, path, classifier = make(), tmp_path / "photo.png", new_classifier()
+    image.save(path, exif=image.getexif())
+    before = image.tobytes()
+    with Image.open(path) as opened:
+        assert classifier.predict(image) == classifier.predict(path) == classifier.predict(opened)
+    assert image.tobytes() == before
+
+
+def test_a_file_that_is_not_a_photo_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "photo.jpg").write_text("not a photo")
+    for call in (new_classifier().predict, new_classifier().explain):
+        assert "photo" in complaint(call, tmp_path / "photo.jpg", kind=DataError)
+
+
+def test_the_heatmap_colours_the_crop_and_darkens_the_rest_of_the_photo():
+    explanation = new_classifier().explain(photo().resize((400, 240)))
+    heatmap = explanation.heatmap
+    assert (heatmap.mode, heatmap.size) == ("RGB", (400, 240))
+    left = np.asarray(explanation.photo.crop((0, 0, 40, 240)))
+    assert np.array_equal(np.asarray(heatmap.crop((0, 0, 40, 240))), left // 3)
+    activation_map = explanation.activation_maps[explanation.prediction.label]
+    expected = heat_map(explanation.photo, activation_map, explanation.crop_box, float(activation_map.max()))
+    assert heatmap.tobytes() == expected.tobytes()
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
