@@ -14,19 +14,14 @@ from contextlib import closing
 from pathlib import Path
 
 from antbee import errors, ui
-from antbee.data import folder as data_folder
-from antbee.data.download import folder_named
-from antbee.data.drawn import CLASSES, write_drawn_set
-from antbee.data.folder import ImageDataset
-from antbee.data.images import DataError
 from antbee.hub.space import MODELS_VARIABLE
 from antbee.installation import home
 from antbee.models.folder import model_folders
 from antbee.text import one_line
 from antbee.training.background import BackgroundTraining
+from antbee.ui.registry import choose_photos
 
-PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # and no flag, which everybody on the computer could read
-DRAWN_EXAMPLES = 8  # of each class in each split, where the photos themselves are not here
+PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # not a flag: other users of the computer can read those
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,14 +60,14 @@ def _root_path(text: str) -> str:
 def main() -> None:
     """Load the models, find photos to show, serve the page."""
     arguments = parse_arguments()
-    with tempfile.TemporaryDirectory(prefix="antbee-") as workshop:
-        # Where Gradio keeps what visitors send and what they are shown: it goes when the page does.
-        os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(workshop) / "uploads"))
-        # It counts what it was asked for, and at every error it goes through all of that.
+    with tempfile.TemporaryDirectory(prefix="antbee-") as temporary:
+        # Gradio keeps uploads and shown pictures there; they are deleted with the page.
+        os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(temporary) / "uploads"))
+        # Gradio counts requests, and goes through all of them at every error.
         os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
         registry = ui.ModelRegistry(
             lambda: choose_models(arguments.models),
-            lambda models: choose_photos(arguments.data, models, Path(workshop)),
+            lambda models: choose_photos(arguments.data, models, Path(temporary)),
         )
         for shown in registry.now.models:
             print(f"model     {shown.name}: {', '.join(map(one_line, shown.config.label_names))}")
@@ -93,46 +88,20 @@ def main() -> None:
 
 
 def may_train(arguments: argparse.Namespace) -> bool:
-    """Whether visitors may train on this computer: where it was asked for, else where none but its owner can come."""
+    """Whether visitors may train on this computer: as the flag says, else where only its owner can open the page."""
     return is_for_this_computer(arguments) if arguments.train is None else bool(arguments.train)
 
 
 def is_for_this_computer(arguments: argparse.Namespace) -> bool:
-    """Whether nobody can open the page but who sits at this computer, by all that the page is told."""
+    """Whether only people at this computer can open the page, by its flags and environment."""
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
     others = arguments.share or arguments.root_path or "SPACE_ID" in os.environ or "GRADIO_ROOT_PATH" in os.environ
     return host in ("127.0.0.1", "localhost", "::1") and not others
 
 
 def choose_models(named: Sequence[str]) -> Sequence[str | Path]:
-    """The models named on the command line, else those a Space is told of by its variable, else all in outputs/."""
+    """The models named on the command line, else in a Space's variable, else all in outputs/."""
     return named or os.environ.get(MODELS_VARIABLE, "").split() or model_folders(home() / "outputs")
-
-
-def choose_photos(choice: Path | None, models: Sequence[ui.LoadedModel], workshop: Path) -> ImageDataset | None:
-    """The photos to show: the folder named, else the models' own data set, else drawn ones where those fit.
-
-    Raises data.DataError where the folder named can't be used or has other classes than the models.
-    """
-    # Without a val/ folder a model's own seed draws the photos that it was checked with, and not trained on.
-    seeds = [shown.config.seed or 0 for shown in models] or [0]
-    if choice is not None:
-        photos = data_folder.read_folder(choice, seed=seeds[0])
-        if models and not ui.of_classes(models, photos):
-            raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
-        return photos
-    names = [shown.config.data.name for shown in models]
-    for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
-        if folder := folder_named(home() / "data", name):
-            photos = data_folder.read_folder(folder, seed=seed)
-            if not models or ui.of_classes(models, photos):
-                return photos
-    if models and all(set(shown.config.label_names) != set(CLASSES) for shown in models):
-        return None
-    if not (folder := workshop / "drawn").exists():  # it does where models are shown anew
-        counts = dict.fromkeys(CLASSES, DRAWN_EXAMPLES)
-        write_drawn_set(folder, train=counts, val=counts)
-    return data_folder.read_folder(folder)
 
 
 if __name__ == "__main__":

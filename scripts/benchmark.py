@@ -1,33 +1,26 @@
-"""python scripts/benchmark.py [--against tutorial] [--full] [--json FILE]
+"""python scripts/benchmark.py [--against tutorial] [--full] [--only FIGURE ...] [--json FILE]
 
 Measures the speed and the memory of antbee on this machine: the bare network as a baseline, training in both modes
 relative to it, predictions, and start-up times. Every figure is measured in a process of its own, in rounds, so that a
 slow minute of the machine affects all figures alike. Compare figures of one run, never of two.
-
-    --against tutorial   also times the tutorial's two runs: an epoch of each, times 25
-    --full               trains those 25 epochs to the end, `fast` with five seeds, and on one and on two processes
 """
 
 import argparse
 import itertools
 import json
 import os
-import platform
 import resource
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # lets the script run from a clone, from any folder
 
 import torch
-import torchvision
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -46,49 +37,21 @@ from torchvision.models import ResNet
 
 import antbee
 from antbee import errors
-from antbee.data import download
-from antbee.data.download import folder_named
-from antbee.data.folder import ImageDataset, Split, read_folder
+from antbee.data.download import hymenoptera_folder
 from antbee.data.images import open_photo
 from antbee.data.loading import GPUImageLoader, ImageLoader, LoaderOptions, choose_loader
-from antbee.data.transforms import Augmentation, Preprocessing, pixels_of
 from antbee.installation import home
 from antbee.models.backbone import build_network, freeze_backbone, fuse_conv_bn
-from antbee.models.classifier import Classifier
 from antbee.models.config import MODES, ClassifierConfig, Mode
 from antbee.models.device import Precision, autocast, choose_device, choose_precision
-from antbee.models.predict import BATCH_SIZE
-from antbee.models.weights import WeightsUnreachableError, load_starting_weights
-from antbee.training import features, modes
-from antbee.training.distributed import DistributedContext
-from antbee.training.features import evaluation_batch
-from antbee.training.modes import Run
-from antbee.training.pipeline import TrainedModel
-from antbee.training.recipe import FAST, TUTORIAL, Recipe
-from antbee.training.trainer import set_training_mode
+from antbee.models.predict import BATCH_SIZE, image_files
+from antbee.models.weights import load_starting_weights
+from antbee.training import distributed, features, modes, trainer
+from antbee.training.recipe import FAST, TUTORIAL
 
-ROUNDS = 3
-SEEDS = 5  # with --full
-TUTORIAL_EPOCHS = 25
-FORWARD_BATCHES = (1, 4, 16, 32)
-STEP_BATCHES = (4, 16)
-BATCHES = 4  # that take turns
 CLASSES = ("ants", "bees")
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description="Measure the speed and the memory of antbee on this machine.")
-    parser.add_argument("--against", choices=("tutorial",), help="also time the tutorial's two runs")
-    parser.add_argument("--full", action="store_true", help="train the tutorial's 25 epochs, and fast with five seeds")
-    parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="FIGURE", help=", ".join(FIGURES))
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="default: data/hymenoptera_data, or drawn images")
-    parser.add_argument("--weights", default="imagenet", metavar="imagenet|random|FILE", help="default: %(default)s")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values as JSON")
-    parser.add_argument("--figure", choices=sorted(FIGURES), help=argparse.SUPPRESS)  # of a child process
-    return parser.parse_args()
+Row = tuple[str, float, str]  # name, value, unit
+Values = dict[str, dict[str, Any]]  # "figure: name" -> unit, and the values of all rounds
 
 
 @dataclass(frozen=True)
@@ -99,284 +62,154 @@ class Bench:
     weights: str
     device: torch.device
 
-    def photos(self) -> ImageDataset:
-        """The data set."""
-        return read_folder(self.data)
+    @property
+    def precisions(self) -> list[Precision]:
+        """float32, and the precision of `fast` on this device if it is another."""
+        return list(dict.fromkeys(("float32", choose_precision(FAST.precision, self.device))))
 
-    def network(self) -> ResNet:
-        """ResNet-18 with the starting weights, on the device."""
+    def network(self, *, tuned: bool = False) -> ResNet:
+        """ResNet-18 with the starting weights, on the device; `tuned`: as `fast` fine-tunes it."""
         weights = load_starting_weights(self.weights, "resnet18")
-        return build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
+        network = build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
+        if tuned:
+            trainer.set_training_mode(network.to(memory_format=FAST.layout), FAST.batch_norm)
+        return network
 
-    def recipe(self) -> Recipe:
-        """The recipe `fast` with the precision of this device."""
-        return replace(FAST, precision=self.precision)
+    def classifier(self, mode: Mode) -> antbee.Classifier:
+        """An untrained classifier."""
+        return antbee.Classifier(self.network(), ClassifierConfig("resnet18", CLASSES, mode=mode))
 
-    @property
-    def precision(self) -> Precision:
-        """The precision of `fast` on this device."""
-        return choose_precision(FAST.precision, self.device)
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """The random crops of fine-tuning with `fast`."""
-        augmentation = FAST.augmentation("finetune")
-        assert augmentation is not None
-        return augmentation
-
-    def loader(self, split: Split, augmentation: Augmentation | None = None) -> ImageLoader | GPUImageLoader:
-        """The images of a split as training loads them."""
+    def images(self, mode: Mode) -> ImageLoader | GPUImageLoader:
+        """All images (frozen) or the training images (finetune), loaded as by `fast`."""
+        dataset = antbee.load_folder(self.data)
         options = replace(LoaderOptions.for_device(self.device), layout=FAST.layout)
-        return choose_loader(ImageLoader(split, FAST.preprocessing, augmentation, options=options))
-
-    def batches(self, count: int, size: int = 224) -> Iterator[Tensor]:
-        """A few batches of `count` random images on the device, in the memory layout of `fast`.
-
-        A single batch would stay in the CPU's caches, unlike the batches of a real run.
-        """
-        for batch in torch.randn(BATCHES * count, 3, size, size, device=self.device).split(count):
-            yield batch.contiguous(memory_format=FAST.layout)
+        split = dataset.both if mode == "frozen" else dataset.train
+        return choose_loader(ImageLoader(split, FAST.preprocessing, FAST.augmentation(mode), options=options))
 
 
-@dataclass(frozen=True)
-class Value:
-    """One measurement."""
-
-    name: str
-    value: float
-    unit: str
-
-
-def main() -> None:
-    """Measures one figure in this process, or each in a process of its own."""
-    arguments = parse_arguments()
-    if arguments.figure:
-        bench = Bench(arguments.data, arguments.weights, choose_device(arguments.device))
-        values = [*FIGURES[arguments.figure](bench), Value("peak memory", peak_memory(bench.device), "MB")]
-        print(json.dumps([asdict(value) for value in values]))
-        return
-    arguments.data, arguments.weights = local_inputs(arguments)
-    print(describe(arguments))
-    measured = measure(arguments)
-    print(table(measured))
-    for line in conclusions(measured):
-        print(line)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"machine": machine(arguments), "values": measured}, indent=1) + "\n")
-        print(f"written to {arguments.json}")
+def seconds(bench: Bench, work: Callable[..., object], *arguments: object) -> float:
+    """The wall time of a call in seconds, until the GPU has finished too."""
+    wait = (lambda: None) if bench.device.type == "cpu" else partial(torch.accelerator.synchronize, bench.device)
+    wait()
+    started = time.perf_counter()
+    work(*arguments)
+    wait()
+    return time.perf_counter() - started
 
 
-def local_inputs(arguments: argparse.Namespace) -> tuple[Path, str]:
-    """A data folder and weights on the disk, so that no figure includes a download."""
-    folder, weights = arguments.data, arguments.weights
-    if folder is None:
-        folder = folder_named(home() / "data", "hymenoptera_data") or download.drawn_folder(home() / "data")
-    try:
-        load_starting_weights(weights, "resnet18")
-    except WeightsUnreachableError:
-        weights = "random"
-    return folder, weights
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The values of all rounds, by "figure: name"."""
-    chosen = arguments.only or [name for name in FIGURES if name not in EXTRA]
-    if arguments.against and not arguments.only:
-        chosen += ["tutorial in full" if arguments.full else "tutorial"]
-    if arguments.full and not arguments.only:
-        chosen += ["seeds", "processes"]
-    measured: dict[str, dict[str, Any]] = {}
-    for number in range(arguments.rounds):
-        for figure in chosen:
-            if number and figure in ONCE:
-                continue
-            print(f"round {number + 1} of {arguments.rounds}: {figure}", file=sys.stderr, flush=True)
-            for value in measure_in_process(figure, arguments):
-                entry = measured.setdefault(f"{figure}: {value['name']}", {"unit": value["unit"], "values": []})
-                entry["values"].append(value["value"])
-    return measured
-
-
-def measure_in_process(figure: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measures a figure in a new process."""
-    argv = ["--figure", figure, "--data", arguments.data, "--weights", arguments.weights, "--device", arguments.device]
-    command = [sys.executable, __file__, *map(str, argv)]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(ended.stdout.splitlines()[-1])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The bare network: the baseline
-
-
-def forward(bench: Bench) -> Iterator[Value]:
-    """Forward passes of the bare network by batch size: as torchvision builds it, and fused as antbee uses it."""
-    network = bench.network().eval()
-    fused = fuse_conv_bn(network)
-    for size in FORWARD_BATCHES:
-        plain = [batch.contiguous() for batch in bench.batches(size)]
-        yield Value(f"plain, batch {size}", rate(bench, forward_pass(network, plain), size), "images/s")
-        for how in precisions(bench):
-            yield Value(f"fused, {how}, batch {size}", forward_rate(bench, fused, size, how), "images/s")
-
-
-def precisions(bench: Bench) -> list[Precision]:
-    """float32, and the precision of `fast` if it is another."""
-    return list(dict.fromkeys(("float32", bench.precision)))
-
-
-def forward_rate(bench: Bench, fused: ResNet, size: int, precision: Precision) -> float:
-    """The images/s of a fused network's forward passes."""
-    with autocast(precision, bench.device):
-        return rate(bench, forward_pass(fused, list(bench.batches(size))), size)
-
-
-def step(bench: Bench) -> Iterator[Value]:
-    """Forward and backward passes of the bare network by batch size: as in the tutorial, and as in `fast`."""
-    for size in STEP_BATCHES:
-        plain = [batch.contiguous() for batch in bench.batches(size)]
-        tutorial_pass = training_pass(bench.network().train(), plain)
-        yield Value(f"plain, batch {size}", rate(bench, tutorial_pass, size), "images/s")
-        network = training_network(bench)
-        for precision in precisions(bench):
-            with autocast(precision, bench.device):
-                value = rate(bench, training_pass(network, list(bench.batches(size))), size)
-            yield Value(f"fast, {precision}, batch {size}", value, "images/s")
-
-
-def forward_pass(network: nn.Module, batches: Sequence[Tensor]) -> Callable[[], object]:
-    """A forward pass, on the next of the batches each time."""
-    endless = itertools.cycle(batches)
-
-    def run() -> object:
-        with torch.inference_mode():
-            return network(next(endless))
-
-    return run
-
-
-def training_pass(network: ResNet, batches: Sequence[Tensor]) -> Callable[[], object]:
-    """A forward and a backward pass, on the next of the batches each time."""
-    endless = itertools.cycle(batches)
-    labels = torch.arange(len(batches[0]), device=batches[0].device) % len(CLASSES)
-
-    def run() -> object:
+def bare_pass(network: ResNet, images: Tensor) -> None:
+    """A forward pass and, in training mode, a backward pass."""
+    with torch.inference_mode(not network.training):
+        logits = network(images)
+    if network.training:
         network.zero_grad()
-        return functional.cross_entropy(network(next(endless)).float(), labels).backward()
-
-    return run
-
-
-def training_network(bench: Bench) -> ResNet:
-    """The network as `fast` fine-tunes it."""
-    network = bench.network().to(memory_format=FAST.layout)
-    set_training_mode(network, FAST.batch_norm)
-    return network
+        labels = torch.arange(len(images), device=images.device) % len(CLASSES)
+        functional.cross_entropy(logits.float(), labels).backward()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Training, relative to the baseline
+def bare_seconds(
+    bench: Bench, network: ResNet, count: int, precision: Precision = "float32", sizes: Sequence[int] = (224,)
+) -> float:
+    """Seconds per image of bare passes on random batches (count, 3, size, size): the mean over the sizes."""
+    is_fast = network.conv1.weight.is_contiguous(memory_format=FAST.layout)
+    layout = FAST.layout if is_fast else torch.contiguous_format
+    medians = []
+    for size in sizes:
+        # A single batch would stay in the CPU's caches, unlike the batches of a real run.
+        batches = torch.randn(4, count, 3, size, size, device=bench.device)
+        turns = itertools.cycle([batch.contiguous(memory_format=layout) for batch in batches])
+        times = (seconds(bench, bare_pass, network, images) for images in turns)
+        with autocast(precision, bench.device):
+            *_, once = itertools.islice(times, 3)  # warms up
+            medians.append(statistics.median(itertools.islice(times, max(3, min(50, round(1 / once))))))
+    return statistics.mean(medians) / count
 
 
-def frozen(bench: Bench) -> Iterator[Value]:
-    """Feature extraction, relative to bare forward passes of the same batch size.
-
-    From files, and again from the image cache, as in a run, where the check of the folder has decoded every image.
-    """
-    dataset, network = bench.photos(), bench.network()
-    fused, size = fuse_conv_bn(network), evaluation_batch(bench.device)
-    context = DistributedContext(bench.device)
-    spent, bare = {"from the disk": 0.0, "from memory": 0.0}, 0.0
-    for split in (dataset.train, dataset.val):
-        loader = bench.loader(split)
-        before = forward_rate(bench, fused, size, "float32")
-        for source in spent:
-            spent[source] += seconds(bench, partial(features.compute_features, network, loader, context, what=""))
-        after = forward_rate(bench, fused, size, "float32")
-        bare += len(split) * 2 / (before + after)  # measured before and after, since the machine's speed drifts
-    count = len(dataset.both)
-    for source, total in spent.items():
-        yield Value(source, count / total, "images/s")
-        yield Value(f"{source}, of the bare forward", 100 * bare / total, "%")
+def compare(bench: Bench, row: str, count: int, work: Callable[[], object], bare: Callable[[], float]) -> Iterator[Row]:
+    """The images/s of a call that processes `count` images, and their ratio to those of the bare network."""
+    before = bare()
+    spent = seconds(bench, work) / count
+    yield row, 1 / spent, "images/s"
+    # The bare network is timed before and after, since the machine's speed drifts.
+    yield f"{row}, of the bare network", 100 * (before + bare()) / 2 / spent, "%"
 
 
-def finetune(bench: Bench) -> Iterator[Value]:
-    """Gradient steps on cached images, relative to bare forward and backward passes."""
-    dataset, schedule = bench.photos(), FAST.finetune
-    train, val = bench.loader(dataset.train, bench.augmentation), bench.loader(dataset.val)
-    for _ in train.batches([torch.arange(len(train))]):  # fills the image cache
+def passes(bench: Bench, *, training: bool) -> Iterator[Row]:
+    """Passes of the bare network by batch size: as torchvision builds it, and as `fast` uses it."""
+    plain = bench.network().train(training)
+    tuned = bench.network(tuned=True) if training else fuse_conv_bn(plain)
+    for count in (4, 16) if training else (1, 4, 16, 32):
+        yield f"plain, batch {count}", 1 / bare_seconds(bench, plain, count), "images/s"
+        for precision in bench.precisions:
+            yield f"fast, {precision}, batch {count}", 1 / bare_seconds(bench, tuned, count, precision), "images/s"
+
+
+def frozen(bench: Bench) -> Iterator[Row]:
+    """Feature extraction from files, and from the image cache as in a run, where the check has decoded every image."""
+    network, images, context = bench.network(), bench.images("frozen"), distributed.DistributedContext(bench.device)
+    work = partial(features.compute_features, network, images, context, what="")
+    bare = partial(bare_seconds, bench, fuse_conv_bn(network), features.evaluation_batch(bench.device))
+    for source in ("from the disk", "from memory"):
+        yield from compare(bench, source, len(images), work, bare)
+
+
+def finetune(bench: Bench) -> Iterator[Row]:
+    """Gradient steps on cached images."""
+    images, context = bench.images("finetune"), distributed.DistributedContext(bench.device)
+    for _ in images.batches([torch.arange(len(images))]):  # fills the image cache
         pass
-    for precision in precisions(bench):
-        before = bare_seconds(bench, precision)
-        run = Run(replace(FAST, precision=precision), train, val, context=DistributedContext(bench.device))
-        result = modes.train_finetune(bench.network().to(memory_format=FAST.layout), run)
-        baseline = (before + bare_seconds(bench, precision)) / 2  # before and after, since the machine's speed drifts
-        spent = sum(epoch.train.seconds for epoch in result.history.epochs)
-        yield Value(f"{precision}, steps", schedule.epochs * len(train) / spent, "images/s")
-        yield Value(f"{precision}, steps, of bare forward + backward", 100 * baseline * len(train) / spent, "%")
+    fit = partial(modes.fit_mode_without_validation, mode="finetune", seed=0, context=context)
+    bare = partial(bare_seconds, bench, bench.network(tuned=True), FAST.finetune.batch_size, sizes=FAST.finetune_sizes)
+    for precision in bench.precisions:
+        work = partial(fit, bench.network(tuned=True), images, recipe=replace(FAST, precision=precision))
+        count = FAST.finetune.epochs * len(images)
+        yield from compare(bench, f"{precision}, steps", count, work, partial(bare, precision))
 
 
-def bare_seconds(bench: Bench, precision: Precision) -> float:
-    """The seconds per image of bare forward and backward passes in all epochs of fine-tuning."""
-    network, sizes, batch = training_network(bench), bench.augmentation.sizes, FAST.finetune.batch_size
-    with autocast(precision, bench.device):
-        rates = {
-            size: rate(bench, training_pass(network, list(bench.batches(batch, size))), batch) for size in set(sizes)
-        }
-    return sum(1 / rates[size] for size in sizes)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Whole runs
-
-
-def fast(bench: Bench, **options: Any) -> Iterator[Value]:
+def fast(bench: Bench, seeds: int = 1, **options: Any) -> Iterator[Row]:
     """`antbee.train` from the data folder to the model folders."""
-    spent, models = train(bench, **options)
-    yield Value("wall time", spent, "s")
-    for model in models:
-        yield Value(f"{model.mode} training and evaluation", model.metrics.seconds, "s")
-
-
-def seeds(bench: Bench) -> Iterator[Value]:
-    """The validation accuracies of `fast` with several seeds."""
-    for seed in range(SEEDS):
-        for model in train(bench, folds=0, seed=seed)[1]:
-            metrics = model.metrics
-            for epoch, score in (("best", metrics.kept), ("last", metrics.last)):
+    options |= {"weights": bench.weights, "device": str(bench.device), "log": lambda line: None}
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as output:
+            started = time.perf_counter()
+            models = antbee.train(bench.data, output=output, seed=seed, **options).models
+            yield "wall time", time.perf_counter() - started, "s"
+        for model in models:
+            yield f"{model.mode} training and evaluation", model.metrics.seconds, "s"
+            for epoch, score in (("best", model.metrics.kept), ("last", model.metrics.last)):
                 if score is not None:
-                    yield Value(f"{model.mode}, {epoch} accuracy", 100 * score.accuracy, "%")
+                    yield f"{model.mode}, {epoch} accuracy", 100 * score.accuracy, "%"
 
 
-def train(bench: Bench, **options: Any) -> tuple[float, list[TrainedModel]]:
-    """Trains with `antbee.train`: the wall time in seconds, and the models."""
-    with tempfile.TemporaryDirectory() as output:
-        options |= {"weights": bench.weights, "device": str(bench.device), "output": output, "log": lambda line: None}
-        started = time.perf_counter()
-        result = antbee.train(bench.data, **options)
-        return time.perf_counter() - started, result.models
+def processes(bench: Bench) -> Iterator[Row]:
+    """Fine-tuning with one process and with two, of one thread each."""
+    epochs = []
+    for count in ("1", "2"):
+        with tempfile.TemporaryDirectory() as output:
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+            command += [str(ROOT / "scripts" / "train.py"), "--data", str(bench.data), "--weights", bench.weights]
+            command += ["--output", output, "--device", "cpu", "--precision", "float32"]
+            command += ["--mode", "finetune", "--epochs", "1"]
+            subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=True)
+            epochs += json.loads((Path(output) / "finetune" / "history.json").read_text())
+        yield f"an epoch on {count}", epochs[-1]["train_seconds"], "s"
+    one, two = epochs
+    yield "speed-up", one["train_seconds"] / two["train_seconds"], "times"
+    yield "validation loss, difference", abs(one["val_loss"] - two["val_loss"]), "nats"
 
 
-def tutorial(bench: Bench) -> Iterator[Value]:
-    """The second epoch of each of the tutorial's runs, times 25; the first epoch warms up."""
+def tutorial(bench: Bench, epochs: int = 2) -> Iterator[Row]:
+    """The tutorial's two runs; the first epoch warms up."""
     for mode in MODES:
-        times = [spent for spent, _ in tutorial_epochs(bench, mode, 2)]
-        yield Value(f"{mode}, an epoch times {TUTORIAL_EPOCHS}", times[1] * TUTORIAL_EPOCHS, "s")
+        times, accuracies = zip(*tutorial_epochs(bench, mode, epochs), strict=True)
+        yield f"{mode}, an epoch times 25", 25 * statistics.mean(times[1:]), "s"
+        yield f"{mode}, best accuracy of {epochs} epochs", 100 * max(accuracies), "%"
+        yield f"{mode}, last accuracy of {epochs} epochs", 100 * accuracies[-1], "%"
 
 
-def tutorial_in_full(bench: Bench) -> Iterator[Value]:
-    """The tutorial's two runs, all epochs."""
-    for mode in MODES:
-        epochs = list(tutorial_epochs(bench, mode, TUTORIAL_EPOCHS))
-        yield Value(f"{mode}, {TUTORIAL_EPOCHS} epochs", sum(spent for spent, _ in epochs), "s")
-        yield Value(f"{mode}, best accuracy", 100 * max(accuracy for _, accuracy in epochs), "%")
-        yield Value(f"{mode}, last accuracy", 100 * epochs[-1][1], "%")
-
-
-def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[float, float]]:
-    """Seconds and validation accuracy of each epoch of the tutorial, in code as plain as the tutorial's.
-
-    https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, with the settings of `recipe.TUTORIAL`.
+def tutorial_epochs(bench: Bench, mode: Mode, epochs: int) -> Iterator[tuple[float, float]]:
+    """Seconds and validation accuracy of each epoch of the tutorial, in a loop as plain as its own:
+    https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
     """
     torch.manual_seed(0)
     to_tensor = [transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
@@ -389,16 +222,15 @@ def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[floa
     network = bench.network()
     if mode == "frozen":
         freeze_backbone(network)
-    schedule = TUTORIAL.schedule(mode)
-    weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(weights, lr=schedule.learning_rate, momentum=schedule.momentum)
+    schedule, trained = TUTORIAL.schedule(mode), network.fc if mode == "frozen" else network
+    optimiser = torch.optim.SGD(trained.parameters(), lr=schedule.learning_rate, momentum=schedule.momentum)
     scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=7, gamma=0.1)
     for _ in range(epochs):
         started, correct = time.perf_counter(), 0
         for split, loader in loaders.items():
             network.train(split == "train")
-            for inputs_here, labels_here in loader:
-                inputs, labels = inputs_here.to(bench.device), labels_here.to(bench.device)
+            for batch, batch_labels in loader:
+                inputs, labels = batch.to(bench.device), batch_labels.to(bench.device)
                 with torch.set_grad_enabled(split == "train"):
                     logits = network(inputs)
                     loss = functional.cross_entropy(logits, labels)
@@ -408,185 +240,92 @@ def tutorial_epochs(bench: Bench, mode: str, epochs: int) -> Iterator[tuple[floa
                     optimiser.step()
                 else:
                     correct += int((logits.argmax(1) == labels).sum())
-            if split == "train":
-                scheduler.step()
+        scheduler.step()
         yield time.perf_counter() - started, correct / len(datasets["val"])
 
 
-def processes(bench: Bench) -> Iterator[Value]:
-    """Fine-tuning with one process and with two, of one thread each."""
-    times, losses = {}, {}
-    for count in (1, 2):
-        torchrun = str(Path(sys.executable).with_name("torchrun"))
-        launcher = [torchrun, "--standalone", "--nproc-per-node", str(count)]
-        with tempfile.TemporaryDirectory() as output:
-            argv = ["--data", bench.data, "--weights", bench.weights, "--device", "cpu", "--precision", "float32"]
-            argv += ["--mode", "finetune", "--epochs", "1", "--output", output]
-            command = [*launcher, str(ROOT / "scripts" / "train.py"), *map(str, argv)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
-            (epoch,) = json.loads((Path(output) / "finetune" / "history.json").read_text())
-            times[count] = epoch["train_seconds"]
-            losses[count] = epoch["val_loss"]
-        yield Value(f"an epoch on {count}", times[count], "s")
-    yield Value("speed-up", times[1] / times[2], "times")
-    yield Value("validation loss, difference", abs(losses[1] - losses[2]), "nats")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Photos, predictions, start-up
-
-
-def photos(bench: Bench) -> Iterator[Value]:
+def photos(bench: Bench) -> Iterator[Row]:
     """The time that a photo takes before it reaches the network, on one thread."""
-    split = bench.photos().train
-    loader = ImageLoader(split, Preprocessing(), replace(bench.augmentation, sizes=(224,)))
-    positions = range(len(split))
-
-    def milliseconds(work: Callable[[], object], count: int = len(split)) -> float:
-        return 1000 * seconds(bench, work) / count
-
-    yield Value("decode", milliseconds(lambda: [loader.picture(i) for i in positions]), "ms")
-    yield Value("from the cache", milliseconds(lambda: [loader.picture(i) for i in positions]), "ms")
-    crops: list[Image.Image] = []
-    yield Value("crop and mirror", milliseconds(lambda: crops.extend(loader.crop(i, 1) for i in positions)), "ms")
-    batch = crops[:64]
-    stacked = milliseconds(lambda: loader.preprocessing.normalise(pixels_of(batch)), len(batch))
-    yield Value("stack and normalise", stacked, "ms")
+    split = antbee.load_folder(bench.data).train
+    loader = ImageLoader(split, FAST.preprocessing, replace(FAST, finetune_sizes=()).augmentation("finetune"))
+    for name, work in (("decode", loader.picture), ("crop and mirror", partial(loader.crop, epoch=1))):
+        yield name, 1000 * seconds(bench, list, map(work, range(len(split)))) / len(split), "ms"
 
 
-def predict(bench: Bench) -> Iterator[Value]:
+def predict(bench: Bench) -> Iterator[Row]:
     """Predictions for one photo and for a folder, relative to decoding and the bare network."""
-    classifier = Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES))
-    paths = bench.photos().val.paths
-    fused = fuse_conv_bn(classifier.network)
-    bare_pass = forward_pass(fused, list(bench.batches(1)))
-    whole, bare = [], []
+    classifier, paths = bench.classifier("frozen"), antbee.load_folder(bench.data).val.paths
+    network = fuse_conv_bn(classifier.network)
+    image = torch.randn(1, 3, 224, 224, device=bench.device).contiguous(memory_format=FAST.layout)
+    times, baselines = [], []
     for path in (*paths[:5], *paths):  # the first five warm up
-        whole.append(seconds(bench, partial(classifier.predict, path)))
-        bare.append(seconds(bench, partial(open_photo, path)) + seconds(bench, bare_pass))
-    whole, bare = whole[5:], bare[5:]
-    ratio = statistics.median(whole) / statistics.median(bare)
-    yield Value("one photo, p50", 1000 * statistics.median(whole), "ms")
-    yield Value("one photo, p95", 1000 * statistics.quantiles(whole, n=20)[-1], "ms")
-    yield Value("one photo, over decoding and bare forward", ratio, "times")
-
-    before = forward_rate(bench, fused, BATCH_SIZE, "float32")
+        times.append(1000 * seconds(bench, classifier.predict, path))
+        baselines.append(1000 * (seconds(bench, open_photo, path) + seconds(bench, bare_pass, network, image)))
+    median = statistics.median(times[5:])
+    yield "one photo, p50", median, "ms"
+    yield "one photo, p95", statistics.quantiles(times[5:], n=20)[-1], "ms"
+    yield "one photo, over decoding and bare forward", median / statistics.median(baselines[5:]), "times"
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model"
+        model, csv = Path(folder) / "model", Path(folder) / "predictions.csv"
         classifier.save_pretrained(model)
-        started = time.perf_counter()
-        count = len(antbee.predict_files(model, bench.data, csv=Path(folder) / "predictions.csv"))
-        speed = count / (time.perf_counter() - started)
-    baseline = (before + forward_rate(bench, fused, BATCH_SIZE, "float32")) / 2
-    yield Value("a folder", speed, "images/s")
-    yield Value("a folder, of the bare forward", 100 * speed / baseline, "%")
+        work = partial(antbee.predict_files, model, bench.data, csv=csv)
+        bare = partial(bare_seconds, bench, network, BATCH_SIZE)
+        yield from compare(bench, "a folder", len(image_files(bench.data)), work, bare)
 
 
-def start(bench: Bench) -> Iterator[Value]:
+def start(bench: Bench) -> Iterator[Row]:
     """Start-up times, each of a new process."""
-    imports = ("import torch, torchvision", "import antbee", "from antbee import Classifier")
     for _ in range(3):  # in turn: they differ by less than the machine's speed drifts
-        for code in imports:
-            yield Value(code, seconds_of([sys.executable, "-c", code]), "s")
-    yield Value("train.py --help", seconds_of([sys.executable, str(ROOT / "scripts" / "train.py"), "--help"]), "s")
+        for code in ("import torch, torchvision", "import antbee", "from antbee import Classifier"):
+            yield code, seconds(bench, partial(subprocess.run, [sys.executable, "-c", code], cwd=ROOT, check=True)), "s"
     started = time.perf_counter()
-    with serving_page(bench) as address:
-        if address is not None:
-            yield Value("the page", time.perf_counter() - started, "s")
+    with page_server(bench):
+        yield "the page", time.perf_counter() - started, "s"
+
+
+def page(bench: Bench) -> Iterator[Row]:
+    """The times that a visitor waits: for the predictions of both modes, and for the page in a new Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    from antbee.ui import LoadedModel
+    from antbee.ui.tabs.classify import classify
+
+    models = [LoadedModel(mode, bench.classifier(mode), (), "") for mode in MODES]
+    first, *paths = map(open_photo, antbee.load_folder(bench.data).val.paths[:21])
+    classify(first, models, None)  # warms up
+    for photo in paths:
+        yield "predictions and heat maps of both modes", 1000 * seconds(bench, classify, photo, models, None), "ms"
+    with page_server(bench) as address, sync_playwright() as driver:
+        for _ in range(3):
+            with driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]) as browser:
+                tab, started = browser.new_page(), time.perf_counter()
+                tab.goto(address)
+                tab.get_by_role("tab").first.wait_for()
+                yield "first load, until the page is usable", time.perf_counter() - started, "s"
+                tab.locator(".verdict h2").nth(1).wait_for()
+                yield "first load, until the first example is predicted", time.perf_counter() - started, "s"
+                sizes = tab.evaluate("performance.getEntries().flatMap(entry => entry.transferSize ?? [])")  # bytes
+                yield "first load, received", sum(sizes) / 1e6, "MB"
+                yield "first load, requests", len(sizes), "requests"
 
 
 @contextmanager
-def serving_page(bench: Bench) -> Iterator[str | None]:
-    """The address of the page with both modes, once it responds; None without gradio."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        models = [Path(folder) / mode for mode in MODES]
-        for mode, model_folder in zip(MODES, models, strict=True):
-            classifier_of(bench, mode).save_pretrained(model_folder)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        argv = [ROOT / "app.py", *models, "--data", bench.data, "--port", port]
-        process = subprocess.Popen([sys.executable, *map(str, argv)], stdout=subprocess.DEVNULL)
-        address = f"http://127.0.0.1:{port}/"
-        try:
-            while process.poll() is None and not responds(address):
-                time.sleep(0.05)
-            yield address if process.poll() is None else None
-        finally:
-            process.terminate()
-            process.wait()
+def page_server(bench: Bench) -> Iterator[str]:
+    """The address of the page with untrained models of both modes, once it is served."""
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in MODES:
+            bench.classifier(mode).save_pretrained(Path(folder) / mode)
+        command = [sys.executable, ROOT / "app.py", *Path(folder).iterdir(), "--data", bench.data]
+        with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as server:
+            try:
+                yield next(line for line in server.stdout or () if line.startswith("page ")).split()[-1]
+            finally:
+                server.terminate()
 
 
-def classifier_of(bench: Bench, mode: Mode) -> Classifier:
-    """An untrained classifier."""
-    return Classifier(bench.network(), ClassifierConfig("resnet18", CLASSES, mode=mode))
-
-
-def page(bench: Bench) -> Iterator[Value]:
-    """The times that a visitor waits: for the page in a new Chromium, and for the predictions of both modes."""
-    if find_spec("gradio") is None:
-        return
-    from antbee import ui
-    from antbee.ui.tabs.classify import classify
-
-    models = [ui.LoadedModel(mode, classifier_of(bench, mode), (), "") for mode in MODES]
-    paths = read_folder(bench.data).val.paths[:20]
-    classify(open_photo(paths[0]), models, None)
-    for path in paths:
-        started = time.perf_counter()
-        classify(open_photo(path), models, None)
-        yield Value("predictions and heat maps of both modes", 1000 * (time.perf_counter() - started), "ms")
-    if (chromium := shutil.which("chromium")) is None or find_spec("playwright") is None:
-        return
-    from playwright.sync_api import sync_playwright
-
-    with serving_page(bench) as address, sync_playwright() as driver:
-        assert address is not None
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for _ in range(3):
-            yield from first_visit(browser, address)
-        browser.close()
-
-
-def first_visit(browser: Any, address: str) -> Iterator[Value]:
-    """Opens the page with an empty browser cache."""
-    context = browser.new_context()
-    visitor = context.new_page()
-    network = context.new_cdp_session(visitor)
-    network.send("Network.enable")
-    received: list[float] = []
-    network.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
-    started = time.perf_counter()
-    visitor.goto(address)
-    visitor.get_by_role("tab").first.wait_for()
-    yield Value("first load, until the page is usable", time.perf_counter() - started, "s")
-    visitor.locator(".verdict h2").nth(1).wait_for()
-    yield Value("first load, until the first example is predicted", time.perf_counter() - started, "s")
-    yield Value("first load, received", sum(received) / 1e6, "MB")
-    yield Value("first load, requests", len(received), "requests")
-    context.close()
-
-
-def seconds_of(command: Sequence[str]) -> float:
-    """The wall time of a process, in seconds."""
-    started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
-
-
-def responds(address: str) -> bool:
-    """Whether a server responds at the address."""
-    try:
-        with urllib.request.urlopen(address, timeout=5):
-            return True
-    except (urllib.error.URLError, ConnectionError):
-        return False
-
-
-FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
-    "forward": forward,
-    "step": step,
+FIGURES: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "forward": partial(passes, training=False),
+    "step": partial(passes, training=True),
     "frozen": frozen,
     "finetune": finetune,
     "fast frozen": partial(fast, mode="frozen"),
@@ -599,101 +338,91 @@ FIGURES: dict[str, Callable[[Bench], Iterator[Value]]] = {
     "start": start,
     "page": page,
     "tutorial": tutorial,
-    "tutorial in full": tutorial_in_full,
-    "seeds": seeds,
+    "tutorial in full": partial(tutorial, epochs=25),
+    "seeds": partial(fast, seeds=5, folds=0),
     "processes": processes,
 }
-EXTRA = ("tutorial", "tutorial in full", "seeds", "processes")  # only on request
 ONCE = ("tutorial in full", "seeds", "processes")  # in the first round only
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Measuring and printing
+def parse_arguments() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description="Measure the speed and the memory of antbee on this machine.")
+    parser.add_argument("--against", choices=("tutorial",), help="also time the tutorial: 25 times an epoch")
+    parser.add_argument("--full", action="store_true", help="with --against: all 25 epochs; also seeds and processes")
+    parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="FIGURE", help=", ".join(FIGURES))
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="default: the classic ants and bees")
+    parser.add_argument("--weights", default="imagenet", metavar="imagenet|random|FILE", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all values as JSON")
+    return parser.parse_args()
 
 
-def seconds(bench: Bench, work: Callable[[], object]) -> float:
-    """The wall time of a call in seconds, until the GPU has finished too."""
-    synchronise(bench.device)
-    started = time.perf_counter()
-    work()
-    synchronise(bench.device)
-    return time.perf_counter() - started
+def main() -> None:
+    """Measures the figures, prints them, and writes them as JSON."""
+    arguments = parse_arguments()
+    data = arguments.data or hymenoptera_folder(home() / "data")
+    bench = Bench(data, arguments.weights, choose_device(arguments.device))
+    bench.network()  # downloads the weights, so that no figure includes that
+    described = machine(bench)
+    print("\n".join(f"{name:13} {value}" for name, value in described.items()), end="\n\n")
+    against, full = arguments.against is not None, arguments.full
+    extra = {"tutorial": against and not full, "tutorial in full": against and full, "seeds": full, "processes": full}
+    figures = arguments.only or [figure for figure in FIGURES if extra.get(figure, figure != "page")]
+    values = measure(bench, figures, arguments.rounds)
+    print("\n".join(report(values)))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"machine": described, "values": values}, indent=1) + "\n")
+        print(f"written to {arguments.json}")
 
 
-def rate(bench: Bench, work: Callable[[], object], count: int) -> float:
-    """Items per second of a call that processes `count` items: the median of several calls, after a warm-up."""
-    for _ in range(2):
-        work()
-    once = seconds(bench, work)
-    times = [seconds(bench, work) for _ in range(max(3, min(50, round(1 / once))))]
-    return count / statistics.median(times)
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits for a GPU to finish."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def peak_memory(device: torch.device) -> float:
-    """The peak memory of this process in megabytes; on CUDA that of the GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak if sys.platform == "darwin" else peak * 1024) / 1e6
-
-
-def machine(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Versions and hardware, by name."""
-    device = choose_device(arguments.device)
+def machine(bench: Bench) -> dict[str, Any]:
+    """Versions, hardware and inputs, by name."""
+    on_cuda, cpu = bench.device.type == "cuda", torch.cpu.get_capabilities().get("cpu_name", "unknown")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "antbee": antbee.__version__,
-        "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "precision": choose_precision("auto", device),
-        "data": str(arguments.data),
-        "weights": arguments.weights,
-    }
+        "processor": torch.cuda.get_device_name(bench.device) if on_cuda else cpu,
+        "instructions": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "precision": bench.precisions[-1],
+    } | {name: str(value) for name, value in vars(bench).items()}
 
 
-def describe(arguments: argparse.Namespace) -> str:
-    """Versions and hardware, a line each."""
-    return "\n".join(f"{name:13} {value}" for name, value in machine(arguments).items()) + "\n"
+def measure(bench: Bench, figures: Sequence[str], rounds: int) -> Values:
+    """The values of all rounds, each figure measured in a new process."""
+    values: Values = {}
+    for number, figure in itertools.product(range(rounds), figures):
+        if number and figure in ONCE:
+            continue
+        print(f"round {number + 1} of {rounds}: {figure}", file=sys.stderr, flush=True)
+        with ProcessPoolExecutor(1, max_tasks_per_child=1) as pool:
+            for name, value, unit in pool.submit(measure_figure, figure, bench).result():
+                values.setdefault(f"{figure}: {name}", {"unit": unit, "values": []})["values"].append(value)
+    return values
 
 
-def table(measured: dict[str, dict[str, Any]]) -> str:
-    """All figures with n, median, minimum and maximum."""
-    lines = [f"{'figure':60} {'n':>2} {'median':>9} {'min':>9} {'max':>9}"]
-    for name, entry in measured.items():
-        values = entry["values"]
-        numbers = " ".join(f"{number:9.2f}" for number in (statistics.median(values), min(values), max(values)))
-        lines.append(f"{name:60} {len(values):2} {numbers} {entry['unit']}")
-    return "\n".join(lines)
+def measure_figure(figure: str, bench: Bench) -> list[Row]:
+    """The rows of a figure, and the peak memory of this process, without that of a GPU."""
+    rows = list(FIGURES[figure](bench))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return [*rows, ("peak memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, "MB")]
 
 
-def conclusions(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The speed-up of `fast` over the tutorial, if both were measured."""
-    medians = {name: statistics.median(entry["values"]) for name, entry in measured.items()}
-    tutorials: dict[str, float] = {}
-    for mode in MODES:
-        in_full = f"tutorial in full: {mode}, {TUTORIAL_EPOCHS} epochs"
-        extrapolated = f"tutorial: {mode}, an epoch times {TUTORIAL_EPOCHS}"
-        found = [medians[name] for name in (in_full, extrapolated) if name in medians]
-        if not found:
-            return
-        tutorials[mode] = found[0]
-    both = sum(tutorials.values())
-    tutorials |= {"both": both, "both in float32": both}
-    yield ""
-    for what, spent in tutorials.items():
-        if ours := medians.get(f"fast {what}: wall time"):
-            yield f"{what:16} tutorial {spent:7.1f} s   fast {ours:6.1f} s   {spent / ours:5.1f} times faster"
+def report(values: Values) -> Iterator[str]:
+    """All figures with n, median, minimum and maximum, and the speed-up of `fast` over the tutorial if it was timed."""
+    yield f"{'figure':60} {'n':>2} {'median':>9} {'min':>9} {'max':>9}"
+    for name, entry in values.items():
+        rounds = entry["values"]
+        numbers = (statistics.median(rounds), min(rounds), max(rounds))
+        yield f"{name:60} {len(rounds):2} {' '.join(f'{number:9.2f}' for number in numbers)} {entry['unit']}"
+    medians = {name: statistics.median(entry["values"]) for name, entry in values.items()}
+    for tutorial_figure, figure in itertools.product(("tutorial", "tutorial in full"), FIGURES):
+        rows = [f"{tutorial_figure}: {mode}, an epoch times 25" for mode in MODES if {mode, "both"} & {*figure.split()}]
+        spent, ours = sum(medians.get(row, 0) for row in rows), medians.get(f"{figure}: wall time")
+        if spent and ours:
+            yield f"{figure:30} {ours:6.1f} s   tutorial {spent:7.1f} s   {spent / ours:5.1f} times faster"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""scripts/train.py as it is, but for small crops and fewer synthetic images.
+"""Training with small crops and fewer synthetic images, for tests that check how a run behaves, not how good it is.
 
-For tests that need processes it is a script too: with flags it runs once; without any it runs once for every line on
-stdin, a JSON list of flags, or of "torchrun" and its own, one after the other. Those runs are processes forked off once
-everything is imported, which takes longer than to train. Each prints its process ID before anything else, and once it
-is over the script prints "ended" and its status.
+As a program it runs scripts/train.py so, for tests that need processes: with flags it trains once; without any it
+trains once for each line on stdin, which is a JSON list of flags, or of "torchrun" and its own arguments. Each of these
+runs is a process that is forked after the imports, which take longer than training. It prints its process ID first;
+when it has ended, the program prints "ended" and its exit status.
 """
 
 import json
@@ -20,49 +20,49 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = str(ROOT / "scripts" / "train.py")
 sys.path.insert(0, str(ROOT))
 
-from antbee.evaluation import ood  # noqa: E402 (it is found once the path is there)
+from antbee.evaluation import ood  # noqa: E402 (needs the path)
 from antbee.training import context  # noqa: E402
 from antbee.training.recipe import Recipe  # noqa: E402
 
 SMALL = 64  # pixels a side of the crops
-PATIENCE = 120  # seconds, after which a run that hangs is ended
+TIMEOUT = 120  # seconds, after which a run is ended
 
 
 def quickening() -> list[tuple[ModuleType, str, Any]]:
-    """What makes a run quick: modules, the names in them, and their values."""
-    found = [(name, getattr(context, name)) for name in ("RECIPES", "RECIPES_FROM_RANDOM")]
-    smaller = [(context, name, {key: small(recipe) for key, recipe in known.items()}) for name, known in found]
-    return [(ood, "COUNT", 1), *smaller]
+    """The patches that make a run quick: modules, the names in them, and their values."""
+    recipes = {name: getattr(context, name) for name in ("RECIPES", "RECIPES_FROM_RANDOM")}
+    smaller = {name: {key: small(recipe) for key, recipe in known.items()} for name, known in recipes.items()}
+    return [(ood, "COUNT", 1), *((context, name, known) for name, known in smaller.items())]
 
 
 def small(recipe: Recipe) -> Recipe:
-    """The recipe with crops of a twelfth of the pixels, which grow where they grew before."""
+    """The recipe with crops of a twelfth of the pixels, which grow in the same epochs."""
     sizes = tuple(size * SMALL // recipe.preprocessing.crop for size in recipe.finetune_sizes)
     return replace(recipe, preprocessing=replace(recipe.preprocessing, crop=SMALL), finetune_sizes=sizes)
 
 
-def run(words: list[str]) -> None:
+def run(arguments: list[str]) -> None:
     """Runs the script with these flags."""
-    for change in quickening():
-        setattr(*change)
-    sys.argv = [SCRIPT, *words]
+    for patch in quickening():
+        setattr(*patch)
+    sys.argv = [SCRIPT, *arguments]
     runpy.run_path(SCRIPT, run_name="__main__")
 
 
 def run_lines() -> None:
-    """Runs the script in a process of its own, or in several, for every line of flags."""
+    """Runs the script in one or several new processes for every line of flags."""
     from torch.distributed import run as torchrun
 
-    runpy.run_path(SCRIPT)  # imports what it needs, and runs nothing
+    runpy.run_path(SCRIPT)  # for its imports: it trains as __main__ alone
     for line in sys.stdin:
         if (process := os.fork()) == 0:
-            signal.alarm(PATIENCE)
+            signal.alarm(TIMEOUT)
             print(os.getpid(), flush=True)
-            words = json.loads(line)
-            if words[0] == "torchrun":
-                torchrun.main(words[1:])
+            arguments = json.loads(line)
+            if arguments[0] == "torchrun":
+                torchrun.main(arguments[1:])
             else:
-                run(words)
+                run(arguments)
             sys.exit()
         _, status = os.waitpid(process, 0)
         print("ended", os.waitstatus_to_exitcode(status), flush=True)

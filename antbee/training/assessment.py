@@ -1,7 +1,6 @@
-"""What makes a trained model trustworthy: calibrated probabilities, an out-of-distribution detector, and its metrics.
+"""Calibration, the out-of-distribution detector and its metrics, for the pipeline and for few-shot training.
 
-The pipeline and few-shot training share it. Whatever is fitted to predictions is fitted to those on images that were
-left out of training, see `crossvalidation`.
+Temperature and threshold are fitted to out-of-fold predictions, see `crossvalidation`.
 """
 
 from typing import Any
@@ -19,9 +18,9 @@ from antbee.training.features import Features
 
 
 def calibrate(head: nn.Linear, left_out: OutOfFold, labels: Tensor) -> float:
-    """Divides a head's weights by the temperature that suits images left out of training, and returns it.
+    """Fits a temperature to out-of-fold predictions, divides the head's weights by it, and returns it.
 
-    So every program that loads the model gives calibrated probabilities, without knowing of a temperature.
+    So every program that loads the model gives calibrated probabilities, without an extra parameter.
     """
     temperature = fit_temperature(left_out.logits, labels)
     apply_temperature(head, temperature)
@@ -29,7 +28,7 @@ def calibrate(head: nn.Linear, left_out: OutOfFold, labels: Tensor) -> float:
 
 
 def calibration_record(temperature: float, left_out: OutOfFold, before: Evaluation) -> dict[str, Any]:
-    """What config.json says of a calibration: its temperature, and loss and error without it."""
+    """The calibration's record in config.json: its temperature, and loss and calibration error without it."""
     return {
         "temperature": temperature,
         "folds": left_out.folds,
@@ -41,10 +40,10 @@ def calibration_record(temperature: float, left_out: OutOfFold, before: Evaluati
 def fit_detector(
     features: Features, names: list[str], left_out: OutOfFold | None, *, backbone_is_frozen: bool
 ) -> KNNDetector:
-    """The detector of a model: the features it was trained on, and the distance beyond which an image is like none.
+    """A detector of the training images' features, with a threshold from images left out of training.
 
-    A network's training images lie nearer to each other than new ones do: where none were left out of the training
-    of the backbone, there is no limit.
+    A trained backbone maps its training images closer together than new ones: without images that were left out of
+    its training, the detector has no threshold.
     """
     limit = NO_LIMIT
     if left_out is not None:
@@ -55,10 +54,10 @@ def fit_detector(
 
 
 def ood_record(classifier: Classifier, val: Features, *, backbone_is_frozen: bool) -> dict[str, Any] | None:
-    """How often "neither" is answered: wrongly to validation images, rightly to synthetic images.
+    """How often the detector answers "neither" for validation images and for synthetic images.
 
-    With a backbone that was not trained on the classes also to validation images of a class that the detector lacks.
-    None where too little is known for a limit.
+    With a frozen backbone also for validation images of each class when the detector lacks that class. None if the
+    detector has no threshold.
     """
     detector = classifier.detector
     if detector is None or detector.limit is None:
@@ -82,7 +81,7 @@ def ood_record(classifier: Classifier, val: Features, *, backbone_is_frozen: boo
 
 
 def parameter_counts(network: nn.Module) -> dict[str, int]:
-    """Weights of a network, and those of them that were trained."""
+    """The number of parameters of a network, in total and trainable."""
     return {
         "total": count_parameters(network, trainable=False),
         "trainable": count_parameters(network, trainable=True),

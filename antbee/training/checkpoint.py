@@ -156,7 +156,7 @@ class Checkpoint:
 
 
 def _environment() -> dict[str, Any]:
-    """What rounding depends on, besides the hardware."""
+    """Software settings that rounding depends on."""
     return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 

@@ -1,4 +1,4 @@
-"""What a run starts from: its settings, the images, the starting weights, the recipe, and where it runs."""
+"""The settings of a run, and the context that its steps share: images, starting weights, recipe and device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class SettingsError(InputError):
 
 
 class Settings(BaseModel):
-    """What a run may be told, under the names and with the defaults of the flags of scripts/train.py."""
+    """The settings of a run, with the names and defaults of the flags of scripts/train.py."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -70,7 +70,7 @@ class Settings(BaseModel):
 
     @classmethod
     def checked(cls, **values: object) -> "Settings":
-        """The settings of these values. Raises SettingsError."""
+        """Validates the values. Raises SettingsError."""
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
@@ -86,7 +86,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Everything that the steps of a run share."""
+    """The context that the steps of a run share."""
 
     settings: Settings
     distributed: DistributedContext
@@ -97,22 +97,22 @@ class RunContext:
     cache: ImageCache
     weights: StartingWeights
     recipe: Recipe
-    notices: tuple[str, ...]  # what stands in for what the network did not give
+    notices: tuple[str, ...]  # substitutes for what could not be downloaded, each in a sentence
     log: Callable[[str], None]
 
     @property
     def run_folder(self) -> RunFolder:
-        """Where checkpoints and finished models are kept until the run ends."""
+        """The folder of checkpoints and finished models, until the run ends."""
         return RunFolder(self.settings.output)
 
     def say(self, text: str) -> None:
-        """Logs a line, in the first of several processes alone; raises what a signal raises if one came."""
+        """Logs a line, in the first process alone; raises the exception of a signal that arrived before."""
         self.signals.check()
         if self.distributed.is_first:
             self.log(text)
 
     def loader(self, split: Split, mode: str | None = None, *, seed: int = 0) -> ImageLoader | GPUImageLoader:
-        """The images of a split as a mode trains on them, or, without a mode, in the evaluation crop."""
+        """Loads a split with the augmentation of a mode or, without a mode, with the evaluation crop."""
         options = LoaderOptions.for_device(
             self.distributed.device, workers=self.settings.workers, processes=self.distributed.local_count
         )
@@ -121,7 +121,7 @@ class RunContext:
         return choose_loader(ImageLoader(split, self.recipe.preprocessing, augmentation, seed=seed, options=options))
 
     def starting_network(self, seed: int) -> ResNet:
-        """The starting weights with a new head drawn by `seed`, on the device; random weights stay the run's own."""
+        """A network on the device, with a new head drawn by `seed`; random backbones keep to the run's own seed."""
         settings, class_count = self.settings, len(self.dataset.class_names)
         network = build_network(settings.backbone, class_count, self.weights, seed=settings.seed)
         if seed != settings.seed:
@@ -137,7 +137,7 @@ def prepare(
     signals: DeferredSignals,
     log: Callable[[str], None],
 ) -> RunContext:
-    """Finds the images and the starting weights; the first process decides for all what stands in without a network.
+    """Loads the images and the starting weights; the first process decides on substitutes for all processes.
 
     Raises what `read_folder` and `load_starting_weights` raise.
     """
@@ -170,7 +170,7 @@ def prepare(
 
 
 def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDataset, str | None]:
-    """The data set or its folder and, where drawn images stand in for the photos of ants and bees, why."""
+    """The data set or its folder; and a notice if drawn images replace the photos of ants and bees."""
     if isinstance(data, ImageDataset):
         return data, None
     if data == "drawn":
@@ -184,7 +184,7 @@ def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDat
 
 
 def choose_weights(choice: str | None, backbone: str) -> tuple[StartingWeights, str | None]:
-    """The starting weights and, where random ones stand in for ImageNet's, why."""
+    """The starting weights; and a notice if random ones replace ImageNet's."""
     try:
         return load_starting_weights(choice or "imagenet", backbone), None
     except WeightsUnreachableError as error:
@@ -195,7 +195,7 @@ def choose_weights(choice: str | None, backbone: str) -> tuple[StartingWeights, 
 
 
 def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device) -> Recipe:
-    """The recipe that is named, with what the settings change in both of its schedules."""
+    """The recipe, with the settings that override both of its schedules."""
     known = RECIPES if weights.state is not None else RECIPES_FROM_RANDOM
     recipe = known[settings.recipe]
     changes = {
@@ -215,6 +215,6 @@ def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device
 
 
 def keep_for_training(cache: ImageCache, recipe: Recipe, val: Path, path: Path, image: Image.Image) -> None:
-    """Caches what training is going to ask for of an image that is decoded anyhow."""
+    """Caches the sizes of a decoded image that training needs."""
     crops = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
     cache_photo(cache, path, image, [recipe.preprocessing] if val in path.parents else crops)

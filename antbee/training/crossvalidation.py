@@ -48,7 +48,7 @@ class OutOfFold:
 
     folds: int  # number of folds
     logits: Tensor  # float32 (N, classes)
-    distances: Tensor  # float64 (<= N,), to the k-th nearest image that a detector would keep
+    distances: Tensor  # float64 (<= N,), to the k-th nearest training image, of those that a detector keeps
 
 
 def head_out_of_fold(
@@ -56,7 +56,7 @@ def head_out_of_fold(
 ) -> OutOfFold:
     """Out-of-fold predictions of heads on a frozen backbone, trained for `max_epochs`, or for all epochs.
 
-    The backbone has not seen the labels, so all folds share its features.
+    The backbone was not trained on the labels, so all folds share its features.
     """
     class_count = int(features.labels.max()) + 1
     logits = torch.zeros(len(features), class_count)
@@ -130,7 +130,7 @@ class CurvePoint:
     per_class: int  # images of each class at most
     photos: int  # in all
     accuracies: tuple[float, ...]  # on the validation images, of each draw
-    right: Tensor = field(compare=False)  # float32 (validation images,): the share of draws that predict it right
+    right: Tensor = field(compare=False)  # float32 (validation images,): share of the draws that predict each right
 
     @property
     def accuracy(self) -> float:

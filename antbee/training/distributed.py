@@ -15,7 +15,7 @@ from antbee.training.recipe import TrainingError
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process's rank, device and the number of processes; by default a single process on the CPU."""
+    """Rank and device of this process, and the number of processes; by default one process on the CPU."""
 
     device: torch.device = torch.device("cpu")
     rank: int = 0
@@ -39,7 +39,7 @@ class DistributedContext:
         return values
 
     def from_first(self, value: Any) -> Any:
-        """Broadcasts the first process's value: other processes may see another disk."""
+        """Broadcasts a value of the first process: the others may run on another machine, with other files."""
         if self.count == 1:
             return value
         box = [value]
@@ -47,7 +47,7 @@ class DistributedContext:
         return box[0]
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Broadcasts the first process's buffers: BatchNorm's statistics differ with each share of the batches."""
+        """Broadcasts the first process's buffers: BatchNorm's statistics depend on each process's share of the data."""
         if self.count > 1:
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
@@ -80,8 +80,8 @@ def joined(device: torch.device) -> Iterator[DistributedContext]:
         torch.cuda.set_device(device)
     try:
         store, rank, count = next(torch.distributed.rendezvous("env://"))  # type: ignore[attr-defined]
-        # torchrun may keep its store when it restarts processes: without a prefix they would read the addresses of the
-        # processes that are gone.
+        # torchrun may keep its store when it restarts processes: without a prefix they would read the addresses of
+        # processes that have ended.
         store = torch.distributed.PrefixStore(f"start {_restarts()}", store)  # type: ignore[attr-defined]
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)

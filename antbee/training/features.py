@@ -1,4 +1,4 @@
-"""What a head or a network is trained on: labelled images, or their cached features."""
+"""Training examples, images or their cached features; and inference over all examples of a split."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ EVALUATION_BATCH = {"cpu": 16, "cuda": 256}
 
 
 class Examples(Protocol):
-    """What `fit` trains on: labelled images, or their cached features."""
+    """Labelled training examples: images, or their cached features."""
 
     @property
     def labels(self) -> Tensor:
@@ -56,8 +56,7 @@ class Features:
 class FeatureCache:
     """The backbone's features of every image, computed on first use.
 
-    A frozen backbone would compute the same features in every epoch. Several processes compute
-    shards and exchange them.
+    A frozen backbone would compute the same features in every epoch. Several processes share the computation.
     """
 
     def __init__(
@@ -131,7 +130,7 @@ def _apply(function: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.d
     except (RuntimeError, MemoryError) as error:
         if len(inputs) < 2 or not is_out_of_memory(error):
             raise
-    # Outside the handler, where the exception no longer keeps the batch's tensors alive.
+    # Outside the handler: the exception keeps the batch's tensors alive.
     return torch.cat([_apply(function, half, device) for half in inputs.tensor_split(2)])
 
 

@@ -1,4 +1,4 @@
-"""What a run writes: a complete Hub repository for each mode, and how the modes compare."""
+"""The files of a run: a complete Hub repository for each mode, its figures, and the comparison of the modes."""
 
 import json
 import secrets
@@ -25,7 +25,7 @@ MISTAKES_FIGURE = 24  # images at most
 
 
 def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierConfig:
-    """What config.json says of a model, but for how good it is."""
+    """The config of a model, without its metrics."""
     dataset = context.dataset
     names = dataset.class_names
     counts = {"train": context.train.counts(names), "val": dataset.val.counts(names)}
@@ -60,7 +60,7 @@ def write_model_folder(
     history: History | None = None,
     figures: Mapping[str, Image.Image] | None = None,
 ) -> None:
-    """Writes a complete Hub repository into `folder`: weights, config, card, and history and figures where given."""
+    """Writes a complete Hub repository into `folder`: weights, config and card; history and figures if given."""
     from antbee.hub.card import card_without_figures, model_card
 
     classifier.save_pretrained(folder)
@@ -81,7 +81,7 @@ def write_model_folder(
 def figures_of(
     context: RunContext, classifier: Classifier, val_logits: Tensor, history: History
 ) -> dict[str, Image.Image]:
-    """The pictures of a model folder, by name."""
+    """The figures of a model folder, by name."""
     config = classifier.config
     assert config.metrics is not None
     mode = str(config.mode)
@@ -100,7 +100,7 @@ def figures_of(
 
 
 def sample_batch(context: RunContext, mode: str) -> Image.Image:
-    """The grid that shows what a mode is trained on, at full size, with class names."""
+    """A grid of augmented training images of a mode, at full size, with class names."""
     recipe, seed = context.recipe, context.settings.seed
     augmentation = recipe.augmentation(mode)
     if augmentation is not None:
@@ -114,7 +114,7 @@ def sample_batch(context: RunContext, mode: str) -> Image.Image:
 
 
 def predictions_grid(context: RunContext, positions: Sequence[int], logits: Mapping[str, Tensor]) -> Image.Image:
-    """Validation images with their class and what every mode predicts; `logits` (N, classes) by mode."""
+    """A grid of validation images with their class and each mode's prediction; `logits` (N, classes) by mode."""
     preprocessing, names = context.recipe.preprocessing, context.dataset.class_names
     loader = ImageLoader(context.dataset.val, preprocessing, options=LoaderOptions(cache=context.cache))
     ((images, labels),) = loader.batches([torch.tensor(positions)])
@@ -136,7 +136,7 @@ def predictions_grid(context: RunContext, positions: Sequence[int], logits: Mapp
 def write_comparison(
     context: RunContext, folders: Mapping[str, Path], configs: Sequence[ClassifierConfig], logits: Mapping[str, Tensor]
 ) -> None:
-    """Writes into the models' folders how the modes compare; a card that somebody edited stays as it is."""
+    """Adds the comparison of the modes to their model folders; a card that was edited is not overwritten."""
     from antbee.hub.card import model_card, without_comparison
 
     rows = [COMPARISON_COLUMNS, *comparison(configs)]
@@ -145,7 +145,7 @@ def write_comparison(
     for config in configs:
         folder = folders[str(config.mode)]
         differences = folder / "figures" / "differences.png"
-        if apart and not differences.exists():  # it is there where nothing was trained anew
+        if apart and not differences.exists():  # it exists where no mode was trained again
             predictions_grid(context, apart[:MISTAKES_FIGURE], logits).save(differences)
         path = folder / "README.md"
         written = path.read_text("utf-8", errors="replace") if path.is_file() else ""
@@ -157,12 +157,12 @@ def write_comparison(
 
 
 def right_predictions(context: RunContext, logits: Tensor) -> Tensor:
-    """Which validation images are predicted right: bool (N,)."""
+    """Whether each validation image is predicted right: bool (N,)."""
     return logits.argmax(1) == torch.tensor(context.dataset.val.labels)
 
 
 def positions_apart(logits: Mapping[str, Tensor]) -> list[int]:
-    """The validation images that two modes predict differently; none where there is one mode."""
+    """The positions of validation images that the two modes predict differently; none for a single mode."""
     if len(logits) < 2:
         return []
     first, second = (rows.argmax(1) for rows in logits.values())
@@ -170,7 +170,7 @@ def positions_apart(logits: Mapping[str, Tensor]) -> list[int]:
 
 
 def difference_sentence(context: RunContext, logits: Mapping[str, Tensor]) -> str:
-    """Whether the modes differ by more than chance, by McNemar's test; nothing where there is one mode."""
+    """Whether the modes differ by more than chance, by McNemar's test; empty for a single mode."""
     if len(logits) < 2:
         return ""
     first, second = (right_predictions(context, rows) for rows in logits.values())

@@ -1,4 +1,4 @@
-"""The story of a run: data -> starting weights -> frozen -> finetune -> calibrated -> evaluated -> written."""
+"""The pipeline of a run: data -> starting weights -> frozen -> finetune -> calibrate -> evaluate -> write."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -44,7 +44,7 @@ class TrainedModel:
 
     @property
     def metrics(self) -> Metrics:
-        """How good it is on the validation images; `metrics.accuracy` is that of the kept epoch."""
+        """Its metrics on the validation images; `metrics.accuracy` is that of the kept epoch."""
         assert self.classifier.config.metrics is not None
         return self.classifier.config.metrics
 
@@ -56,11 +56,11 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run gives: a model for each mode that was asked for."""
+    """The result of a run: a model for each requested mode."""
 
     frozen: TrainedModel | None
     finetune: TrainedModel | None
-    notices: tuple[str, ...]  # what stood in for images or weights without a network
+    notices: tuple[str, ...]  # substitutes for images or weights that could not be downloaded
 
     @property
     def models(self) -> list[TrainedModel]:
@@ -69,7 +69,7 @@ class TrainResult:
 
     @property
     def best(self) -> Classifier:
-        """The classifier with the higher validation accuracy; of equals the one trained later."""
+        """The classifier with the higher validation accuracy; if they are equal, the one trained later."""
         return max(reversed(self.models), key=lambda model: model.metrics.accuracy).classifier
 
 
@@ -100,13 +100,36 @@ def train(
     track: Literal["trackio", "tensorboard", "jsonl"] | None = None,
     log: Callable[[str], None] = print,
 ) -> TrainResult:
-    """Trains a backbone in one or both ways of transfer learning, and writes a model folder for each."""
+    """Trains a backbone in one or both ways of transfer learning, and writes a model folder for each.
+
+    The arguments are the flags of scripts/train.py:
+
+    data        a folder with train/ and val/ or with class folders, "drawn", or an ImageDataset; None: ants and bees
+    weights     "imagenet", "random" or a file; None: imagenet, or random ones if these can't be downloaded
+    backbone    the name of an architecture
+    mode        "frozen", "finetune" or "both"
+    recipe      "fast" or "tutorial"; `epochs`, `batch_size`, `lr` and `folds` (of the calibration) override it
+    select      the epoch to keep is the best on "val", the best on a "holdout" of train/, or the "last"
+    balance     weigh the classes equally in the loss
+    seeds       train with this many seeds, for mean and spread; `seed` is the first, and gives the model
+    exclude     a file that lists images not to train on
+    allow_bad   train even if over a tenth of a class is damaged
+    device      "auto", "cpu", "cuda" or "mps"; `precision` and `compile` apply to training there
+    workers     threads that decode images
+    output      gets frozen/ and finetune/; models there are kept in versions/ if `replace` allows new ones
+    resume      continue an interrupted run in `output`
+    track       also log the epochs to a tracker
+    log         called with each line of the log
+
+    Raises InputError for arguments or images that can't be used, TrainingError where training diverges, a batch does
+    not fit into memory or the disk is full.
+    """
     given = {name: value for name, value in locals().items() if name not in ("data", "log") and value is not None}
     return run(data, Settings.checked(**given), log)
 
 
 def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callable[[str], None]) -> TrainResult:
-    """The same by settings that are checked already."""
+    """The same with validated settings."""
     check_output(settings.output, settings.modes)
     if is_restarted():
         settings = settings.model_copy(update={"resume": True})
@@ -125,9 +148,9 @@ def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callabl
 
 
 def train_modes(context: RunContext) -> list[TrainedModel]:
-    """Trains the modes that were asked for, and writes their model folders into the run folder."""
+    """Trains the requested modes, and writes their model folders into the run folder."""
     wanted = context.settings.modes
-    # Fine-tuning that starts from a trained head needs the frozen mode first, asked for or not.
+    # Fine-tuning that starts from a trained head needs the frozen mode first, even if only finetune is requested.
     modes = [mode for mode in MODES if mode in wanted or (mode == "frozen" and context.recipe.head_first)]
     checkpoints = {mode: checkpoint_of(context, mode) for mode in modes}
     if context.distributed.is_first:
@@ -143,20 +166,20 @@ def train_modes(context: RunContext) -> list[TrainedModel]:
 
 
 def clear_the_way(context: RunContext, modes: Sequence[str]) -> None:
-    """Removes what an interrupted run left, unless this one resumes it. Raises TrainingError where the disk is full."""
+    """Removes the files of an interrupted run, unless this run resumes it. Raises TrainingError if the disk is full."""
     settings = context.settings
     check_space(settings.output, space_needed(context, modes))
     if settings.resume:
         return
     if context.run_folder.is_interrupted:
-        context.say(f"\nAn interrupted run in {settings.output} is given up; --resume would have gone on with it.")
+        context.say(f"\nAn interrupted run in {settings.output} is discarded; --resume would have continued it.")
     context.run_folder.clear()
     if settings.track == "jsonl":
         empty_epochs(settings.output)
 
 
 def space_needed(context: RunContext, modes: Sequence[str]) -> int:
-    """Bytes on the disk: a model of each mode, and two checkpoints with weights, momentum and the best weights each."""
+    """Disk space in bytes: a model of each mode, and two checkpoints with weights, momentum and the best weights."""
     size = 4 * count_all_parameters(context.settings.backbone, len(context.dataset.class_names))
     trains_all = "finetune" in modes or not context.recipe.cached_features
     return size * (len(modes) + (6 if trains_all else 0))
@@ -171,7 +194,7 @@ def finish_mode(
     *,
     write: bool,
 ) -> TrainedModel:
-    """A mode that was finished earlier, or is trained, calibrated, evaluated and written now."""
+    """Trains, calibrates, evaluates and writes a mode, unless an interrupted run has finished it."""
     if (finished := finished_earlier(context, mode, checkpoint)) is not None:
         context.say(f"\n{mode}: finished before")
         return finished
@@ -187,7 +210,7 @@ def finish_mode(
 
 
 def finish(context: RunContext, models: Sequence[TrainedModel], data: object) -> dict[str, Path]:
-    """Says how good the modes are, and puts their models in their places, together; where these are, by mode."""
+    """Logs the results and moves the models of all modes to the output folder; returns their folders by mode."""
     settings = context.settings
     logits = {model.mode: model.val_logits for model in models}
     configs = [model.classifier.config for model in models]
@@ -211,7 +234,7 @@ def finish(context: RunContext, models: Sequence[TrainedModel], data: object) ->
 
 
 def checkpoint_of(context: RunContext, mode: str) -> Checkpoint:
-    """Where a mode's progress is kept, with the fingerprint of all that decides how it ends."""
+    """The checkpoint of a mode, with the fingerprint of everything that decides its result."""
     dataset, settings = context.dataset, context.settings
     decides = {
         "mode": mode,
@@ -230,7 +253,7 @@ def checkpoint_of(context: RunContext, mode: str) -> Checkpoint:
 
 
 def finished_earlier(context: RunContext, mode: str, checkpoint: Checkpoint) -> TrainedModel | None:
-    """The model of a mode, if it is what this very run would train again: finished, or in its place already."""
+    """The model that training the mode would give again, if a resumed run finds it; else None."""
     found = None
     if context.settings.resume and context.distributed.is_first:
         for folder in (context.run_folder.model(mode), context.settings.output / mode):

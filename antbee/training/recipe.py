@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a run's result besides the images, the starting weights and the seed."""
+"""Recipes: all hyperparameters of both modes, which together with images, weights and seed decide a run's result."""
 
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +22,7 @@ class Schedule:
 
     epochs: int
     batch_size: int
-    learning_rate: float  # at its highest
+    learning_rate: float  # the highest
     momentum: float = 0.0
     weight_decay: float = 0.0
     decay: Literal["step", "cosine"] = "cosine"
@@ -32,7 +32,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run's result besides the images, the starting weights and the seed."""
+    """All hyperparameters of both modes; images, starting weights and seed are separate."""
 
     name: str
     frozen: Schedule
@@ -81,7 +81,7 @@ class Recipe:
         return settings | {name: getattr(self, name) for name in (own, *common)}
 
 
-# Both runs of the tutorial, to the letter: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
+# Exactly the hyperparameters of the tutorial: https://pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
 # Its normalisation (mean 0.5, std 0.25) is not the one that the ImageNet weights were trained with.
 TUTORIAL = Recipe(
     name="tutorial",
@@ -106,7 +106,7 @@ FAST = Recipe(
     channels_last=True,
     precision="auto",
 )
-# Random weights have neither BatchNorm statistics worth keeping nor features that larger steps could distort.
+# Random weights have no trained BatchNorm statistics to keep, and no trained features that larger steps could distort.
 FAST_FROM_RANDOM = replace(FAST, batch_norm="adapting", finetune=replace(FAST.finetune, epochs=5, learning_rate=0.003))
 RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}
 RECIPES_FROM_RANDOM = {recipe.name: recipe for recipe in (FAST_FROM_RANDOM, TUTORIAL)}

@@ -44,7 +44,7 @@ SELECTED_ON = {"val": "val", "holdout": "a holdout", "last": "nothing"}
 
 @dataclass(frozen=True)
 class StartingFeatures:
-    """The starting network's features of every split, which are computed when they are first asked for."""
+    """The starting network's features of every split, computed on first use."""
 
     context: RunContext
     train: FeatureCache
@@ -53,7 +53,7 @@ class StartingFeatures:
 
     @cached_property
     def data_metrics(self) -> dict[str, Any]:
-        """What they say of the images, whichever mode is trained: zero-shot accuracy and the learning curve."""
+        """Metrics that do not depend on the mode: zero-shot accuracy and the learning curve."""
         context = self.context
         device = context.distributed.device
         train, val = self.train.computed, self.val.computed
@@ -73,27 +73,27 @@ class StartingFeatures:
 
 
 def starting_features(context: RunContext) -> StartingFeatures:
-    """What the frozen mode trains on, and what the images themselves are measured by."""
+    """The features for the frozen mode and for the metrics of the data."""
     network = context.starting_network(context.settings.seed)
     freeze_backbone(network)
     train, selection, val = (
         FeatureCache(network, context.loader(split), context=context.distributed, what="features")
         for split in (context.train, context.selection, context.dataset.val)
     )
-    # Where the epoch is chosen on the validation images these are the same, and computed once.
+    # If the epoch is chosen on the validation images, both are the same and are computed once.
     return StartingFeatures(context, train, val if context.selection is context.dataset.val else selection, val)
 
 
 @dataclass(frozen=True)
 class HeadInitialisation:
-    """The head that a mode starts from, trained before it and divided by a temperature; None: a new one."""
+    """The head that a mode starts from: a calibrated one, with its temperature, or None for a new one."""
 
     head: Mapping[str, Tensor] | None = None
     temperature: float = 1.0
 
     @classmethod
     def of(cls, classifier: Classifier) -> "HeadInitialisation":
-        """The head of a trained mode, which is divided by its temperature already."""
+        """The head of a trained mode, whose weights are already divided by its temperature."""
         metrics = classifier.config.metrics
         calibration = metrics.calibration if metrics else None
         return cls(classifier.network.fc.state_dict(), calibration.temperature if calibration else 1.0)
@@ -137,7 +137,7 @@ def fit_mode(
 
 
 def run_of(context: RunContext, mode: str, seed: int, report: Callable[[Epoch], None] = lambda epoch: None) -> Run:
-    """What a mode trains on, what its epoch is chosen on, and how."""
+    """The arguments of a mode's training."""
     return Run(
         recipe=context.recipe,
         train=context.loader(context.train, mode, seed=seed),
@@ -152,7 +152,7 @@ def run_of(context: RunContext, mode: str, seed: int, report: Callable[[Epoch], 
 
 
 def images_of_batch(context: RunContext, positions: tuple[int, ...]) -> str:
-    """The files of the batch at which the loss diverged, and what is left of the run."""
+    """Names the files of the batch whose loss diverged, and says what is kept."""
     names = context.train.names(context.dataset.root)
     more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
     seen = f"The batch: {', '.join(names[position] for position in positions[:3])}{more}. " if positions else ""
@@ -161,19 +161,19 @@ def images_of_batch(context: RunContext, positions: tuple[int, ...]) -> str:
 
 @contextmanager
 def tracked_epochs(context: RunContext, mode: str) -> Iterator[Log]:
-    """Where the first process logs a mode's epochs, if a tracker was asked for; a resumed run from there on."""
+    """Yields the function that logs a mode's epochs to the tracker, if there is one, in the first process."""
     settings = context.settings
     if settings.track is None or not context.distributed.is_first:
         yield lambda record: None
         return
     run = f"{mode} {time.strftime('%Y-%m-%d %H-%M-%S')}"
-    told: dict[str, Any] = {
+    logged: dict[str, Any] = {
         "architecture": settings.backbone,
         "weights": context.weights.name,
         "data": context.dataset.name,
     }
-    told |= {"mode": mode, "seed": settings.seed, **context.recipe.flat(mode)}
-    with tracked(settings.track, run, told, settings.output) as log:
+    logged |= {"mode": mode, "seed": settings.seed, **context.recipe.flat(mode)}
+    with tracked(settings.track, run, logged, settings.output) as log:
         yield log
 
 
@@ -190,10 +190,7 @@ def calibrate_and_evaluate(
     fitted: FitResult,
     config: ClassifierConfig,
 ) -> tuple[Classifier, Tensor]:
-    """The trained network with calibrated probabilities, its detector and its metrics; and its validation logits.
-
-    These are float32 (N, classes), on the CPU.
-    """
+    """Returns the classifier, with its detector and metrics, and its validation logits: float32 (N, classes), CPU."""
     is_starting_backbone = mode == "frozen" and context.recipe.cached_features  # then its features are cached
     train = features.train.computed if is_starting_backbone else features_of(context, network, context.train)
     val = features.val.computed if is_starting_backbone else features_of(context, network, context.dataset.val)
@@ -237,15 +234,15 @@ def val_logits_of(context: RunContext, network: ResNet) -> Tensor:
 def predict_left_out(
     context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, max_epochs: int
 ) -> OutOfFold | None:
-    """What trainings that left an image out predict for it, in as many epochs as the kept weights took.
+    """Out-of-fold predictions, by trainings of as many epochs as the kept epoch's number.
 
-    None where the recipe leaves none out, or where a class is too small for it.
+    None if the recipe has no folds, or if a class is too small for two.
     """
     seed, recipe = context.settings.seed, context.recipe
     wanted = recipe.schedule(mode).folds
     folds = stratified_folds(torch.tensor(context.train.labels), wanted, seed)
     if (count := len(folds.unique())) < wanted:
-        context.say(f"  calibrating with {count} folds, as the smallest class has no more images; 1 is too few")
+        context.say(f"  calibrating with {count} folds, the images of the smallest class; at least 2 are needed")
     if count < 2:
         return None
     if mode == "frozen" and recipe.cached_features:
@@ -274,7 +271,7 @@ def predict_left_out(
 
 
 def fit_metrics(context: RunContext, network: ResNet, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:
-    """How good the model is on the validation images, and what its training took."""
+    """Metrics on the validation images, duration, and parameter counts."""
     history, labels = fitted.history, torch.tensor(context.dataset.val.labels)
     last = metrics.share(round(history.last.val.accuracy * len(labels)), len(labels)).model_dump(exclude_unset=True)
     cleaned = context.dataset.cleaned
@@ -302,7 +299,7 @@ def seed_metrics(
     fitted: FitResult,
     val_logits: Tensor,
 ) -> dict[str, Any] | None:
-    """Mean and spread of the accuracy over seeds, which draw heads, orders and crops. None where one seed is enough."""
+    """Mean and spread of the accuracy over seeds, which draw heads, orders and crops. None for a single seed."""
     settings = context.settings
     if settings.seeds < 2:
         return None
@@ -312,14 +309,14 @@ def seed_metrics(
         accuracies.append(accuracies_of_seed(context, features, mode, start, seed))
         context.say(f"  seed {seed}: {accuracies[-1][0]:.1%}")
     of_kept, of_last = (metrics.spread(values) for values in zip(*accuracies, strict=True))
-    # The last epoch's accuracy on a holdout says nothing of the validation images.
+    # With a holdout the last epoch was not scored on the validation images.
     return {"kept": of_kept, "last": None if settings.select == "holdout" else of_last}
 
 
 def accuracies_of_seed(
     context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, seed: int
 ) -> tuple[float, float]:
-    """The accuracy of the kept epoch on the validation images, and of the last one on what the epoch is chosen on."""
+    """Accuracies with another seed: of the kept epoch on the validation images, of the last on the selection images."""
     network = context.starting_network(seed)
     steps = ["frozen", mode] if mode == "finetune" and context.recipe.head_first else [mode]
     for step in steps:

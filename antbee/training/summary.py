@@ -1,4 +1,4 @@
-"""What a run says of itself at its start, after every epoch and at its end, as lines of text."""
+"""The log of a run, at its start, after every epoch and at its end, as lines of text."""
 
 import shlex
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ SELECTION_SENTENCES = {
 
 
 def start_lines(context: "RunContext") -> list[str]:
-    """What the run starts from: images, weights, device, recipe, and what was skipped or is wrong."""
+    """Images, skipped files, warnings, weights, device and recipe."""
     dataset, settings, device = context.dataset, context.settings, context.distributed.device
     train, val = (split.counts(dataset.class_names) for split in (dataset.train, dataset.val))
     details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
@@ -46,7 +46,7 @@ def start_lines(context: "RunContext") -> list[str]:
 
 
 def warnings(context: "RunContext") -> list[str]:
-    """What may make the scores look better or worse than they are."""
+    """Warnings about the data, and changes to the training split."""
     dataset, lines = context.dataset, []
     if dataset.leaked:
         lines.append(
@@ -69,7 +69,7 @@ def warnings(context: "RunContext") -> list[str]:
 
 
 def epoch_line(epoch: Epoch) -> str:
-    """An epoch in a line."""
+    """The metrics of an epoch in a line."""
     splits = (("train", epoch.train), ("val", epoch.val))
     results = "   ".join(f"{name} loss {one.loss:.3f} accuracy {one.accuracy:6.1%}" for name, one in splits)
     seconds = epoch.train.seconds + epoch.val.seconds
@@ -77,7 +77,7 @@ def epoch_line(epoch: Epoch) -> str:
 
 
 def result_lines(context: "RunContext", configs: Sequence[ClassifierConfig], difference: str) -> list[str]:
-    """How good the trained modes are, and how they compare."""
+    """The metrics of the trained modes and their comparison."""
     return [
         "\n" + aligned([COMPARISON_COLUMNS, *comparison(configs)]),
         SELECTION_SENTENCES[context.settings.select].format(count=len(context.dataset.val)),
@@ -89,16 +89,16 @@ def result_lines(context: "RunContext", configs: Sequence[ClassifierConfig], dif
 def placement_lines(
     settings: "Settings", placed: versions.Placement, notices: Sequence[str], data: object
 ) -> list[str]:
-    """Where the models are, which versions are kept beside them, and what to do next."""
-    said = list(notices)
+    """The folders of the models, earlier versions, and the next command."""
+    boxed = list(notices)
     if placed.kept:
         version = next(iter(placed.folders.values())).parent.name
-        said.append(f"{placed.kept} To put the new ones in place: --restore {version}")
+        boxed.append(f"{placed.kept} To put the new ones in place: --restore {version}")
     in_place = placed.kept is None and settings.output == home() / "outputs"
     models = [] if in_place else [str(folder) for folder in placed.folders.values()]
     photos = ["--data", str(data)] if isinstance(data, str | Path) and data != "drawn" else []
     return [
-        box(said),
+        box(boxed),
         *(f"models    {folder}" for folder in placed.folders.values()),
         *version_lines(settings.output, placed.put_aside),
         f"see them  {shlex.join([*command_name('app').split(), *models, *photos])}",
@@ -106,7 +106,7 @@ def placement_lines(
 
 
 def version_lines(output: Path, newest: Path | None) -> list[str]:
-    """Which models are kept beside those in place, and how to go back to them."""
+    """The number of earlier versions, and the command that restores one."""
     if not (known := versions.list_versions(output)):
         return []
     name = known[0].name if newest is None else newest.name
@@ -119,7 +119,7 @@ def version_lines(output: Path, newest: Path | None) -> list[str]:
 
 
 def box(notices: Sequence[str], width: int = 100) -> str:
-    """Notices in a frame that nobody overlooks; nothing where there are none."""
+    """Notices in a conspicuous frame; empty without notices."""
     lines = [line for notice in notices for line in wrap(notice, width - 4)]
     if not lines:
         return ""

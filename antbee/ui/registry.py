@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from antbee.data.download import folder_named
+from antbee.data.drawn import CLASSES, write_drawn_set
 from antbee.data.folder import ImageDataset, read_folder
+from antbee.data.images import DataError
 from antbee.hub.card import PLACEHOLDER, page_text
-from antbee.installation import command_name
+from antbee.installation import command_name, home
 from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ClassifierConfig, read_history
 from antbee.models.folder import WEIGHTS_FILE, find_folder, model_folders
@@ -15,6 +18,7 @@ from antbee.text import as_text, one_line
 from antbee.ui.i18n import ENGLISH, Translator
 
 SIDE_BY_SIDE = 2  # models
+DRAWN_EXAMPLES = 8  # of each class in each split, where the models' own photos are not there
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,32 @@ def _card(config: ClassifierConfig, source: str | Path) -> str:
 def of_classes(models: Sequence[LoadedModel], photos: ImageDataset) -> list[LoadedModel]:
     """The models that know the photos' classes, in whatever order."""
     return [shown for shown in models if set(shown.config.label_names) == set(photos.class_names)]
+
+
+def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary: Path) -> ImageDataset | None:
+    """The photos to show: the folder named, else the models' own data set, else drawn ones where those fit.
+
+    Raises DataError where the folder named can't be used or has other classes than the models.
+    """
+    # Without a val/ folder the model's own seed draws the validation photos that it was not trained on.
+    seeds = [shown.config.seed or 0 for shown in models] or [0]
+    if choice is not None:
+        photos = read_folder(choice, seed=seeds[0])
+        if models and not of_classes(models, photos):
+            raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
+        return photos
+    names = [shown.config.data.name for shown in models]
+    for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
+        if folder := folder_named(home() / "data", name):
+            photos = read_folder(folder, seed=seed)
+            if not models or of_classes(models, photos):
+                return photos
+    if models and all(set(shown.config.label_names) != set(CLASSES) for shown in models):
+        return None
+    if not (folder := temporary / "drawn").exists():  # it is there where models are loaded again
+        counts = dict.fromkeys(CLASSES, DRAWN_EXAMPLES)
+        write_drawn_set(folder, train=counts, val=counts)
+    return read_folder(folder)
 
 
 def learned_from(shown: LoadedModel, photos: ImageDataset | None) -> bool:

@@ -1,13 +1,13 @@
 """python tests/endurance/kills.py [kills|row|signals|disk|refusals|ranks ...] [--count N] [--seed N]
 
-Breaks trainings of seconds off in every way and looks at what is left: resumed, they have to end with the very bytes of
-a run that nobody broke off. Prints a line for each figure, and ends with status 1 where one is missed.
+Interrupts short trainings in every way and resumes them: they must end with the same bytes as an uninterrupted run.
+Prints a line for each result, and ends with status 1 if one is not as expected.
 
     kills      SIGKILL at a random moment, then --resume                                          (100 times)
     row        ten such kills of one run, one after the other                                     (10 runs)
-    signals    SIGINT and SIGTERM at a random moment: the status, the seconds to the end          (20 times each)
-    disk       a disk that is full at a save: one clear error, then --resume                      (20 times)
-    refusals   an output nobody can write to, a second run, a loss of NaN: one clear error each   (20 times each)
+    signals    SIGINT and SIGTERM at a random moment: exit status, seconds to the end             (20 times each)
+    disk       a full disk at a checkpoint: one error message, then --resume                      (20 times)
+    refusals   an output folder that can't be written, a second run, a loss of NaN: one message   (20 times each)
     ranks      one of two processes of torchrun is killed: all end; and with --max-restarts 3     (10 times each)
 """
 
@@ -34,6 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from antbee.data.drawn import write_drawn_set
 from antbee.models.versions import MARKER, RunFolder
 
+QUICK_SCRIPT = ROOT / "tests" / "quick_training.py"
 COUNTS = {"kills": 100, "row": 10, "signals": 20, "disk": 20, "refusals": 20, "ranks": 10}
 LONGEST_STOP = 5.0  # seconds from a signal to the end
 LONGEST_LOSS = 30.0  # seconds from the loss of a process to the end of all
@@ -45,40 +46,40 @@ class Ended:
 
     status: int
     seconds: float
-    said: str  # on stderr
+    stderr: str
 
 
 class Server:
-    """Runs of train.py, each in a process that is forked off where everything is imported already."""
+    """Runs scripts/train.py in processes that are forked after its imports, see tests/quick_training.py."""
 
     def __init__(self, folder: Path) -> None:
-        self.errors = folder / "errors.txt"
+        self.stderr = folder / "stderr.txt"
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "train_quickly.py")],
+            [sys.executable, str(QUICK_SCRIPT)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.errors.open("w"),
+            stderr=self.stderr.open("w"),
             text=True,
         )
 
-    def run(self, words: list[str], meanwhile: Callable[[int], None] = lambda process: None) -> Ended:
-        """A run with these flags; `meanwhile` is told its process, and what it does is over when it returns."""
+    def run(self, arguments: list[str], meanwhile: Callable[[int], None] = lambda pid: None) -> Ended:
+        """Runs with these flags; calls `meanwhile` with the process ID in a thread, and waits for it too."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        before = self.errors.stat().st_size
+        before = self.stderr.stat().st_size
         started = time.monotonic()
-        print(json.dumps(words), file=self.process.stdin, flush=True)
-        process = int(self.process.stdout.readline())
-        doing = threading.Thread(target=meanwhile, args=(process,))
-        doing.start()
+        print(json.dumps(arguments), file=self.process.stdin, flush=True)
+        pid = int(self.process.stdout.readline())
+        thread = threading.Thread(target=meanwhile, args=(pid,))
+        thread.start()
         for line in self.process.stdout:
             if line.startswith("ended"):
-                doing.join()
-                said = self.errors.read_text()[before:]
-                return Ended(int(line.split()[1]), time.monotonic() - started, said)
-        raise RuntimeError(self.errors.read_text())
+                seconds = time.monotonic() - started
+                thread.join()
+                return Ended(int(line.split()[1]), seconds, self.stderr.read_text()[before:])
+        raise RuntimeError(self.stderr.read_text())
 
     def close(self) -> None:
         """Ends the server."""
@@ -89,36 +90,36 @@ class Server:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where runs happen, what they are of, and what one gives that nobody breaks off."""
+    """The server, its folder and data set, and the result of an uninterrupted run."""
 
     server: Server
     folder: Path
     data: Path
     chance: random.Random
-    expected: dict[str, str]
-    seconds: float  # that such a run takes
+    expected: dict[str, str]  # digests
+    seconds: float  # duration
 
-    def words(self, output: Path, *more: str) -> list[str]:
+    def arguments(self, output: Path, *more: str) -> list[str]:
         """The flags of a run."""
-        return words_of(self.data, output, *more)
+        return arguments_of(self.data, output, *more)
 
     @contextmanager
     def output(self) -> Iterator[Path]:
-        """A folder for the models, for a while."""
+        """A temporary output folder, which does not exist yet."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield Path(folder) / "outputs"
 
     def ends_equal(self, output: Path) -> bool:
-        """Whether a run that goes on in `output` ends as one that nobody broke off, and leaves nothing half written."""
-        ended = self.server.run(self.words(output, "--resume"))
-        strays = [path for path in RunFolder(output).path.iterdir() if path.name not in ("lock", MARKER)]
-        equal = ended.status == 0 and digests(output) == self.expected and not strays
+        """Whether a resumed run in `output` ends as the uninterrupted one, and leaves no unfinished files."""
+        ended = self.server.run(self.arguments(output, "--resume"))
+        left = [path for path in RunFolder(output).path.iterdir() if path.name not in ("lock", MARKER)]
+        equal = ended.status == 0 and digests(output) == self.expected and not left
         if not equal:
-            print(f"  resumed: status {ended.status}, {digests(output)}, {strays}: {ended.said}", flush=True)
+            print(f"  resumed: status {ended.status}, {digests(output)}, {left}: {ended.stderr}", flush=True)
         return equal
 
 
-def words_of(data: Path, output: Path, *more: str) -> list[str]:
+def arguments_of(data: Path, output: Path, *more: str) -> list[str]:
     """The flags of a run of seconds in both modes."""
     usual = ["--data", str(data), "--weights", "random", "--device", "cpu", "--output", str(output)]
     return [*usual, "--batch-size", "4", "--epochs", "3", "--folds", "0", "--precision", "float32", *more]
@@ -131,63 +132,64 @@ def digests(output: Path) -> dict[str, str]:
 
 
 def sending(number: int, after: float, sent: list[float] | None = None) -> Callable[[int], None]:
-    """What sends a signal to a process once it has run for so many seconds."""
+    """A function that sends a signal to a process after some seconds, and appends the time to `sent`."""
 
-    def send(process: int) -> None:
+    def send(pid: int) -> None:
         time.sleep(after)
         if sent is not None:
             sent.append(time.monotonic())
         with suppress(ProcessLookupError):
-            os.kill(process, number)
+            os.kill(pid, number)
 
     return send
 
 
-# ---- the figures -----------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 
 def kills(bench: Bench, count: int) -> bool:
-    """Killed once."""
+    """Kills a run once."""
     equal = 0
     for _ in range(count):
         with bench.output() as output:
-            bench.server.run(bench.words(output), sending(signal.SIGKILL, bench.chance.uniform(0, bench.seconds)))
+            after = bench.chance.uniform(0, bench.seconds)
+            bench.server.run(bench.arguments(output), sending(signal.SIGKILL, after))
             equal += bench.ends_equal(output)
-    return said(f"killed once and resumed, equal bytes of both modes: {equal} of {count}", equal == count)
+    return result(f"killed once and resumed, equal bytes of both modes: {equal} of {count}", equal == count)
 
 
 def row(bench: Bench, count: int) -> bool:
-    """Killed ten times."""
+    """Kills a run ten times."""
     equal = 0
     for _ in range(count):
         with bench.output() as output:
             for _ in range(10):
                 after = bench.chance.uniform(0.1, bench.seconds / 2)
-                bench.server.run(bench.words(output, "--resume"), sending(signal.SIGKILL, after))
+                bench.server.run(bench.arguments(output, "--resume"), sending(signal.SIGKILL, after))
             equal += bench.ends_equal(output)
-    return said(f"killed ten times in a row, equal bytes of both modes: {equal} of {count}", equal == count)
+    return result(f"killed ten times in a row, equal bytes of both modes: {equal} of {count}", equal == count)
 
 
 def signals(bench: Bench, count: int) -> bool:
-    """Stopped as people and systems stop programs."""
+    """Stops a run by SIGINT and SIGTERM."""
     right = True
     for number in (signal.SIGINT, signal.SIGTERM):
         good, slowest = 0, 0.0
         for _ in range(count):
             with bench.output() as output:
                 sent: list[float] = []
-                # Not before it is there to hear it: until then Python itself ends the process.
+                # Not before its handlers are installed: until then Python itself ends the process.
                 after = bench.chance.uniform(0.3, bench.seconds)
-                ended = bench.server.run(bench.words(output), sending(number, after, sent))
+                ended = bench.server.run(bench.arguments(output), sending(number, after, sent))
                 slowest = max(slowest, time.monotonic() - sent[0])
-                # 0, or the signal itself: it was over already, and Python was closing down.
-                stopped = ended.status in (128 + number, -number, 0) and "Traceback" not in ended.said
+                # 0, or the signal itself: the run was over already, and Python was shutting down.
+                stopped = ended.status in (128 + number, -number, 0) and "Traceback" not in ended.stderr
                 stopped &= ended.status == 128 + number or digests(output) == bench.expected
                 equal = bench.ends_equal(output)
                 if not (stopped and equal):
-                    print(f"  after {after:.2f} s: status {ended.status}, equal bytes {equal}: {ended.said}")
+                    print(f"  after {after:.2f} s: status {ended.status}, equal bytes {equal}: {ended.stderr}")
                 good += stopped and equal
-        right &= said(
+        right &= result(
             f"{number.name}: right status, equal bytes once resumed: {good} of {count}, slowest end {slowest:.1f} s",
             good == count and slowest < LONGEST_STOP,
         )
@@ -195,123 +197,127 @@ def signals(bench: Bench, count: int) -> bool:
 
 
 def disk(bench: Bench, count: int) -> bool:
-    """No room for what is saved: files may have 20 MB at most, and a checkpoint of fine-tuning has more."""
+    """Fills the disk: files may have 20 MB at most, and a checkpoint of fine-tuning has more."""
+
+    def limit(pid: int) -> None:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+
     good = 0
     for _ in range(count):
         with bench.output() as output:
-
-            def limit(process: int) -> None:
-                with suppress(ProcessLookupError):
-                    resource.prlimit(process, resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
-
-            ended = bench.server.run(bench.words(output), limit)
-            good += is_one_line(ended) and bench.ends_equal(output)
-    return said(f"a full disk: one line, status 1, and equal bytes after --resume: {good} of {count}", good == count)
+            good += is_one_message(bench.server.run(bench.arguments(output), limit)) and bench.ends_equal(output)
+    return result(f"a full disk: one line, status 1, and equal bytes after --resume: {good} of {count}", good == count)
 
 
 def refusals(bench: Bench, count: int) -> bool:
-    """What can't go well."""
+    """Runs that can't succeed."""
     right = True
-    good = sum(is_one_line(bench.server.run(bench.words(Path("/proc/antbee")))) for _ in range(count))
-    right &= said(f"an output that nobody can write to: one line, status 1 or 2: {good} of {count}", good == count)
+    good = sum(is_one_message(bench.server.run(bench.arguments(Path("/proc/antbee")))) for _ in range(count))
+    right &= result(f"an output that can't be written: one line, status 1 or 2: {good} of {count}", good == count)
     with bench.output() as output, RunFolder(output).locked():
-        good = sum(is_one_line(bench.server.run(bench.words(output))) for _ in range(count))
-    right &= said(f"a second run in a folder: one line, status 1 or 2: {good} of {count}", good == count)
+        good = sum(is_one_message(bench.server.run(bench.arguments(output))) for _ in range(count))
+    right &= result(f"a second run in a folder: one line, status 1 or 2: {good} of {count}", good == count)
     with bench.output() as output:
-        bench.server.run(bench.words(output))
+        bench.server.run(bench.arguments(output))
         before = digests(output)
-        ends = [bench.server.run(bench.words(output, "--lr", "1e30")) for _ in range(count)]
-        good = sum(is_one_line(ended) and "--lr" in ended.said for ended in ends)
+        ends = [bench.server.run(bench.arguments(output, "--lr", "1e30")) for _ in range(count)]
+        good = sum(is_one_message(ended) and "--lr" in ended.stderr for ended in ends)
         kept = digests(output) == before
-    return right & said(
+    return right & result(
         f"a loss of NaN: one line, status 1 or 2: {good} of {count}; models kept: {kept}", good == count and kept
     )
 
 
 def ranks(bench: Bench, count: int) -> bool:
-    """Two processes under torchrun, one of which is killed."""
+    """Kills one of two processes under torchrun."""
 
-    def launched(output: Path, restarts: int, *more: str) -> list[str]:
+    def torchrun(output: Path, restarts: int) -> list[str]:
         usual = ["torchrun", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
         usual += ["--max-restarts", str(restarts), "--monitor-interval", "0.5", "--run-path", "--start-method", "fork"]
-        return [*usual, str(ROOT / "tests" / "train_quickly.py"), *bench.words(output, *more)]
+        return [*usual, str(QUICK_SCRIPT), *bench.arguments(output)]
 
     with bench.output() as output:
-        whole = bench.server.run(launched(output, 0))
+        whole = bench.server.run(torchrun(output, 0))
         expected = digests(output)
     gone, slowest, equal = 0, 0.0, 0
     for _ in range(count):
         with bench.output() as output:
             sent: list[float] = []
             after = bench.chance.uniform(1, whole.seconds)
-            ended = bench.server.run(launched(output, 0), killing_a_rank(after, bench.chance, sent))
+            ended = bench.server.run(torchrun(output, 0), killing_a_rank(after, bench.chance, sent))
             if sent:
                 slowest = max(slowest, time.monotonic() - sent[0])
             gone += ended.status != 0 or not sent
         with bench.output() as output:
-            ended = bench.server.run(launched(output, 3), killing_a_rank(after, bench.chance, []))
+            ended = bench.server.run(torchrun(output, 3), killing_a_rank(after, bench.chance, []))
             good = ended.status == 0 and digests(output) == expected
             if not good:
-                print(f"  status {ended.status}, killed after {after:.1f} s: {ended.said}")
+                print(f"  status {ended.status}, killed after {after:.1f} s: {ended.stderr}")
             equal += good
-    right = said(f"a rank killed: all ended, {gone} of {count}, slowest {slowest:.1f} s", slowest < LONGEST_LOSS)
-    return right & said(f"... and restarted by torchrun, equal bytes of both modes: {equal} of {count}", equal == count)
+    right = result(
+        f"a rank killed: all ended, {gone} of {count}, slowest {slowest:.1f} s",
+        gone == count and slowest < LONGEST_LOSS,
+    )
+    return right & result(
+        f"... and restarted by torchrun, equal bytes of both modes: {equal} of {count}", equal == count
+    )
 
 
 def killing_a_rank(after: float, chance: random.Random, sent: list[float]) -> Callable[[int], None]:
-    """What kills one of the processes that torchrun has started."""
+    """A function that kills one of the child processes of torchrun after some seconds."""
 
-    def kill(agent: int) -> None:
+    def kill(pid: int) -> None:
         time.sleep(after)
-        listed = subprocess.run(["pgrep", "-P", str(agent)], capture_output=True, text=True, check=False).stdout.split()
-        if listed:
+        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout.split()
+        if children:
             sent.append(time.monotonic())
             with suppress(ProcessLookupError):
-                os.kill(int(chance.choice(listed)), signal.SIGKILL)
+                os.kill(int(chance.choice(children)), signal.SIGKILL)
 
     return kill
 
 
-def is_one_line(ended: Ended) -> bool:
-    """Whether a run ended as it should where it can't go on: status 1 or 2, and one line that says why."""
-    lines = ended.said.strip().splitlines()
+def is_one_message(ended: Ended) -> bool:
+    """Whether a run ended with status 1 or 2 and one line on stderr, its error message."""
+    lines = ended.stderr.strip().splitlines()
     good = ended.status in (1, 2) and len(lines) == 1 and lines[0].startswith("error: ")
     if not good:
-        print(f"  status {ended.status}: {ended.said}")
+        print(f"  status {ended.status}: {ended.stderr}")
     return good
 
 
-def said(text: str, right: bool) -> bool:
-    """Prints a figure, and gives whether it is reached."""
-    print(f"{'' if right else 'MISSED  '}{text}", flush=True)
-    return right
+def result(text: str, is_right: bool) -> bool:
+    """Prints a result, and returns whether it is as expected."""
+    print(f"{'' if is_right else 'MISSED  '}{text}", flush=True)
+    return is_right
 
 
-FIGURES = {"kills": kills, "row": row, "signals": signals, "disk": disk, "refusals": refusals, "ranks": ranks}
+RESULTS = {"kills": kills, "row": row, "signals": signals, "disk": disk, "refusals": refusals, "ranks": ranks}
 
 
 def main() -> None:
-    """Measure the figures asked for; end with status 1 where one is missed."""
-    parser = argparse.ArgumentParser(description="Break trainings off, and look at what is left.")
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)} (default: all)")
-    parser.add_argument("--count", type=int, metavar="N", help="times of each (default: see above)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments")
+    """Prints the chosen results; ends with status 1 if one is not as expected."""
+    parser = argparse.ArgumentParser(description="Interrupt trainings, and compare what they resume to.")
+    parser.add_argument("results", nargs="*", metavar="RESULT", help=f"of {', '.join(RESULTS)} (default: all)")
+    parser.add_argument("--count", type=int, metavar="N", help="repetitions (default: see above)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random moments")
     arguments = parser.parse_args()
     right = True
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "pictures"
         write_drawn_set(data, train={"ants": 6, "bees": 6}, val={"ants": 2, "bees": 2}, longest_side=64)
         server = Server(Path(folder))
-        server.run(["--help"])  # the first one waits for the imports
-        whole = server.run(words_of(data, Path(folder) / "whole"))
+        server.run(["--help"])  # waits for the imports
+        whole = server.run(arguments_of(data, Path(folder) / "whole"))
         if whole.status:
-            raise RuntimeError(whole.said)
+            raise RuntimeError(whole.stderr)
         expected = digests(Path(folder) / "whole")
         bench = Bench(server, Path(folder), data, random.Random(arguments.seed), expected, whole.seconds)
         print(f"a run of both modes takes {whole.seconds:.1f} s", flush=True)
-        for name in arguments.figures or FIGURES:
+        for name in arguments.results or RESULTS:
             started = time.monotonic()
-            right &= FIGURES[name](bench, arguments.count or COUNTS[name])
+            right &= RESULTS[name](bench, arguments.count or COUNTS[name])
             print(f"  {time.monotonic() - started:.0f} s", flush=True)
         server.close()
     sys.exit(int(not right))

@@ -24,6 +24,7 @@ from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig
 from antbee.models.weights import StartingWeights
 from antbee.training.background import BackgroundTraining, TrainingRequest
+from antbee.ui import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,20 +54,20 @@ def test_the_models_named_are_shown_else_a_spaces_else_all_in_outputs(tmp_path, 
 def test_the_models_own_data_set_is_shown_where_it_is(tmp_path, drawn_root, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine").symlink_to(drawn_root)
-    monkeypatch.setattr(app, "home", lambda: tmp_path)
+    monkeypatch.setattr(registry, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "model", data={"name": "mine"})])
-    photos = app.choose_photos(None, models, tmp_path / "workshop")
+    photos = registry.choose_photos(None, models, tmp_path / "workshop")
     assert photos.root == tmp_path / "data" / "mine"
 
 
 @pytest.mark.parametrize("with_model", [True, False])
 def test_drawn_pictures_are_shown_where_there_are_no_photos_of_ants_and_bees(tmp_path, monkeypatch, with_model):
-    monkeypatch.setattr(app, "home", lambda: tmp_path)
+    monkeypatch.setattr(registry, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "model")]) if with_model else ()
-    photos = app.choose_photos(None, models, tmp_path)
+    photos = registry.choose_photos(None, models, tmp_path)
     assert photos.class_names == ("ants", "bees")
-    assert len(photos.val) == 2 * app.DRAWN_EXAMPLES
-    assert app.choose_photos(None, models, tmp_path) == photos, "models that are shown anew find the same ones"
+    assert len(photos.val) == 2 * registry.DRAWN_EXAMPLES
+    assert registry.choose_photos(None, models, tmp_path) == photos, "models that are shown anew find the same ones"
 
 
 @pytest.mark.parametrize("name", ["..", "/etc", "../secret", "", None, 3, ["x"]])
@@ -77,23 +78,23 @@ def test_a_models_config_never_leads_out_of_the_data_folder(tmp_path, name):
 
 
 def test_no_pictures_are_made_up_for_other_classes(tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "home", lambda: tmp_path)
+    monkeypatch.setattr(registry, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "model", ["cats", "dogs", "owls"])])
-    assert app.choose_photos(None, models, tmp_path) is None
+    assert registry.choose_photos(None, models, tmp_path) is None
 
 
 def test_photos_are_chosen_for_whichever_model_knows_their_classes(tmp_path, drawn_root, monkeypatch):
-    monkeypatch.setattr(app, "home", lambda: tmp_path)
+    monkeypatch.setattr(registry, "home", lambda: tmp_path)
     models = ui.load_models([write_model(tmp_path / "pets", ["cats", "dogs"]), write_model(tmp_path / "mine")])
-    assert app.choose_photos(None, models, tmp_path).class_names == ("ants", "bees")
-    assert app.choose_photos(drawn_root, models, tmp_path).root == drawn_root
+    assert registry.choose_photos(None, models, tmp_path).class_names == ("ants", "bees")
+    assert registry.choose_photos(drawn_root, models, tmp_path).root == drawn_root
     turned = ui.load_models([write_model(tmp_path / "turned", ["bees", "ants"])])
-    assert app.choose_photos(drawn_root, turned, tmp_path).root == drawn_root
+    assert registry.choose_photos(drawn_root, turned, tmp_path).root == drawn_root
 
 
 def test_a_folder_without_val_is_split_with_the_seed_of_the_models_training(tmp_path, drawn_root):
     models = ui.load_models([write_model(tmp_path / "model", seed=3)])
-    photos = app.choose_photos(drawn_root / "train", models, tmp_path)
+    photos = registry.choose_photos(drawn_root / "train", models, tmp_path)
     assert photos.val == read_folder(drawn_root / "train", seed=3).val
     assert photos.val != read_folder(drawn_root / "train", seed=0).val
 
@@ -105,7 +106,7 @@ def test_a_named_folder_of_other_classes_is_refused(tmp_path):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(tmp_path / "pets" / split / name / "a.png")
     with pytest.raises(DataError, match="has the classes cats, dogs"):
-        app.choose_photos(tmp_path / "pets", models, tmp_path)
+        registry.choose_photos(tmp_path / "pets", models, tmp_path)
 
 
 # ---- who may train ---------------------------------------------------------------------------------------------------

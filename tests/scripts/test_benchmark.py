@@ -2,11 +2,13 @@
 
 import json
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from antbee import errors
 from antbee.data.drawn import write_drawn_set
 from scripts import benchmark
 
@@ -44,19 +46,52 @@ def test_the_json_file_has_the_values_and_the_machine(measure, capfd):
 
 
 def test_every_round_measures_every_figure_in_a_new_process(measure, monkeypatch):
-    started = []
+    pools = []
 
-    def ended(command, **options):
-        started.append(command[command.index("--figure") + 1])
-        return SimpleNamespace(stdout=json.dumps([{"name": "a", "value": len(started), "unit": "s"}]))
+    @contextmanager
+    def pool(*arguments, **options):
+        pools.append([])
+        yield SimpleNamespace(submit=submit)
 
-    monkeypatch.setattr(benchmark.subprocess, "run", ended)
-    content = measure("--only", "photos", "step", "--rounds", 2)
-    assert started == ["photos", "step", "photos", "step"]
+    def submit(measure_figure, figure, bench):
+        pools[-1].append(figure)
+        return SimpleNamespace(result=lambda: [("a", len(pools), "s")])
+
+    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", pool)
+    content = measure("--only", "photos", "step", "seeds", "--rounds", 2)
+    assert pools == [["photos"], ["step"], ["seeds"], ["photos"], ["step"]]
     assert {name: entry["values"] for name, entry in content["values"].items()} == {
-        "photos: a": [1, 3],
-        "step: a": [2, 4],
+        "photos: a": [1, 4],
+        "step: a": [2, 5],
+        "seeds: a": [3],
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "extra"),
+    [
+        ([], set()),
+        (["--against", "tutorial"], {"tutorial"}),
+        (["--full"], {"seeds", "processes"}),
+        (["--against", "tutorial", "--full"], {"tutorial in full", "seeds", "processes"}),
+    ],
+)
+def test_flags_choose_the_figures(measure, monkeypatch, flags, extra):
+    chosen = []
+    monkeypatch.setattr(benchmark, "measure", lambda bench, figures, rounds: chosen.extend(figures) or {})
+    measure(*flags)
+    assert set(chosen) == extra | benchmark.FIGURES.keys() - {
+        "page",
+        "tutorial",
+        "tutorial in full",
+        "seeds",
+        "processes",
+    }
+
+
+def test_an_error_in_a_figure_is_raised_with_its_message(measure, tmp_path):
+    with pytest.raises(errors.AntbeeError, match="empty"):
+        measure("--only", "photos", "--data", tmp_path / "empty")
 
 
 def test_the_tutorials_loop_yields_each_epoch_and_trains_the_backbone_when_fine_tuning_only(bench, monkeypatch):
@@ -72,13 +107,16 @@ def test_the_tutorials_loop_yields_each_epoch_and_trains_the_backbone_when_fine_
         assert torch.equal(networks[-1].conv1.weight, before) == (mode == "frozen")
 
 
-def test_forward_passes_take_the_batches_in_turn(bench):
+@pytest.mark.parametrize("training", [False, True])
+def test_bare_passes_take_random_batches_in_turn_and_have_gradients_in_training_mode_only(bench, monkeypatch, training):
+    network = bench.network(tuned=training).train(training)
     seen = []
-    run = benchmark.forward_pass(seen.append, list(bench.batches(2, 32)))
-    for _ in range(5):
-        run()
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    assert benchmark.bare_seconds(bench, network, 2, sizes=(32,)) > 0
     assert torch.equal(seen[0], seen[4])
     assert not torch.equal(seen[0], seen[1])
+    assert seen[0].is_contiguous(memory_format=benchmark.FAST.layout) == training
+    assert (network.fc.weight.grad is not None) == training
 
 
 def test_the_speed_up_over_the_tutorial_is_given_for_each_measured_mode():
@@ -88,40 +126,42 @@ def test_the_speed_up_over_the_tutorial_is_given_for_each_measured_mode():
         "fast frozen: wall time": {"unit": "s", "values": [10]},
         "fast both: wall time": {"unit": "s", "values": [45, 40, 50]},
     }
-    lines = [line.split() for line in benchmark.conclusions(measured)]
-    assert lines[1:] == [
-        ["frozen", "tutorial", "300.0", "s", "fast", "10.0", "s", "30.0", "times", "faster"],
-        ["both", "tutorial", "900.0", "s", "fast", "45.0", "s", "20.0", "times", "faster"],
+    assert [line.split() for line in benchmark.report(measured) if "faster" in line] == [
+        ["fast", "frozen", "10.0", "s", "tutorial", "300.0", "s", "30.0", "times", "faster"],
+        ["fast", "both", "45.0", "s", "tutorial", "900.0", "s", "20.0", "times", "faster"],
     ]
-    assert not list(benchmark.conclusions({"fast both: wall time": {"unit": "s", "values": [45]}}))
+    assert "faster" not in "".join(benchmark.report({"fast both: wall time": {"unit": "s", "values": [45]}}))
 
 
-def test_the_table_has_number_median_minimum_and_maximum():
-    table = benchmark.table({"a: b": {"unit": "ms", "values": [3.0, 1.0, 2.0]}}).splitlines()
-    assert table[1].split() == ["a:", "b", "3", "2.00", "1.00", "3.00", "ms"]
+def test_the_report_has_number_median_minimum_and_maximum():
+    _, line = benchmark.report({"a: b": {"unit": "ms", "values": [3.0, 1.0, 2.0]}})
+    assert line.split() == ["a:", "b", "3", "2.00", "1.00", "3.00", "ms"]
 
 
-def test_a_run_is_timed_with_its_models(bench, monkeypatch):
-    trained = [SimpleNamespace(mode="frozen", metrics=SimpleNamespace(seconds=1.5))]
+def test_runs_are_timed_with_their_models_and_accuracies(bench, monkeypatch):
+    seeds = []
 
     def train(data, **given):
-        assert given.keys() == {"mode", "weights", "device", "output", "log"}
-        return SimpleNamespace(models=trained)
+        assert given.keys() == {"mode", "weights", "device", "output", "log", "seed"}
+        seeds.append(given["seed"])
+        metrics = SimpleNamespace(seconds=1.5, kept=SimpleNamespace(accuracy=0.75), last=None)
+        return SimpleNamespace(models=[SimpleNamespace(mode="frozen", metrics=metrics)])
 
     monkeypatch.setattr(benchmark.antbee, "train", train)
-    whole, model = benchmark.fast(bench, mode="frozen")
-    assert (whole.name, whole.unit) == ("wall time", "s")
-    assert model == benchmark.Value("frozen training and evaluation", 1.5, "s")
+    whole, *model = list(benchmark.fast(bench, mode="frozen", seeds=2))[:3]
+    assert (whole[0], whole[2]) == ("wall time", "s")
+    assert model == [("frozen training and evaluation", 1.5, "s"), ("frozen, best accuracy", 75, "%")]
+    assert seeds == [0, 1]
 
 
 def test_folder_predictions_are_measured_relative_to_the_bare_network(bench, monkeypatch):
-    monkeypatch.setattr(benchmark, "forward_rate", lambda *values: 100.0)
-    values = {value.name: value.value for value in benchmark.predict(bench)}
+    monkeypatch.setattr(benchmark, "bare_seconds", lambda *values: 0.01)
+    values = {name: value for name, value, _ in benchmark.predict(bench)}
     assert values.keys() == {
         "one photo, p50",
         "one photo, p95",
         "one photo, over decoding and bare forward",
         "a folder",
-        "a folder, of the bare forward",
+        "a folder, of the bare network",
     }
-    assert values["a folder, of the bare forward"] == pytest.approx(values["a folder"])
+    assert values["a folder, of the bare network"] == pytest.approx(values["a folder"])

@@ -2,8 +2,7 @@
 
 import csv
 import json
-import sys
-from pathlib import Path
+from importlib import import_module
 
 import pytest
 import timm
@@ -12,65 +11,54 @@ import transformers
 from exhibits import serving
 from gradio_client import Client, handle_file
 from PIL import Image
+from quick_training import quickening
 from safetensors.torch import save_file
-from train_quickly import quickening
 
+import antbee
 from antbee import Classifier, ui
 from antbee.data.folder import read_folder
 from antbee.data.images import open_photo
 from antbee.models.backbone import build_network
 from antbee.models.weights import StartingWeights
+from antbee.training import output as output_module
+from antbee.training import trainer
 from antbee.ui.tabs.classify import classify
 from antbee.ui.tabs.report import AnswerBook
 
-ROOT = Path(__file__).resolve().parents[2]
+evaluate_module = import_module("antbee.training.evaluate")  # antbee.evaluate is its function
 TOLERANCE = 1e-6  # of a probability; float32 rounds differently alone and in a batch
 
 
 @pytest.fixture(scope="module")
-def trained(drawn_root, tmp_path_factory, request):
-    """Both modes, calibrated, trained from weights that know nothing: the folder, and what training measured."""
-    output = tmp_path_factory.mktemp("parity")
+def trained(drawn_root, tmp_path_factory):
+    """Both modes, calibrated: the output folder, and the validation probabilities of the loop and of the run."""
+    output, in_the_loop = tmp_path_factory.mktemp("parity"), []
     weights = output / "untrained.safetensors"
     network = build_network("resnet18", 1000, StartingWeights("random"), seed=5)
     save_file(network.state_dict(), weights)
-    script = load("train")
-    words = ["--data", drawn_root, "--weights", weights, "--device", "cpu", "--precision", "float32", "--epochs", 1]
+    compute_rows = trainer.compute_rows
+
+    def note(*arguments, **more):
+        in_the_loop.append(compute_rows(*arguments, **more))
+        return in_the_loop[-1]
+
     with pytest.MonkeyPatch.context() as patch:
-        outcomes, looked, believable = {}, {}, script.believable
-
-        def note(job, foundation, mode, start, network, fitted, checkpoint):
-            outcomes[mode] = believable(job, foundation, mode, start, network, fitted, checkpoint)
-            temperature = outcomes[mode].config.metrics.calibration.temperature
-            looked[mode] = (fitted.val_logits / temperature).softmax(1)
-            return outcomes[mode]
-
-        patch.setattr(script, "believable", note)
+        patch.setattr(trainer, "compute_rows", note)
+        patch.setattr(output_module, "figures_of", lambda *run: {})
         for change in quickening():
             patch.setattr(*change)
-        patch.setattr(script, "figures_of", lambda *job: {})
-        run(script, patch, *words, "--output", output)
-    return output, looked, {mode: outcome.val_logits.softmax(1) for mode, outcome in outcomes.items()}
-
-
-def load(name):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(f"parity_{name}", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(script, patch, *words):
-    patch.setattr(sys, "argv", [script.__name__, *map(str, words)])
-    script.main()
+        settings = {"weights": str(weights), "device": "cpu", "precision": "float32", "epochs": 1, "output": output}
+        run = antbee.train(drawn_root, **settings, log=lambda line: None)
+    loops = {
+        model.mode: (logits / model.metrics.calibration.temperature).softmax(1)
+        for model, logits in zip(run.models, in_the_loop, strict=True)
+    }
+    return output, loops, {model.mode: model.val_logits.softmax(1) for model in run.models}
 
 
 @pytest.mark.usefixtures("gradio_folder")
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])
-def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_root, tmp_path, monkeypatch, mode):
+def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_root, tmp_path, mode):
     output, in_the_loop, in_training = trained
     folder, photos = output / mode, read_folder(drawn_root)
     paths = photos.val.paths
@@ -80,8 +68,8 @@ def test_a_photo_has_the_same_probabilities_wherever_it_is_asked(trained, drawn_
     answers = {
         "the training loop's evaluation": in_the_loop[mode],
         "Classifier.predict": predicted(folder, paths),
-        "predict.py": from_predict_script(folder, photos, tmp_path, monkeypatch),
-        "evaluate.py": from_evaluate_script(folder, photos),
+        "predict_files": from_predict_files(folder, photos, tmp_path),
+        "evaluate": from_evaluate(folder, photos),
         "the page and its API": from_the_page(folder, photos, tmp_path),
         "timm": from_timm(folder, paths),
         "transformers": from_transformers(folder, paths),
@@ -97,21 +85,21 @@ def predicted(folder, paths):
     return torch.tensor([list(answer.probabilities.values()) for answer in answers])
 
 
-def from_predict_script(folder, photos, tmp_path, monkeypatch):
+def from_predict_files(folder, photos, tmp_path):
     table = tmp_path / "answers.csv"
-    run(load("predict"), monkeypatch, folder, *photos.val.paths, "--csv", table)
+    antbee.predict_files(folder, photos.val.paths, csv=table)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == list(map(str, photos.val.paths))
     return torch.tensor([[float(row[name]) for name in photos.class_names] for row in rows])
 
 
-def from_evaluate_script(folder, photos):
-    script, seen = load("evaluate"), []
+def from_evaluate(folder, photos):
+    seen = []
     with pytest.MonkeyPatch.context() as patch:
-        report = script.metrics.report
-        patch.setattr(script.metrics, "report", lambda logits, labels: seen.append(logits) or report(logits, labels))
-        script.measured(Classifier.from_pretrained(folder, device="cpu"), photos.val, photos.val.names(photos.root))
+        logits_of = evaluate_module.logits_of
+        patch.setattr(evaluate_module, "logits_of", lambda *given: seen.append(logits_of(*given)) or seen[-1])
+        antbee.evaluate(folder, photos.val)
     return seen[0].softmax(1)
 
 

@@ -1,4 +1,4 @@
-"""Training on parts of the photos: nobody is asked about what they learned from, and every part is a fair one."""
+"""Stratified folds, out-of-fold predictions of heads and networks, and the learning curve."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch.nn.functional import normalize, one_hot
 from antbee.models.backbone import build_network, feature_map, new_head, pooled
 from antbee.models.detector import NEAREST
 from antbee.models.weights import StartingWeights
-from antbee.training import crossvalidation, fewshot
+from antbee.training import crossvalidation
 from antbee.training.crossvalidation import CurvePoint, enough_data, head_out_of_fold, learning_curve, stratified_folds
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import Features
@@ -23,13 +23,13 @@ RECIPE = replace(FAST, frozen=replace(FAST.frozen, epochs=4, batch_size=8, learn
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Steps this small take a hundred times as long where two threads wait for each other on a busy machine."""
+    """Steps this small take a hundred times as long if two threads wait for each other on a busy machine."""
     with threads(1):
         yield
 
 
 def clusters(counts, *, seed=0):
-    """Features of classes of so many photos each, around a direction of their own."""
+    """Features of classes with `counts` photos each, clustered around a direction of each class."""
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
     noise = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(seed))
     return Features(3 * one_hot(labels, 8) + 0.5 * noise, labels)
@@ -40,7 +40,7 @@ def clusters(counts, *, seed=0):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("counts", [(10, 10), (7, 23), (5, 6, 100), (123, 121)])
-def test_every_class_is_spread_over_all_folds_within_one_photo(counts, count):
+def test_every_class_is_spread_evenly_over_all_folds(counts, count):
     labels = clusters(counts).labels
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
     folds = stratified_folds(labels, count, seed=0)
@@ -53,20 +53,20 @@ def test_every_class_is_spread_over_all_folds_within_one_photo(counts, count):
 
 
 @pytest.mark.parametrize(("smallest", "expected"), [(2, 2), (4, 4), (5, 5), (6, 5)])
-def test_there_are_no_more_folds_than_photos_of_the_smallest_class(smallest, expected):
+def test_the_number_of_folds_is_limited_by_the_smallest_class(smallest, expected):
     labels = clusters((40, smallest)).labels
     folds = stratified_folds(labels, 5, seed=0)
     assert folds.unique().tolist() == list(range(expected))
-    for fold in range(expected):  # each has photos of every class to ask about, and leaves some to learn from
+    for fold in range(expected):  # every class is in each fold and in the others
         assert labels[folds == fold].unique().tolist() == labels[folds != fold].unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 1], [0, 0, 2, 2]])
-def test_there_is_one_fold_alone_where_a_class_has_not_even_two_photos(labels):
+def test_a_class_of_one_photo_gives_a_single_fold(labels):
     assert stratified_folds(torch.tensor(labels), 5, seed=0).tolist() == [0] * len(labels)
 
 
-def test_folds_are_drawn_by_the_seed_and_each_class_by_itself():
+def test_folds_are_drawn_by_the_seed_and_by_class():
     labels = clusters((30, 30)).labels
     folds = stratified_folds(labels, 5, seed=0)
     assert torch.equal(stratified_folds(labels, 5, seed=0), folds)
@@ -75,73 +75,75 @@ def test_folds_are_drawn_by_the_seed_and_each_class_by_itself():
     assert torch.equal(stratified_folds(clusters((30, 12)).labels, 5, seed=0)[:30], folds[:30])
 
 
-# ---- answers to photos that were not learned from --------------------------------------------------------------------
+# ---- out-of-fold predictions -----------------------------------------------------------------------------------------
 
 
-def heads_say(features, folds, recipe=RECIPE, seed=0):
+def predict_by_heads(features, folds, recipe=RECIPE, seed=0):
     return head_out_of_fold(features, folds, recipe, seed=seed, device=CPU)
 
 
 @pytest.mark.parametrize("position", [0, 11, 25])
-def test_no_photos_own_label_has_a_part_in_what_its_head_says(position):
+def test_the_label_of_a_photo_does_not_affect_its_own_prediction(position):
     features = clusters((14, 16))
     folds = stratified_folds(features.labels, 3, seed=0)
     swapped = features.labels.clone()
     swapped[position] = 1 - swapped[position]
-    before, after = heads_say(features, folds), heads_say(Features(features.features, swapped), folds)
+    before, after = predict_by_heads(features, folds), predict_by_heads(Features(features.features, swapped), folds)
     assert torch.equal(before.logits[folds == folds[position]], after.logits[folds == folds[position]])
-    # Those of the other folds learned from it.
+    # The heads of the other folds were trained on it.
     assert (before.logits != after.logits)[folds != folds[position]].all()
     assert torch.equal(before.distances, after.distances)
 
 
-def test_every_photo_gets_what_a_head_trained_on_the_other_folds_says():
+def test_every_photo_is_predicted_by_a_head_trained_on_the_other_folds():
     features = clusters((9, 12, 10))
     folds = stratified_folds(features.labels, 3, seed=0)
-    found = heads_say(features, folds)
+    found = predict_by_heads(features, folds)
     assert found.logits.shape == (31, 3)
     assert found.logits.dtype == torch.float32
     for fold in range(3):
-        learned, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
-        head = crossvalidation.trained_head(features.subset(learned), 3, RECIPE, seed=0, device=CPU)
+        trained_on, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
+        head = crossvalidation.trained_head(features.subset(trained_on), 3, RECIPE, seed=0, device=CPU)
         torch.testing.assert_close(found.logits[held], head(features.features[held]))
     assert not found.logits.requires_grad
 
 
-def test_the_distances_on_a_frozen_backbone_are_those_to_all_other_photos():
+def test_distances_on_a_frozen_backbone_are_to_all_other_photos():
     features = clusters((20, 20))
-    found = heads_say(features, stratified_folds(features.labels, 4, seed=0))
+    found = predict_by_heads(features, stratified_folds(features.labels, 4, seed=0))
     rows = normalize(features.features.double())
     apart = torch.cdist(rows, rows).fill_diagonal_(math.inf)
     expected = apart.sort(dim=1).values[:, NEAREST - 1]
     torch.testing.assert_close(found.distances, expected, rtol=0, atol=1e-6)
 
 
-def test_heads_answer_what_can_be_learned_and_guess_what_can_not():
+def test_predictions_are_right_for_separable_classes_and_chance_for_random_labels():
     features = clusters((40, 40))
     folds = stratified_folds(features.labels, 5, seed=0)
-    assert (heads_say(features, folds).logits.argmax(1) == features.labels).double().mean() > 0.95
+    assert (predict_by_heads(features, folds).logits.argmax(1) == features.labels).double().mean() > 0.95
     noise = torch.randn(80, 60, generator=torch.Generator().manual_seed(0))
-    learned = Features(noise, features.labels)
+    random_labels = Features(noise, features.labels)
     recipe = replace(RECIPE, frozen=replace(RECIPE.frozen, epochs=30))
-    head = crossvalidation.trained_head(learned, 2, recipe, seed=0, device=CPU)
-    # More features than a head needs to know every photo by heart, and nothing about the others.
-    assert (head(noise).argmax(1) == learned.labels).double().mean() > 0.95
-    assert (heads_say(learned, folds, recipe).logits.argmax(1) == learned.labels).double().mean() < 0.7
+    head = crossvalidation.trained_head(random_labels, 2, recipe, seed=0, device=CPU)
+    # With 60 features a head memorises the labels it is trained on.
+    assert (head(noise).argmax(1) == random_labels.labels).double().mean() > 0.95
+    assert (
+        predict_by_heads(random_labels, folds, recipe).logits.argmax(1) == random_labels.labels
+    ).double().mean() < 0.7
 
 
-def test_a_balanced_recipe_weighs_the_classes_of_the_photos_learned_from():
+def test_a_balanced_recipe_weighs_the_classes_of_the_other_folds():
     features = clusters((5, 40))
     folds = stratified_folds(features.labels, 3, seed=0)
     plain, balanced = (
-        heads_say(features, folds, replace(RECIPE, balanced=balanced)).logits for balanced in (False, True)
+        predict_by_heads(features, folds, replace(RECIPE, balanced=balanced)).logits for balanced in (False, True)
     )
     assert (balanced[:, 0] - balanced[:, 1] > plain[:, 0] - plain[:, 1]).double().mean() > 0.9
 
 
-def test_the_seed_draws_both_the_weights_a_head_starts_with_and_the_order_of_photos(monkeypatch):
+def test_the_seed_draws_the_initial_weights_of_a_head_and_the_order_of_photos(monkeypatch):
     features = clusters((10, 10))
-    at_once = replace(RECIPE, frozen=replace(RECIPE.frozen, batch_size=20))  # where no order counts
+    at_once = replace(RECIPE, frozen=replace(RECIPE.frozen, batch_size=20))  # where the order does not matter
 
     def weights(recipe, seed):
         head = crossvalidation.trained_head(features, 2, recipe, seed=seed, device=CPU)
@@ -155,15 +157,15 @@ def test_the_seed_draws_both_the_weights_a_head_starts_with_and_the_order_of_pho
     assert not torch.allclose(weights(RECIPE, 0), weights(RECIPE, 1), atol=1e-4)
 
 
-def test_heads_repeat_by_the_seed():
+def test_equal_seeds_give_equal_predictions():
     features = clusters((10, 10))
     folds = stratified_folds(features.labels, 2, seed=0)
-    assert torch.equal(heads_say(features, folds).logits, heads_say(features, folds).logits)
-    assert not torch.equal(heads_say(features, folds).logits, heads_say(features, folds, seed=1).logits)
+    assert torch.equal(predict_by_heads(features, folds).logits, predict_by_heads(features, folds).logits)
+    assert not torch.equal(predict_by_heads(features, folds).logits, predict_by_heads(features, folds, seed=1).logits)
 
 
-class Pictures:
-    """Random pictures of 32 pixels a side and their labels, in batches."""
+class Images:
+    """Random images of 32 pixels a side and their labels, in batches."""
 
     def __init__(self, labels):
         self.labels = torch.tensor(labels)
@@ -176,7 +178,7 @@ class Pictures:
         return [(self.inputs[batch], self.labels[batch]) for batch in positions]
 
 
-PICTURES = Pictures([0, 1, 1, 0, 1, 0, 0, 1, 1])
+IMAGES = Images([0, 1, 1, 0, 1, 0, 0, 1, 1])
 FOLDS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1, 2])
 
 
@@ -186,60 +188,62 @@ def networks():
     return [build_network("resnet18", 2, StartingWeights("random"), seed=seed) for seed in range(3)]
 
 
-def networks_say(train_on, precision="float32"):
-    return crossvalidation.network_out_of_fold(train_on, PICTURES, FOLDS, DistributedContext(), precision)
+def predict_by_networks(train_on, precision="float32"):
+    return crossvalidation.network_out_of_fold(train_on, IMAGES, FOLDS, DistributedContext(), precision)
 
 
-def test_a_network_is_trained_on_all_photos_but_those_it_is_asked_about(networks):
-    asked = []
+def test_a_network_is_trained_on_the_other_folds(networks):
+    trained_on = []
 
     def train_on(positions):
-        asked.append(positions.tolist())
-        return networks[len(asked) - 1]
+        trained_on.append(positions.tolist())
+        return networks[len(trained_on) - 1]
 
-    networks_say(train_on)
-    assert asked == [[p for p in range(9) if int(FOLDS[p]) != fold] for fold in range(3)]
+    predict_by_networks(train_on)
+    assert trained_on == [[p for p in range(9) if int(FOLDS[p]) != fold] for fold in range(3)]
 
 
-def test_every_photo_gets_what_the_network_says_that_did_not_learn_from_it(networks):
+def test_every_photo_is_predicted_by_the_network_of_its_fold(networks):
     queue = iter(networks)
-    found = networks_say(lambda positions: next(queue))
+    found = predict_by_networks(lambda positions: next(queue))
     assert (found.logits.dtype, found.distances.dtype) == (torch.float32, torch.float64)
     for fold, network in enumerate(networks):
         held = torch.eq(FOLDS, fold)
         network.eval()
         with torch.inference_mode():
-            features = pooled(network, feature_map(network, PICTURES.inputs))
+            features = pooled(network, feature_map(network, IMAGES.inputs))
             torch.testing.assert_close(found.logits[held], network.fc(features)[held], rtol=1e-3, atol=1e-4)
-        # Fewer photos than neighbours that decide: the farthest of those learned from.
+        # There are fewer photos than k, so the farthest training photo counts.
         rows = normalize(features.double())
         expected = torch.cdist(rows[held], rows[~held]).max(dim=1).values
         torch.testing.assert_close(found.distances[held], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_network_that_is_left_in_training_mode_is_asked_as_it_will_be_used_and_stays_as_it_is(networks):
+def test_a_network_in_training_mode_predicts_in_evaluation_mode_and_is_not_changed(networks):
     network = networks[0].eval()
-    expected = networks_say(lambda positions: network)
+    expected = predict_by_networks(lambda positions: network)
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = networks_say(lambda positions: network)
+    found = predict_by_networks(lambda positions: network)
     assert torch.equal(found.logits, expected.logits)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_answers_in_lower_precision_are_near_those_in_full_and_of_the_same_type(networks):
-    full, lower = (networks_say(lambda positions: networks[0], precision) for precision in ("float32", "bfloat16"))
+def test_predictions_in_lower_precision_are_close_and_in_float32(networks):
+    full, lower = (
+        predict_by_networks(lambda positions: networks[0], precision) for precision in ("float32", "bfloat16")
+    )
     assert lower.logits.dtype == torch.float32
     assert not torch.equal(lower.logits, full.logits)
     torch.testing.assert_close(lower.logits, full.logits, rtol=0.1, atol=0.1)
 
 
-# ---- is this enough data? --------------------------------------------------------------------------------------------
+# ---- learning curve --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """What each head was trained on and how: filled while a curve is computed."""
+    """Features, recipe and seed of each head that is trained."""
     calls, train = [], crossvalidation.trained_head
 
     def recorded(features, class_count, recipe, *, seed, device):
@@ -247,7 +251,6 @@ def trainings(monkeypatch):
         return train(features, class_count, recipe, seed=seed, device=device)
 
     monkeypatch.setattr(crossvalidation, "trained_head", recorded)
-    monkeypatch.setattr(fewshot, "trained_head", crossvalidation.trained_head)
     return calls
 
 
@@ -267,14 +270,14 @@ def curve_of(counts, sizes, recipe=RECIPE, seed=0):
         ((2, 2), [(2, 4)]),
     ],
 )
-def test_a_curve_climbs_through_the_sizes_and_at_last_doubles_at_least_to_all_photos(counts, expected):
+def test_a_curve_has_the_given_sizes_and_ends_with_all_photos_at_least_doubled(counts, expected):
     points = curve_of(counts, (2, 5, 20))
     assert [(point.per_class, point.photos) for point in points] == expected
     assert {len(point.accuracies) for point in points} == {crossvalidation.CURVE_DRAWS}
     assert all(0 <= accuracy <= 1 for point in points for accuracy in point.accuracies)
 
 
-def test_every_size_learns_for_as_many_steps_as_all_photos_do(trainings):
+def test_every_size_is_trained_for_as_many_steps_as_the_full_set(trainings):
     recipe = replace(RECIPE, frozen=replace(RECIPE.frozen, epochs=20))
     curve_of((30, 10), (2, 5, 8, 20), recipe)
     wanted = 20 * math.ceil(40 / 8)
@@ -285,7 +288,7 @@ def test_every_size_learns_for_as_many_steps_as_all_photos_do(trainings):
     assert trainings[-1][1] == recipe
 
 
-def test_draws_are_of_other_photos_and_another_head_each_time_and_no_photo_is_drawn_twice(trainings):
+def test_every_draw_has_other_photos_and_another_head_and_no_photo_twice(trainings):
     curve_of((30, 12), (5,))
     *drawn, everything = ([tuple(row) for row in features.features.tolist()] for features, _, _ in trainings[:6])
     assert len({frozenset(rows) for rows in drawn}) == crossvalidation.CURVE_DRAWS
@@ -296,7 +299,7 @@ def test_draws_are_of_other_photos_and_another_head_each_time_and_no_photo_is_dr
         assert torch.bincount(features.labels).tolist() == [5, 5]
 
 
-def test_a_curve_repeats_by_the_seed_and_rises_where_there_is_something_to_learn():
+def test_equal_seeds_give_equal_curves_and_more_photos_a_higher_accuracy():
     noisy, val = (
         Features(
             part.features + torch.randn(part.features.shape, generator=torch.Generator().manual_seed(2)), part.labels
@@ -310,7 +313,7 @@ def test_a_curve_repeats_by_the_seed_and_rises_where_there_is_something_to_learn
 
 
 def point(per_class, *accuracies):
-    """A point whose photos to check with leave nothing to chance: each is right equally often."""
+    """A point without variance over the validation photos: each is right equally often."""
     return CurvePoint(per_class, 2 * per_class, accuracies, torch.full((50,), sum(accuracies) / len(accuracies)))
 
 
@@ -331,14 +334,14 @@ def test_the_accuracy_of_a_point_is_the_mean_of_its_draws():
         ((0.90, 0.80, 0.95, 0.90, 0.90), (0.80, 0.80, 0.80, 0.80, 0.80), "level"),
     ],
 )
-def test_what_more_photos_would_bring_is_told_by_the_last_step_and_its_chance(before, last, verdict):
+def test_the_verdict_on_more_photos_depends_on_the_last_gain_and_its_standard_error(before, last, verdict):
     sentence = enough_data([point(5, *[0.5] * 5), point(10, *before), point(25, *last)])
     assert f": {verdict}" in sentence
     assert sentence.endswith(".")
     assert sum(word in sentence for word in ("still rising", "if it is not chance", "level")) == 1
 
 
-def test_the_sentence_tells_where_the_curve_starts_and_ends_and_how_sure_its_last_step_is():
+def test_the_sentence_has_both_ends_of_the_curve_and_the_last_gain_with_its_standard_error():
     sentence = enough_data(
         [point(5, *[0.6] * 5), point(10, 0.7, 0.8, 0.9, 0.8, 0.8), point(25, 0.92, 0.9, 0.88, 0.9, 0.9)]
     )
@@ -347,7 +350,7 @@ def test_the_sentence_tells_where_the_curve_starts_and_ends_and_how_sure_its_las
     assert "From 20 photos to all of them that is +10.0 points (standard error 3.2)" in sentence
 
 
-def test_few_photos_to_check_with_leave_a_gain_to_chance():
+def test_with_few_validation_photos_a_gain_may_be_chance():
     before, last = (
         replace(point(size, *[share] * 5), right=torch.tensor([share] * 8)) for size, share in ((5, 0.5), (10, 0.75))
     )
@@ -355,14 +358,14 @@ def test_few_photos_to_check_with_leave_a_gain_to_chance():
     assert "if it is not chance" in enough_data([before, last])
 
 
-def test_the_steps_of_a_very_large_set_stay_few(trainings, monkeypatch):
+def test_the_steps_on_a_large_set_are_limited(trainings, monkeypatch):
     monkeypatch.setattr(crossvalidation, "CURVE_STEPS", 30)
     curve_of((30, 10), (2,))
     for features, lengthened, _ in trainings:
         assert lengthened.frozen.epochs * math.ceil(len(features) / 8) <= 30
 
 
-def test_one_point_is_too_few_to_tell():
+def test_a_single_point_gives_no_verdict():
     assert enough_data([point(4, *[0.9] * 5)]) == (
         "With 8 photos in all there are too few to tell whether more would help."
     )

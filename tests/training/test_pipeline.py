@@ -1,4 +1,4 @@
-"""A whole run: what it writes and says, interrupted, in several processes, without a network."""
+"""Whole runs: their files and output, interrupted and resumed, in several processes, without a network."""
 
 import contextlib
 import functools
@@ -51,33 +51,31 @@ FILES = {
     "model.safetensors",
     "neighbours.safetensors",
 }
-WHERE_MODES_ERR = {"figures/mistakes.png", "figures/differences.png"}
+FIGURES_OF_MISTAKES = {"figures/mistakes.png", "figures/differences.png"}
 
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
-    """Three pictures of each class to learn from, two to check with; beside them weights that know nothing."""
+    """Three training and two validation images of each class; its parent folder has a file of random weights."""
     root = tmp_path_factory.mktemp("tiny") / "pictures"
     network = build_network("resnet18", 1000, weights.StartingWeights("random"), seed=5)
-    save_file(network.state_dict(), root.parent / "untrained.safetensors")
+    save_file(network.state_dict(), root.parent / "random.safetensors")
     return write_drawn_set(root, train={"ants": 3, "bees": 3}, val={"ants": 2, "bees": 2}, longest_side=96)
 
 
 def settings(root, output, **more):
-    """The arguments of a quick run on the untrained weights."""
-    weights = root.parent / "untrained.safetensors"
+    """The arguments of a quick run from the random weights."""
+    weights = root.parent / "random.safetensors"
     return {"data": root, "weights": str(weights), "device": "cpu", "output": output, "batch_size": 4, **more}
 
 
-def words_of(arguments):
-    """The same as flags of scripts/train.py."""
-    flags = {f"--{name.replace('_', '-')}": value for name, value in arguments.items()}
-    words = [[flag] if value is True else [flag, str(value)] for flag, value in flags.items()]
-    return [word for pair in words for word in pair]
+def flags_of(arguments):
+    """The same arguments as flags of scripts/train.py."""
+    return [text for name, value in arguments.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def run_quickly(patch, *, figures=False, **arguments):
-    """A run in this process with small crops, without figures."""
+    """Trains in this process with small crops, by default without figures."""
     for change in quickening():
         patch.setattr(*change)
     if not figures:
@@ -91,8 +89,8 @@ def train(monkeypatch):
 
 
 def files_of(folder):
-    """The files of a model folder, but for pictures of mistakes, which not every run makes."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - WHERE_MODES_ERR
+    """The files of a model folder, without the figures of mistakes, which not every run has."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - FIGURES_OF_MISTAKES
 
 
 # ---- a whole run -----------------------------------------------------------------------------------------------------
@@ -100,7 +98,7 @@ def files_of(folder):
 
 @pytest.fixture(scope="session")
 def whole_run(tiny_root, tmp_path_factory):
-    """An uninterrupted run of both modes: its output folder, and what it printed."""
+    """An uninterrupted run of both modes: its output folder and its log."""
     output, lines = tmp_path_factory.mktemp("whole"), []
     with pytest.MonkeyPatch.context() as patch, threads(1):
         run_quickly(patch, figures=True, **settings(tiny_root, output, epochs=3, log=lines.append))
@@ -108,7 +106,7 @@ def whole_run(tiny_root, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("mode", "trainable"), [("frozen", 1_026), ("finetune", 11_177_538)])
-def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(whole_run, mode, trainable):
+def test_a_run_trains_both_modes_and_writes_two_complete_model_folders(whole_run, mode, trainable):
     output, _ = whole_run
     assert sorted(path.name for path in output.iterdir()) == [".training", "finetune", "frozen"]
     assert {path.name for path in (output / ".training").iterdir()} == {"lock", MARKER}
@@ -116,7 +114,7 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
     config = Classifier.from_pretrained(output / mode, device="cpu").config
     assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
     assert config.data.train == {"ants": 3, "bees": 3}
-    assert config.weights.name == "untrained.safetensors"
+    assert config.weights.name == "random.safetensors"
     metrics, history = config.metrics, json.loads((output / mode / "history.json").read_text())
     assert (metrics.parameters.total, metrics.parameters.trainable) == (11_177_538, trainable)
     assert [record["epoch"] for record in history] == [1, 2, 3]
@@ -127,10 +125,10 @@ def test_one_command_trains_both_modes_and_writes_two_complete_model_folders(who
         Image.open(output / mode / "figures" / f"{name}.png").verify()
 
 
-def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run, tiny_root):
+def test_the_log_has_the_data_the_epochs_and_the_comparison_of_both_modes(whole_run, tiny_root):
     output, printed = whole_run
     assert "3 train, 2 val" in printed
-    assert "weights: untrained.safetensors" in printed
+    assert "weights: random.safetensors" in printed
     assert printed.count("epoch  3") == 2
     for mode, trainable in (("frozen", "1,026"), ("finetune", "11,177,538")):
         assert re.search(rf"^{mode} +{trainable} .*% to .*% .* of 3", printed, re.MULTILINE)
@@ -139,7 +137,7 @@ def test_the_run_tells_its_start_its_epochs_and_how_both_modes_compare(whole_run
 
 @pytest.fixture(scope="module")
 def flagged_run(tiny_root, tmp_path_factory):
-    """A run of both modes with many settings: its output folder, what it printed, what it logged to the tracker."""
+    """A run of both modes with many settings: its output folder, its log, and the epochs that the tracker got."""
     output, logged, lines = tmp_path_factory.mktemp("flagged"), [], []
 
     @contextlib.contextmanager
@@ -154,12 +152,12 @@ def flagged_run(tiny_root, tmp_path_factory):
     return output, "\n".join(lines), logged
 
 
-def test_a_tracker_gets_every_epoch_of_both_modes(flagged_run):
-    *_, told = flagged_run
-    assert told == [("tensorboard", mode, epoch, 2) for mode in ("frozen", "finetune") for epoch in (1, 2)]
+def test_every_epoch_of_both_modes_is_logged_to_the_tracker(flagged_run):
+    *_, logged = flagged_run
+    assert logged == [("tensorboard", mode, epoch, 2) for mode in ("frozen", "finetune") for epoch in (1, 2)]
 
 
-def test_the_precision_named_is_learned_in_and_told(flagged_run):
+def test_the_precision_of_training_is_chosen_logged_and_saved(flagged_run):
     output, printed, _ = flagged_run
     assert "fast, bfloat16, seed 0" in printed
     for mode in ("frozen", "finetune"):
@@ -180,15 +178,15 @@ def test_each_card_compares_both_modes_of_the_run(whole_run):
     assert rows[0] == rows[2]
 
 
-def test_a_card_that_somebody_edited_is_not_written_again(whole_run, train, tiny_root, tmp_path):
+def test_an_edited_card_is_not_overwritten(whole_run, train, tiny_root, tmp_path):
     output = shutil.copytree(whole_run[0], tmp_path / "copy")
     card = output / "frozen" / "README.md"
-    card.write_text("my own words")
+    card.write_text("an edited card")
     train(**settings(tiny_root, output, epochs=3, resume=True))
-    assert card.read_text() == "my own words"
+    assert card.read_text() == "an edited card"
 
 
-def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whole_run, tiny_root):
+def test_the_saved_metrics_are_those_of_the_saved_model(whole_run, tiny_root):
     photos = read_folder(tiny_root)
     for mode in ("frozen", "finetune"):
         classifier = Classifier.from_pretrained(whole_run[0] / mode, device="cpu")
@@ -201,41 +199,41 @@ def test_the_scores_that_are_written_are_those_of_the_model_that_is_written(whol
 
 @pytest.fixture(scope="module")
 def finetuned_alone(tiny_root, tmp_path_factory):
-    """The whole run again with finetune alone: its output folder, and the head that fine-tuning started from."""
+    """The same run with finetune alone: its output folder, and the head that fine-tuning started from."""
     output, heads = tmp_path_factory.mktemp("finetuned"), []
     train_finetune = steps.train_finetune
 
-    def note_and_train(network, run, checkpoint):
+    def record_and_train(network, run, checkpoint):
         heads.append(network.fc.weight.detach().clone())
         return train_finetune(network, run, checkpoint)
 
     with pytest.MonkeyPatch.context() as patch, threads(1):
-        patch.setattr(steps, "train_finetune", note_and_train)
+        patch.setattr(steps, "train_finetune", record_and_train)
         run_quickly(patch, **settings(tiny_root, output, epochs=3, mode="finetune"))
     (head,) = heads
     return output, head
 
 
-def test_fast_fine_tuning_starts_from_the_trained_head_asked_for_or_not(whole_run, finetuned_alone):
+def test_fast_fine_tuning_ends_equal_with_and_without_a_frozen_model_folder(whole_run, finetuned_alone):
     outputs = whole_run[0], finetuned_alone[0]
     assert [(output / "frozen").exists() for output in outputs] == [True, False]
     weights = [(output / "finetune" / "model.safetensors").read_bytes() for output in outputs]
     assert weights[0] == weights[1]
 
 
-def test_the_head_that_fast_fine_tuning_starts_from_is_the_frozen_modes(whole_run, finetuned_alone):
+def test_fast_fine_tuning_starts_from_the_head_of_the_frozen_mode(whole_run, finetuned_alone):
     _, head = finetuned_alone
     assert torch.equal(head, load_file(whole_run[0] / "frozen" / "model.safetensors")["fc.weight"])
 
 
-def test_a_run_that_starts_anew_keeps_the_older_model_and_says_where_and_what_it_gives_up(
+def test_a_new_run_keeps_the_previous_model_and_discards_an_interrupted_run_with_a_message(
     train, tiny_root, tmp_path, capsys
 ):
     for seed in (0, 1):
         if seed:
             RunFolder(tmp_path).checkpoint("frozen").write_bytes(b"of an interrupted run")
         train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen", seed=seed, replace="always"))
-        assert ("--resume would have gone on with it" in (printed := capsys.readouterr().out)) == bool(seed)
+        assert ("--resume would have continued it" in (printed := capsys.readouterr().out)) == bool(seed)
     (version,) = list_versions(tmp_path)
     assert f"versions  1 in {tmp_path / VERSIONS}, kept until you delete them" in printed
     assert f"--restore {version.name} --output {tmp_path}" in printed
@@ -245,7 +243,7 @@ def test_a_run_that_starts_anew_keeps_the_older_model_and_says_where_and_what_it
     assert Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config.seed == 0
 
 
-def test_photos_in_a_models_place_end_the_run_before_it_starts_and_stay(train, tiny_root, tmp_path):
+def test_photos_in_the_place_of_a_model_are_an_error_before_training_and_stay(train, tiny_root, tmp_path):
     album = tmp_path / "food" / "frozen"
     album.mkdir(parents=True)
     (album / "soup.jpg").write_bytes(b"a photo of a soup")
@@ -255,7 +253,7 @@ def test_photos_in_a_models_place_end_the_run_before_it_starts_and_stay(train, t
     assert [path.name for path in (tmp_path / "food").rglob("*")] == ["frozen", "soup.jpg"]
 
 
-def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, tmp_path, capsys):
+def test_skipped_files_are_listed_in_the_log_the_config_and_the_card(train, tmp_path, capsys):
     counts = {"ants": 3, "bees": 3}
     root = write_drawn_set(tmp_path / "pictures", train=counts, val=counts, longest_side=64)
     (root / "train" / "ants" / "imageNotFound.gif").write_bytes(b"GIF89a")
@@ -266,7 +264,7 @@ def test_skipped_files_are_listed_in_the_summary_the_config_and_the_card(train, 
     assert "imageNotFound.gif" in (tmp_path / "out" / "frozen" / "README.md").read_text()
 
 
-def test_random_weights_have_no_batch_norm_statistics_worth_keeping_while_a_files_are_kept(whole_run, flagged_run):
+def test_batch_norm_statistics_adapt_from_random_weights_and_are_fixed_from_a_file(whole_run, flagged_run):
     at_the_start = torch.zeros(64)
     for output, mode, kept in (
         (flagged_run[0], "frozen", True),
@@ -277,22 +275,22 @@ def test_random_weights_have_no_batch_norm_statistics_worth_keeping_while_a_file
         assert torch.equal(statistics, at_the_start) == kept
 
 
-def test_the_tutorial_recipe_runs_with_its_own_preprocessing(train, tiny_root, tmp_path):
+def test_the_tutorial_recipe_has_its_own_preprocessing(train, tiny_root, tmp_path):
     train(**settings(tiny_root, tmp_path, epochs=1, recipe="tutorial", mode="frozen"))
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
     assert config.preprocessing.mean == (0.5, 0.5, 0.5)
     assert config.recipe["name"] == "tutorial"
 
 
-# ---- how the epoch is chosen, and what else is measured --------------------------------------------------------------
+# ---- choice of the epoch, and metrics --------------------------------------------------------------------------------
 
 
 def metrics_of(output, mode="frozen"):
     return Classifier.from_pretrained(output / mode, device="cpu").config.metrics
 
 
-def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(whole_run):
-    for mode, folds in (("frozen", 3), ("finetune", 2)):  # no class has five
+def test_the_calibration_is_cross_validated_and_saved_with_its_effect(whole_run):
+    for mode, folds in (("frozen", 3), ("finetune", 2)):  # the classes have three images
         calibration = metrics_of(whole_run[0], mode).calibration
         assert calibration.folds == folds
         assert calibration.temperature > 0
@@ -301,23 +299,23 @@ def test_what_was_fitted_was_fitted_to_photos_left_out_and_told_with_its_effect(
 
 @pytest.fixture(scope="module")
 def plain_run(tiny_root, tmp_path_factory):
-    """A run of the frozen mode that chooses no epoch and is not calibrated: its output folder, and its head."""
+    """A run of the frozen mode that keeps the last epoch, uncalibrated: its output folder, and its trained head."""
     output, heads = tmp_path_factory.mktemp("plain"), []
     fit_mode = steps.fit_mode
 
-    def note_and_fit(network, *rest):
+    def record_and_fit(network, *rest):
         fitted = fit_mode(network, *rest)
         heads.append(network.fc.weight.detach().clone())
         return fitted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "fit_mode", note_and_fit)
+        patch.setattr(steps, "fit_mode", record_and_fit)
         run_quickly(patch, **settings(tiny_root, output, epochs=3, mode="frozen", folds=0, select="last"))
     (head,) = heads
     return output, head
 
 
-def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were_learned(plain_run, tiny_root):
+def test_without_folds_the_trained_weights_are_saved_uncalibrated(plain_run, tiny_root):
     output, head = plain_run
     assert metrics_of(output).calibration is None
     assert torch.equal(head, load_file(output / "frozen" / "model.safetensors")["fc.weight"])
@@ -326,35 +324,35 @@ def test_without_folds_nothing_is_calibrated_and_the_weights_are_those_that_were
     )
 
 
-def test_the_last_epoch_is_kept_where_nothing_is_to_be_chosen(plain_run):
+def test_select_last_keeps_the_last_epoch(plain_run):
     metrics = metrics_of(plain_run[0])
     assert metrics.kept.epoch == metrics.last.epoch == 3
     assert metrics.kept.accuracy == metrics.last.accuracy
 
 
-def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_once(
+def test_with_a_holdout_validation_images_do_not_choose_the_epoch_and_are_evaluated_once(
     train, drawn_root, tmp_path, monkeypatch
 ):
-    looked, chosen_on = [], []
+    computed_on, chosen_on = [], []
     computed = FeatureCache.computed.func
 
-    def note_and_compute(cached):
-        looked.append({path.parent.parent.name for path in cached.photos.split.paths})
+    def record_and_compute(cached):
+        computed_on.append({path.parent.parent.name for path in cached.photos.split.paths})
         return computed(cached)
 
-    def note_and_train(head, train, val, run, checkpoint=None):
+    def record_and_train(head, train, val, run, checkpoint=None):
         chosen_on.extend(path.parent.parent.name for path in val.photos.split.paths)
         return train_head(head, train, val, run, checkpoint)
 
     train_head = steps.train_head
-    noting = functools.cached_property(note_and_compute)
-    noting.__set_name__(FeatureCache, "computed")
-    monkeypatch.setattr(FeatureCache, "computed", noting)
-    monkeypatch.setattr(steps, "train_head", note_and_train)
+    recording = functools.cached_property(record_and_compute)
+    recording.__set_name__(FeatureCache, "computed")
+    monkeypatch.setattr(FeatureCache, "computed", recording)
+    monkeypatch.setattr(steps, "train_head", record_and_train)
     train(**settings(drawn_root, tmp_path, epochs=2, mode="frozen", select="holdout", weights="random"))
     config = Classifier.from_pretrained(tmp_path / "frozen", device="cpu").config
     assert set(chosen_on) == {"train"}
-    assert looked.count({"val"}) == 1
+    assert computed_on.count({"val"}) == 1
     assert config.metrics.selected_on == "a holdout"
     assert config.metrics.last is None
     assert config.data.train == {"ants": 10, "bees": 10}
@@ -362,7 +360,7 @@ def test_a_holdout_chooses_the_epoch_and_the_validation_photos_are_looked_at_onc
     assert config.metrics.kept.count == 16
 
 
-def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, tiny_root, tmp_path):
+def test_every_seed_of_a_repeated_run_is_evaluated_and_the_first_gives_the_model(train, tiny_root, tmp_path):
     train(**settings(tiny_root, tmp_path / "two", epochs=2, mode="frozen", seeds=2, seed=5))
     metrics = metrics_of(tmp_path / "two")
     assert len(metrics.seeds.kept.values) == len(metrics.seeds.last.values) == 2
@@ -372,40 +370,38 @@ def test_every_seed_of_a_repeated_run_counts_and_the_first_is_the_models(train, 
 
 
 @pytest.fixture
-def described():
-    """What a run prints at its start."""
+def start_log():
+    """The lines that a run logs before training."""
 
-    def describe(data, **values):
+    def prepare_and_log(data, **values):
         signals, distributed = DeferredSignals(), DistributedContext()
         context = prepare(data, Settings.checked(**values), distributed, signals, print)
         return "\n".join(summary.start_lines(context))
 
-    return describe
+    return prepare_and_log
 
 
-def test_photos_on_both_sides_of_the_split_earn_a_warning_and_odd_names_stay_in_their_lines(
-    described, tiny_root, tmp_path
-):
+def test_leaked_images_are_warned_of_and_unprintable_file_names_are_escaped(start_log, tiny_root, tmp_path):
     root = shutil.copytree(tiny_root, tmp_path / "pictures")
-    learned = next((root / "train" / "ants").iterdir())
-    shutil.copy(learned, root / "val" / "ants" / "again.jpg")
+    leaked = next((root / "train" / "ants").iterdir())
+    shutil.copy(leaked, root / "val" / "ants" / "again.jpg")
     (root / "train" / "ants" / "a\n\x1b[31mb.txt").write_text("no photo")
-    said = described(**settings(root, tmp_path, weights="random"))
-    assert "1 of the 5 validation images are, byte for byte, among the training images" in said
-    (line,) = [line for line in said.splitlines() if line.startswith("skipped")]
+    lines = start_log(**settings(root, tmp_path, weights="random"))
+    assert "1 of the 5 validation images are, byte for byte, among the training images" in lines
+    (line,) = [line for line in lines.splitlines() if line.startswith("skipped")]
     assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: .txt file extension")
 
 
-def test_a_class_with_many_damaged_photos_is_learned_from_only_where_that_is_asked_for(described, tiny_root, tmp_path):
+def test_a_class_with_many_damaged_photos_is_trained_on_only_if_allowed(start_log, tiny_root, tmp_path):
     root = shutil.copytree(tiny_root, tmp_path / "pictures")
     for name in ("one.jpg", "two.jpg"):
         (root / "train" / "bees" / name).write_bytes(b"no photo")
     with pytest.raises(DataError, match=r"train/bees: 2 of 5 photos can't be used.*--allow-bad"):
-        described(**settings(root, tmp_path, weights="random"))
-    assert "bees: 3 train" in described(**settings(root, tmp_path, weights="random", allow_bad=True))
+        start_log(**settings(root, tmp_path, weights="random"))
+    assert "bees: 3 train" in start_log(**settings(root, tmp_path, weights="random", allow_bad=True))
 
 
-def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_without_them(
+def test_excluded_photos_are_not_trained_on_and_the_score_is_given_with_and_without_them(
     train, tiny_root, tmp_path, capsys
 ):
     photos = read_folder(tiny_root)
@@ -422,16 +418,16 @@ def test_excluded_photos_are_not_learned_from_and_the_score_is_told_with_and_wit
     assert "Without the images that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
 
 
-def test_a_set_worse_than_three_to_one_earns_a_warning_unless_it_is_balanced(described, tmp_path):
+def test_unbalanced_classes_are_warned_of_unless_they_are_balanced(start_log, tmp_path):
     root = write_drawn_set(
         tmp_path / "pictures", train={"ants": 2, "bees": 7}, val={"ants": 1, "bees": 1}, longest_side=64
     )
     arguments = settings(root, tmp_path, weights="random")
-    assert "--balance weighs them the same" in described(**arguments)
-    assert "--balance weighs them the same" not in described(**arguments, balance=True)
+    assert "--balance weighs them the same" in start_log(**arguments)
+    assert "--balance weighs them the same" not in start_log(**arguments, balance=True)
 
 
-def test_the_modes_are_compared_photo_by_photo(whole_run):
+def test_the_modes_are_compared_by_mcnemars_test(whole_run):
     for mode in ("frozen", "finetune"):
         card = (whole_run[0] / mode / "README.md").read_text()
         assert re.search(r"Of 4 validation photos, only frozen got \d right and only finetune got \d", card)
@@ -443,28 +439,28 @@ def test_the_modes_are_compared_photo_by_photo(whole_run):
 
 @dataclass(frozen=True)
 class Runs:
-    """What starts a process of its own for every line of flags, and the file with what they print on stderr."""
+    """The program of tests/quick_training.py, which starts a process for every line of flags, and their stderr."""
 
     process: subprocess.Popen
     errors: Path
 
-    def ended(self, words, line="never", number=None):
-        """A run's status and what it printed; it gets a signal once that has a line of a mode that starts so."""
-        print(json.dumps(words), file=self.process.stdin, flush=True)
-        started, mode, out = int(self.process.stdout.readline()), "", []
-        for printed in map(str.strip, self.process.stdout):
-            if printed.startswith("ended"):
-                return int(printed.split()[1]), "\n".join(out)
-            mode = printed if printed in ("frozen", "finetune") else mode
-            if f"{mode} {printed}".startswith(line):
-                os.kill(started, number)
-            out.append(printed)
+    def run(self, flags, signal_at=None, number=None):
+        """The exit status and the output of a run; it gets a signal at the first line "mode line" that starts so."""
+        print(json.dumps(flags), file=self.process.stdin, flush=True)
+        pid, mode, lines = int(self.process.stdout.readline()), "", []
+        for line in map(str.strip, self.process.stdout):
+            if line.startswith("ended"):
+                return int(line.split()[1]), "\n".join(lines)
+            mode = line if line in ("frozen", "finetune") else mode
+            if signal_at is not None and f"{mode} {line}".startswith(signal_at):
+                os.kill(pid, number)
+            lines.append(line)
         raise AssertionError(self.errors.read_text())
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Processes that run the script from another folder."""
+    """Processes that run scripts/train.py from another folder."""
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
     errors = tmp_path_factory.mktemp("runs") / "errors.txt"
     with (
@@ -484,23 +480,23 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted_run(runs, tiny_root, tmp_path_factory):
-    """The whole run again, killed in the frozen mode, resumed, stopped in the other by Ctrl-C, resumed and killed.
+    """The same run, killed in the frozen mode, resumed, stopped by Ctrl-C in the finetune mode, resumed and killed.
 
-    Its flags, where it wrote, and how Ctrl-C left it: the status, what stood on stderr, and the models' folders.
+    Its output folder, and its state after Ctrl-C: exit status, stderr, and the files of finished models.
     """
     output = tmp_path_factory.mktemp("interrupted")
-    words = words_of(settings(tiny_root, output, epochs=3))
-    assert runs.ended(words, "frozen epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
-    words.append("--resume")
-    status, _ = runs.ended(words, "finetune epoch  1", signal.SIGINT)
+    flags = flags_of(settings(tiny_root, output, epochs=3))
+    assert runs.run(flags, "frozen epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
+    flags.append("--resume")
+    status, _ = runs.run(flags, "finetune epoch  1", signal.SIGINT)
     written = {path.name: files_of(path) for path in (output / ".training").iterdir() if path.is_dir()}
     assert [path.name for path in output.iterdir()] == [".training"]
     err = runs.errors.read_text()
-    assert runs.ended(words, "finetune epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
+    assert runs.run(flags, "finetune epoch  2", signal.SIGKILL)[0] == -signal.SIGKILL
     return output, (status, err, written)
 
 
-def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_killed(
+def test_a_run_killed_in_each_mode_resumes_to_the_bytes_of_an_uninterrupted_one(
     interrupted_run, whole_run, train, tiny_root, capsys
 ):
     output, _ = interrupted_run
@@ -516,14 +512,14 @@ def test_a_run_killed_in_each_mode_is_resumed_to_the_very_weights_of_one_never_k
         assert len(json.loads((output / mode / "history.json").read_text())) == 3
 
 
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(interrupted_run):
+def test_ctrl_c_ends_a_run_with_a_message_on_how_to_resume(interrupted_run):
     _, (status, err, written) = interrupted_run
     assert status == 130
     assert err.strip() == "stopped: the same command with --resume goes on where it stopped"
     assert written == {"frozen": FILES}
 
 
-def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root, tmp_path, capsys):
+def test_a_resumed_run_does_not_train_a_finished_mode_again(whole_run, train, tiny_root, tmp_path, capsys):
     output = shutil.copytree(whole_run[0], tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file()}
     train(**settings(tiny_root, output, epochs=3, resume=True))
@@ -537,12 +533,14 @@ def test_a_resumed_run_trains_no_finished_mode_again(whole_run, train, tiny_root
 # ---- several processes -----------------------------------------------------------------------------------------------
 
 
-def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(runs, tiny_root, tmp_path, whole_run):
-    words = ["torchrun", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    words += ["--run-path", "--start-method", "fork"]  # what is imported is kept
+def test_two_processes_train_the_same_model_as_one_and_only_the_first_prints_and_writes(
+    runs, tiny_root, tmp_path, whole_run
+):
+    flags = ["torchrun", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    flags += ["--run-path", "--start-method", "fork"]  # which keeps the imports
     track = {"track": "tensorboard"} if importlib.util.find_spec("tensorboard") else {}
-    words += [str(QUICK_SCRIPT), *words_of(settings(tiny_root, tmp_path, epochs=3, **track))]
-    status, printed = runs.ended(words)
+    flags += [str(QUICK_SCRIPT), *flags_of(settings(tiny_root, tmp_path, epochs=3, **track))]
+    status, printed = runs.run(flags)
     assert status == 0, runs.errors.read_text()
     tracked = [path.parent.name.split()[0] for path in tmp_path.glob("tensorboard/*/events*")]
     assert sorted(tracked) == (["finetune", "frozen"] if track else [])
@@ -558,10 +556,10 @@ def test_two_processes_train_what_one_does_and_only_the_first_prints_and_writes(
             assert right["val_accuracy"] == left["val_accuracy"]
 
 
-# ---- without a network, and with what can't be used ------------------------------------------------------------------
+# ---- without a network, and with invalid settings --------------------------------------------------------------------
 
 
-def test_without_a_network_each_part_is_replaced_on_its_own_and_the_run_says_so_twice(
+def test_without_a_network_data_and_weights_are_substituted_each_with_a_notice_at_start_and_end(
     train, tiny_root, tmp_path, monkeypatch, capsys
 ):
     def unreachable(parent):
@@ -579,7 +577,7 @@ def test_without_a_network_each_part_is_replaced_on_its_own_and_the_run_says_so_
     assert printed.count("RANDOM WEIGHTS stand in for ImageNet's") == 2
 
 
-def test_what_is_named_is_never_replaced(monkeypatch):
+def test_named_data_and_weights_are_never_substituted(monkeypatch):
     def unreachable(architecture):
         raise weights.WeightsUnreachableError("can't be reached")
 
@@ -604,7 +602,7 @@ def test_what_is_named_is_never_replaced(monkeypatch):
         ({"mode": "all"}, "mode is 'all'"),
     ],
 )
-def test_a_setting_that_can_not_be_used_is_an_error_of_one_line_before_anything_is_written(
+def test_an_invalid_setting_is_an_error_of_one_line_before_models_are_written(
     train, tiny_root, tmp_path, settings, remedy
 ):
     with pytest.raises(errors.InputError) as raised:
@@ -617,7 +615,7 @@ def test_a_setting_that_can_not_be_used_is_an_error_of_one_line_before_anything_
 # ---- the Python API --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_returns_its_models_with_metrics_history_and_the_better_of_both(train, tiny_root, tmp_path):
+def test_a_run_returns_its_models_with_metrics_and_history_and_the_better_one(train, tiny_root, tmp_path):
     dataset = antbee.load_folder(tiny_root)
     run = train(**settings(tiny_root, tmp_path, epochs=1) | {"data": dataset})
     assert [model.mode for model in run.models] == ["frozen", "finetune"]
@@ -630,7 +628,7 @@ def test_a_run_returns_its_models_with_metrics_history_and_the_better_of_both(tr
     assert str(antbee.evaluate(run.best, dataset.val)).startswith(f"accuracy  {accuracy:.1%} (")
 
 
-def test_a_run_in_another_thread_than_the_main_one_works_without_signal_handlers(train, tiny_root, tmp_path):
+def test_a_run_outside_the_main_thread_works_without_signal_handlers(train, tiny_root, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(train, **settings(tiny_root, tmp_path, epochs=1, mode="frozen")).result()
     assert run.finetune is None
