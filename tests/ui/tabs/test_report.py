@@ -14,27 +14,24 @@ from antbee.data.images import DataError, open_photo
 from antbee.data.quality import Finding
 from antbee.evaluation import metrics as evaluation_metrics
 from antbee.evaluation.calibration import reliability
+from antbee.ui import predictions
 from antbee.ui.i18n import CHINESE
-from antbee.ui.tabs import report
+from antbee.ui.predictions import LARGEST_ERRORS, PredictionCache, Predictions, predict_validation
 from antbee.ui.tabs.report import (
     CELL_PHOTOS,
-    FAULTS,
-    MISTAKES,
+    FINDING_PICTURES,
     RELIABILITY_BINS,
-    AnswerBook,
-    Answers,
-    answers_of,
     cell_photos,
     confusion_table,
-    fault_pictures,
-    fault_table,
-    find_faults,
-    judge_of,
-    measures,
-    mistakes,
-    modes_apart,
-    photos_table,
+    error_pictures,
+    findings_pictures,
+    findings_table,
+    frozen_model,
+    inspect_photos,
+    learning_curve_table,
+    metrics_table,
     reliability_table,
+    significance,
 )
 
 MARKUP = "<img src=x>**a**"
@@ -55,7 +52,7 @@ def column(table, name):
 
 
 def test_the_measures_stand_side_by_side_in_the_words_of_the_visitors_language(models):
-    table = measures(models)
+    table = metrics_table(models)
     assert list(table.columns) == ["measure", "frozen", "finetune"]
     told = column(table, "frozen")
     assert told["accuracy, kept epoch (95 % interval)"] == "75.0% [51.0%, 90.0%]"
@@ -65,7 +62,7 @@ def test_the_measures_stand_side_by_side_in_the_words_of_the_visitors_language(m
     assert told["chosen on"] == "val"
     assert told["weights that learned"] == "1,026"
     assert told["seconds of training"] == "1.5"
-    chinese = measures(models, CHINESE)
+    chinese = metrics_table(models, CHINESE)
     assert list(chinese.columns) == ["指标", "frozen", "finetune"]
     assert chinese["frozen"].tolist() == [value.replace("2 of 3", "2 / 3") for value in table["frozen"]]
 
@@ -84,7 +81,7 @@ def test_all_that_a_config_tells_has_a_row_and_what_one_model_lacks_stays_empty(
         },
         "zero_shot": RESULT | {"accuracy": 0.5},
     }
-    table = measures([told_by(models[0], **more), models[1]])
+    table = metrics_table([told_by(models[0], **more), models[1]])
     told, other = (column(table, name) for name in ("frozen", "finetune"))
     assert told["F1, mean of the classes"] == "0.745"
     assert told["area under the ROC curve"] == "0.875"
@@ -94,12 +91,12 @@ def test_all_that_a_config_tells_has_a_row_and_what_one_model_lacks_stays_empty(
     assert told["“neither” said rightly of drawn scenes"] == "7 of 8"
     assert told["before any training: the starting weights' own head"] == "50.0%"
     assert told.keys() == other.keys()
-    assert [other[row] for row in told if row not in column(measures(models), "finetune")] == [""] * 7
+    assert [other[row] for row in told if row not in column(metrics_table(models), "finetune")] == [""] * 7
 
 
 def test_a_cross_validated_accuracy_is_called_so_and_has_no_last_epoch(models):
     told = column(
-        measures([told_by(models[0], cross_validation=5, selected_on="nothing", last=None)]),
+        metrics_table([told_by(models[0], cross_validation=5, selected_on="nothing", last=None)]),
         "frozen",
     )
     assert told["accuracy, cross-validated (95 % interval)"] == "75.0% [51.0%, 90.0%]"
@@ -110,9 +107,9 @@ def test_a_cross_validated_accuracy_is_called_so_and_has_no_last_epoch(models):
 def test_a_model_that_tells_nothing_has_a_column_without_measures(models):
     silent = told_by(models[1], **dict.fromkeys(METRICS))
     assert silent.config.metrics is None
-    table = measures([models[0], silent])
+    table = metrics_table([models[0], silent])
     assert set(table["finetune"]) == {""}
-    assert len(measures([silent])) == 0
+    assert len(metrics_table([silent])) == 0
 
 
 def test_accuracy_by_photos_is_the_mean_and_the_bounds_of_the_draws(models):
@@ -120,7 +117,7 @@ def test_accuracy_by_photos_is_the_mean_and_the_bounds_of_the_draws(models):
         {"per_class": 5, "photos": 10, "accuracies": [0.5, 0.75, 0.25]},
         {"per_class": 10, "photos": 20, "accuracies": [0.75]},
     ]
-    table = photos_table([models[0], told_by(models[1], learning_curve=points)])
+    table = learning_curve_table([models[0], told_by(models[1], learning_curve=points)])
     found = {(row.photos, row.curve): row.accuracy for row in table.itertuples()}
     assert found == {
         (5, "mean of the draws"): 0.5,
@@ -128,7 +125,7 @@ def test_accuracy_by_photos_is_the_mean_and_the_bounds_of_the_draws(models):
         (5, "highest"): 0.75,
         **{(10, curve): 0.75 for curve in ("mean of the draws", "lowest", "highest")},
     }
-    assert len(photos_table(models)) == 0
+    assert len(learning_curve_table(models)) == 0
 
 
 # ---- what the models answer ------------------------------------------------------------------------------------------
@@ -136,14 +133,14 @@ def test_accuracy_by_photos_is_the_mean_and_the_bounds_of_the_draws(models):
 
 @pytest.fixture(scope="module")
 def answers(models, photos):
-    return [answers_of(shown, photos) for shown in models]
+    return [predict_validation(shown, photos) for shown in models]
 
 
 def made_up(shown, photos, right):
-    """Answers that are right on the photos told, and sure of it."""
+    """Predictions that are right on the photos told, and sure of it."""
     labels = torch.tensor(photos.val.labels)
     given = torch.where(torch.tensor(right), labels, 1 - labels)
-    return Answers(shown, photos, 4.0 * torch.nn.functional.one_hot(given, 2).float())
+    return Predictions(shown, photos, 4.0 * torch.nn.functional.one_hot(given, 2).float())
 
 
 def test_answers_are_the_classifiers_logits_of_every_validation_photo_in_order(answers, models, photos):
@@ -157,12 +154,12 @@ def test_answers_are_the_classifiers_logits_of_every_validation_photo_in_order(a
 def test_answers_are_in_the_photos_order_of_classes_whatever_the_models_is(models, photos, answers):
     turned = replace(models[0].config, label_names=models[0].config.label_names[::-1])
     other = replace(models[0], classifier=Classifier(models[0].classifier.network, turned))
-    assert torch.allclose(answers_of(other, photos).logits, answers[0].logits.flip(1), atol=1e-6)
+    assert torch.allclose(predict_validation(other, photos).logits, answers[0].logits.flip(1), atol=1e-6)
 
 
 def test_asking_tells_how_far_it_is_and_ends_at_all(models, photos):
     shares = []
-    answers_of(models[0], replace(photos, val=photos.val.subset([*range(16), *range(4)])), shares.append)
+    predict_validation(models[0], replace(photos, val=photos.val.subset([*range(16), *range(4)])), shares.append)
     assert shares == [pytest.approx(16 / 20), 1]
 
 
@@ -210,14 +207,14 @@ def test_a_cell_holds_exactly_its_photos_the_surest_answers_first(answers, photo
 def test_a_large_cell_shows_its_surest_photos_alone(models, photos):
     many = replace(photos, val=photos.val.subset([0] * (CELL_PHOTOS + 3)))
     logits = torch.stack([torch.arange(CELL_PHOTOS + 3) / 10, torch.zeros(CELL_PHOTOS + 3)], 1)
-    pictures = cell_photos(Answers(models[0], many, logits), 0, 0)
+    pictures = cell_photos(Predictions(models[0], many, logits), 0, 0)
     assert len(pictures) == CELL_PHOTOS
     assert pictures[0][1].endswith(f": {float(logits[-1].softmax(0)[0]):.0%}")
 
 
 @pytest.fixture(scope="module")
 def mistaken(answers):
-    return [mistakes(given) for given in answers]
+    return [error_pictures(given) for given in answers]
 
 
 def test_mistakes_are_wrong_all_of_them_and_the_surest_come_first(answers, photos, mistaken):
@@ -228,7 +225,7 @@ def test_mistakes_are_wrong_all_of_them_and_the_surest_come_first(answers, photo
         assert [caption for _, caption in pictures] == [
             f"is {photos.class_names[photos.val.labels[at]]}, answered {photos.class_names[int(chosen[at])]}"
             f" {float(confidence[at]):.0%}"
-            for at in ordered[:MISTAKES]
+            for at in ordered[:LARGEST_ERRORS]
         ]
 
 
@@ -245,16 +242,16 @@ def test_a_mistake_stands_beside_what_spoke_for_its_answer(answers, photos, mist
 
 
 def test_a_model_without_mistakes_shows_none_and_a_poor_one_the_worst_alone(models, photos, monkeypatch):
-    assert mistakes(made_up(models[0], photos, [True] * 16)) == []
-    monkeypatch.setattr(report, "MISTAKES", 2)
-    assert len(mistakes(made_up(models[0], photos, [False] * 16))) == 2
-    assert "实际" in mistakes(made_up(models[0], photos, [False, *[True] * 15]), CHINESE)[0][1]
+    assert error_pictures(made_up(models[0], photos, [True] * 16)) == []
+    monkeypatch.setattr(predictions, "LARGEST_ERRORS", 2)
+    assert len(error_pictures(made_up(models[0], photos, [False] * 16))) == 2
+    assert "实际" in error_pictures(made_up(models[0], photos, [False, *[True] * 15]), CHINESE)[0][1]
 
 
 def test_the_reliability_of_each_model_is_that_of_the_evaluation_and_the_diagonal_goes_with_it(answers):
     table = reliability_table(answers)
     for given in answers:
-        points = table[table["curve"] == given.shown.name]
+        points = table[table["curve"] == given.model.name]
         expected = reliability(given.logits, given.labels, RELIABILITY_BINS)
         assert points["confidence"].tolist() == [one.confidence for one in expected]
         assert points["right"].tolist() == [one.accuracy for one in expected]
@@ -266,7 +263,7 @@ def test_the_reliability_of_each_model_is_that_of_the_evaluation_and_the_diagona
 
 def test_whether_the_modes_differ_is_mcnemars_word(models, photos):
     first, second = [True] * 10 + [False] * 6, [True] * 3 + [False] * 9 + [True] * 4
-    told = modes_apart([made_up(models[0], photos, first), made_up(models[1], photos, second)])
+    told = significance([made_up(models[0], photos, first), made_up(models[1], photos, second)])
     p = evaluation_metrics.mcnemar(torch.tensor(first), torch.tensor(second))
     assert told == (
         "Of 16 validation photos 7 are right with frozen alone and 4 with finetune alone: no more than chance explains"
@@ -278,18 +275,18 @@ def test_a_difference_that_chance_hardly_explains_is_told_as_one(models, photos)
     first, second = [True] * 16, [True] * 8 + [False] * 8
     assert evaluation_metrics.mcnemar(torch.tensor(first), torch.tensor(second)) < 0.05
     both = [made_up(models[0], photos, first), made_up(models[1], photos, second)]
-    assert "a difference that chance hardly explains" in modes_apart(both)
-    assert "很难用偶然性解释的差异" in modes_apart(both, CHINESE)
-    assert "p = 1)" in modes_apart([both[0], both[0]])
+    assert "a difference that chance hardly explains" in significance(both)
+    assert "很难用偶然性解释的差异" in significance(both, CHINESE)
+    assert "p = 1)" in significance([both[0], both[0]])
 
 
 def test_one_model_alone_differs_from_nothing(answers):
-    assert modes_apart(answers[:1]) == modes_apart([]) == ""
+    assert significance(answers[:1]) == significance([]) == ""
 
 
 def test_names_of_models_that_are_markup_are_text_in_how_they_differ(answers):
-    odd = [replace(given, shown=replace(given.shown, name=MARKUP)) for given in answers]
-    for told in (modes_apart(odd), modes_apart(odd, CHINESE)):
+    odd = [replace(given, model=replace(given.model, name=MARKUP)) for given in answers]
+    for told in (significance(odd), significance(odd, CHINESE)):
         assert "<img" not in told
         assert "**" not in told
 
@@ -305,9 +302,9 @@ def asked(monkeypatch):
     def note(shown, photos, progress):
         names.append(shown.name)
         progress(1)
-        return Answers(shown, photos, torch.zeros(len(photos.val), 2))
+        return Predictions(shown, photos, torch.zeros(len(photos.val), 2))
 
-    monkeypatch.setattr(report, "answers_of", note)
+    monkeypatch.setattr(predictions, "predict_validation", note)
     return names
 
 
@@ -316,51 +313,51 @@ def ignored(share):
 
 
 def test_every_model_is_asked_once_however_many_visitors_come(exhibit, asked):
-    book = AnswerBook()
-    first = book.of(exhibit, None, ignored)
+    cache = PredictionCache()
+    first = cache.get(exhibit, None, ignored)
     assert asked == ["frozen", "finetune"]
-    assert book.of(exhibit, None, ignored) == first
-    assert [given.shown.name for given in book.of(exhibit, ["finetune"], ignored)] == ["finetune"]
+    assert cache.get(exhibit, None, ignored) == first
+    assert [given.model.name for given in cache.get(exhibit, ["finetune"], ignored)] == ["finetune"]
     assert asked == ["frozen", "finetune"]
 
 
 def test_only_the_models_that_are_looked_at_are_asked(exhibit, asked):
-    book = AnswerBook()
-    book.of(exhibit, ["finetune"], ignored)
+    cache = PredictionCache()
+    cache.get(exhibit, ["finetune"], ignored)
     assert asked == ["finetune"]
-    book.of(exhibit, None, ignored)
+    cache.get(exhibit, None, ignored)
     assert asked == ["finetune", "frozen"]
 
 
 def test_models_that_are_shown_no_more_are_forgotten(exhibit, asked):
-    book = AnswerBook()
-    book.of(exhibit, None, ignored)
+    cache = PredictionCache()
+    cache.get(exhibit, None, ignored)
     anew = told_by(exhibit.models[0])
     renewed = ui.Snapshot((anew, exhibit.models[1]), exhibit.photos)
-    assert book.of(renewed, None, ignored)[0].shown is anew
+    assert cache.get(renewed, None, ignored)[0].model is anew
     assert asked == ["frozen", "finetune", "frozen"], "the model that stayed is not asked again"
-    book.of(exhibit, None, ignored)
+    cache.get(exhibit, None, ignored)
     assert asked == ["frozen", "finetune", "frozen", "frozen"], "its answers are kept no longer than it is shown"
 
 
 def test_other_photos_are_asked_about_anew(exhibit, asked, photos):
-    book = AnswerBook()
-    book.of(exhibit, ["frozen"], ignored)
-    (given,) = book.of(replace(exhibit, photos=replace(photos, digest="other")), ["frozen"], ignored)
+    cache = PredictionCache()
+    cache.get(exhibit, ["frozen"], ignored)
+    (given,) = cache.get(replace(exhibit, photos=replace(photos, digest="other")), ["frozen"], ignored)
     assert given.photos.digest == "other"
     assert asked == ["frozen", "frozen"]
 
 
 def test_without_photos_or_with_those_of_other_classes_nobody_is_asked(exhibit, asked, photos):
-    book = AnswerBook()
-    assert book.of(replace(exhibit, photos=None), None, ignored) == []
-    assert book.of(replace(exhibit, photos=replace(photos, class_names=("cats", "dogs"))), None, ignored) == []
+    cache = PredictionCache()
+    assert cache.get(replace(exhibit, photos=None), None, ignored) == []
+    assert cache.get(replace(exhibit, photos=replace(photos, class_names=("cats", "dogs"))), None, ignored) == []
     assert asked == []
 
 
 def test_the_progress_of_asking_two_models_runs_once_from_nothing_to_all(exhibit, asked):
     shares = []
-    AnswerBook().of(exhibit, None, shares.append)
+    PredictionCache().get(exhibit, None, shares.append)
     assert shares == [0.5, 1]
 
 
@@ -381,7 +378,9 @@ def faulty(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(faulty, models):
     shares = []
-    return find_faults(models[0], faulty[0], shares.append), shares
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "CHUNK", 4)
+        return inspect_photos(models[0], faulty[0], shares.append), shares
 
 
 def test_a_copy_across_the_split_and_a_blank_picture_are_found(found, faulty):
@@ -395,19 +394,17 @@ def test_a_copy_across_the_split_and_a_blank_picture_are_found(found, faulty):
 
 def test_looking_for_faults_tells_how_far_it_is_and_ends_at_all(found, faulty):
     _, shares = found
-    assert shares == sorted(shares)
-    assert len(shares) == 14 + 1
-    assert shares[-1] == 1
+    assert shares == [pytest.approx(4 / 14), pytest.approx(8 / 14), pytest.approx(12 / 14), 1]
 
 
 def test_faults_are_told_in_a_table_and_shown_as_pictures_a_pair_side_by_side(found, faulty):
     findings, _ = found
     photos, _ = faulty
-    table = fault_table(findings)
+    table = findings_table(findings)
     assert list(table.columns) == ["kind", "file", "reason"]
     assert table["file"].tolist() == [finding.file for finding in findings]
-    assert list(fault_table(findings, CHINESE).columns) == ["类型", "文件", "原因"]
-    pictures = fault_pictures(findings, photos)
+    assert list(findings_table(findings, CHINESE).columns) == ["类型", "文件", "原因"]
+    pictures = findings_pictures(findings, photos)
     shown = [finding for finding in findings if finding.kind != "imbalance"]
     assert len(pictures) == len(shown)
     for (picture, caption), finding in zip(pictures, shown, strict=True):
@@ -419,36 +416,36 @@ def test_faults_are_told_in_a_table_and_shown_as_pictures_a_pair_side_by_side(fo
 
 def test_an_imbalance_is_in_the_table_and_has_no_picture(photos):
     imbalance = Finding("imbalance", "ants", "3 training photos, bees has 12", 4.0)
-    assert fault_table([imbalance])["file"].tolist() == ["ants"]
-    assert fault_pictures([imbalance], photos) == []
+    assert findings_table([imbalance])["file"].tolist() == ["ants"]
+    assert findings_pictures([imbalance], photos) == []
 
 
 def test_of_very_many_faults_the_first_are_shown(photos):
     name = photos.train.names(photos.root)[0]
-    findings = [Finding("dark", name, f"mean brightness {number}", number) for number in range(FAULTS + 5)]
-    pictures = fault_pictures(findings, photos)
+    findings = [Finding("dark", name, f"mean brightness {number}", number) for number in range(FINDING_PICTURES + 5)]
+    pictures = findings_pictures(findings, photos)
     assert [caption for _, caption in pictures] == [
-        f"dark: {name}: mean brightness {number}" for number in range(FAULTS)
+        f"dark: {name}: mean brightness {number}" for number in range(FINDING_PICTURES)
     ]
-    assert len(fault_table(findings)) == FAULTS + 5
+    assert len(findings_table(findings)) == FINDING_PICTURES + 5
 
 
 def test_a_photo_that_was_taken_away_meanwhile_is_an_error_that_says_so(models, faulty):
     photos, _ = faulty
     gone = replace(photos, val=replace(photos.val, paths=(photos.root / "gone.jpg", *photos.val.paths[1:])))
     with pytest.raises(DataError, match="not there"):
-        find_faults(models[0], gone)
+        inspect_photos(models[0], gone)
 
 
 def test_file_names_that_are_no_unicode_reach_a_browser_as_text():
     finding = Finding("dark", "train/b\udcff.png", "mean brightness 3 of 255", 1.0)
-    assert fault_table([finding])["file"].tolist() == ["train/b\\udcff.png"]
+    assert findings_table([finding])["file"].tolist() == ["train/b\\udcff.png"]
 
 
 def test_faults_are_judged_by_a_backbone_that_learned_none_of_the_labels(exhibit, models, photos):
-    assert judge_of(exhibit) is models[0]
-    assert judge_of(ui.Snapshot(models[::-1], photos)) is models[0]
-    assert judge_of(ui.Snapshot(models[1:], photos)) is None, "a fine-tuned one learned the labels it would judge"
-    assert judge_of(ui.Snapshot(models, None)) is None
-    assert judge_of(ui.Snapshot(models, replace(photos, class_names=("cats", "dogs")))) is None
-    assert judge_of(ui.Snapshot()) is None
+    assert frozen_model(exhibit) is models[0]
+    assert frozen_model(ui.Snapshot(models[::-1], photos)) is models[0]
+    assert frozen_model(ui.Snapshot(models[1:], photos)) is None, "a fine-tuned one learned the labels it would judge"
+    assert frozen_model(ui.Snapshot(models, None)) is None
+    assert frozen_model(ui.Snapshot(models, replace(photos, class_names=("cats", "dogs")))) is None
+    assert frozen_model(ui.Snapshot()) is None
