@@ -186,34 +186,29 @@ def _features(activations: Activations, translate: Translator) -> Step:
 
 
 def _prediction(activations: Activations, label_names: Sequence[str], translate: Translator) -> Step:
-    numbers = zip(
-        label_names,
-        activations.logits.tolist(),
-        activations.probabilities.tolist(),
-        activations.losses.tolist(),
-        strict=True,
-    )
+    logits, probabilities, losses = activations.logits, activations.probabilities, activations.losses
+    values = zip(label_names, logits.tolist(), probabilities.tolist(), losses.tolist(), strict=True)
     rows = [
         (str(index), one_line(name), f"{logit:.3f}", f"{probability:.4f}", f"{loss:.3f}")
-        for index, (name, logit, probability, loss) in enumerate(numbers)
+        for index, (name, logit, probability, loss) in enumerate(values)
     ]
     columns = [translate(f"inside.{name}") for name in ("index", "class", "logit", "softmax", "loss")]
     best = activations.answer
     text = translate(
         "inside.answer.told",
         count=len(activations.features),
-        logit=f"{activations.logits[best]:.3f}",
+        logit=f"{logits[best]:.3f}",
         index=best,
         answer=as_text(label_names[best]),
-        probability=f"{activations.probabilities[best]:.1%}",
+        probability=f"{probabilities[best]:.1%}",
     )
     first, second = (
         {
             "truth": as_text(label_names[index]),
-            "probability": f"{activations.probabilities[index]:.4f}",
-            "loss": f"{activations.losses[index]:.3f}",
+            "probability": f"{probabilities[index]:.4f}",
+            "loss": f"{losses[index]:.3f}",
         }
-        for index in activations.probabilities.topk(2).indices.tolist()
+        for index in probabilities.topk(2).indices.tolist()
     )
     conclusion = translate("inside.answer.loss", **first, **{f"other_{key}": value for key, value in second.items()})
     return Step(text, table=pandas.DataFrame(rows, columns=columns), conclusion=conclusion)
