@@ -36,6 +36,7 @@ PAGE = (
     {"i18n"},
     {"registry", "sessions", "security"},
     {"components"},
+    {"predictions"},
     {"tabs.batches", "tabs.classify", "tabs.inside", "tabs.report", "tabs.train", "uploads"},
     {"tabs.teach"},  # what is taught is answered as by the tab Classify, and takes up its photo
     {"page"},

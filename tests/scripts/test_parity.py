@@ -22,8 +22,8 @@ from antbee.models.backbone import build_network
 from antbee.models.weights import StartingWeights
 from antbee.training import output as output_module
 from antbee.training import trainer
+from antbee.ui.predictions import PredictionCache
 from antbee.ui.tabs.classify import classify
-from antbee.ui.tabs.report import AnswerBook
 
 evaluate_module = import_module("antbee.training.evaluate")  # antbee.evaluate is its function
 TOLERANCE = 1e-6  # of a probability; float32 rounds differently alone and in a batch
@@ -107,7 +107,7 @@ def from_the_page(folder, photos, tmp_path):
     """The handlers behind the tabs, and the API over HTTP, which must agree: the first three photos."""
     registry = ui.ModelRegistry(lambda: [folder], lambda models: photos, device="cpu")
     models, rows = registry.now.models, []
-    (looked,) = AnswerBook().of(registry.now, None, lambda share: None)
+    (looked,) = PredictionCache().get(registry.now, None, lambda share: None)
     with serving(ui.build_page(registry)) as address:
         client = Client(address, verbose=False, download_files=str(tmp_path / "downloads"), analytics_enabled=False)
         for path, logits in zip(photos.val.paths[:3], looked.logits, strict=False):

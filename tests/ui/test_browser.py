@@ -13,7 +13,7 @@ from antbee.data.drawn import draw
 from antbee.data.folder import read_folder
 from antbee.data.images import open_photo
 from antbee.training.background import BackgroundTraining
-from antbee.ui.tabs.batches import DRAWS
+from antbee.ui.tabs.batches import AUGMENTED
 
 # Gradio's galleries say each caption twice, beside the picture and as its alternative text.
 KNOWN_TO_AXE = {"image-redundant-alt"}
@@ -194,7 +194,7 @@ def test_a_batch_is_drawn_anew_answered_and_opened(visit):
     page.get_by_role("button", name="New batch").click()
     page.get_by_text("train batch 1").wait_for()
     page.get_by_role("tabpanel").get_by_label("Thumbnail 1 of 8").locator("visible=true").first.click()
-    page.get_by_text(f"epoch {DRAWS}").locator("visible=true").wait_for()
+    page.get_by_text(f"epoch {AUGMENTED}").locator("visible=true").wait_for()
     page.get_by_label("val", exact=True).click()
     page.get_by_text("finetune: val batch 1").wait_for()
 

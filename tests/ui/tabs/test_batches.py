@@ -1,4 +1,4 @@
-"""Batches: photos as the network is given them, what augmentation makes of them, and what the models answer."""
+"""Batches: the network's input, augmentation and predictions."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from antbee.data.images import open_photo
 from antbee.evaluation import plots
 from antbee.training.recipe import FAST
 from antbee.ui.i18n import CHINESE
-from antbee.ui.tabs.batches import DRAWS, FRAME, answered, batch, draws, positions_of
+from antbee.ui.tabs.batches import AUGMENTED, FRAME, augmented, batch, positions_of, predicted
 
 
 def pixels(pictures):
@@ -20,7 +20,7 @@ def pixels(pictures):
 
 
 @pytest.mark.parametrize("which", ["train", "val"])
-def test_a_batch_hangs_on_its_seed(exhibit, which):
+def test_a_batch_is_reproducible_by_its_seed(exhibit, which):
     first, again, other = (
         [pixels(grid.pictures) for grid in batch(exhibit, None, which, 4, seed)] for seed in (0, 0, 1)
     )
@@ -28,7 +28,7 @@ def test_a_batch_hangs_on_its_seed(exhibit, which):
     assert first != other
 
 
-def test_the_photos_of_a_batch_are_all_different_ones_of_the_split(photos):
+def test_a_batch_has_no_photo_twice(photos):
     positions = positions_of(photos.val, "val", len(photos.val), 3)
     assert positions.dtype == torch.int64
     assert sorted(positions.tolist()) == list(range(len(photos.val)))
@@ -36,12 +36,12 @@ def test_the_photos_of_a_batch_are_all_different_ones_of_the_split(photos):
     assert len(positions_of(photos.val, "val", 1000, 3)) == len(photos.val)
 
 
-def test_a_larger_batch_of_a_seed_begins_with_the_smaller_one(photos):
+def test_a_larger_batch_of_the_same_seed_starts_with_the_smaller_one(photos):
     small, large = (positions_of(photos.train, "train", size, 7).tolist() for size in (4, 12))
     assert large[:4] == small
 
 
-def test_training_photos_stand_in_one_grid_and_validation_photos_in_one_for_each_model(exhibit):
+def test_training_photos_have_one_grid_and_validation_photos_one_for_each_model(exhibit):
     (grid,) = batch(exhibit, None, "train", 4, 7)
     assert (grid.title, len(grid.pictures)) == ("drawn: train batch 7", 4)
     both = batch(exhibit, None, "val", 4, 7)
@@ -53,16 +53,16 @@ def test_training_photos_stand_in_one_grid_and_validation_photos_in_one_for_each
     assert chinese.title == "finetune：val 批次 7"  # noqa: RUF001
 
 
-def test_training_photos_are_named_by_their_class_and_cropped_to_what_the_network_sees(exhibit, photos):
+def test_training_photos_have_their_class_as_caption_and_the_size_of_the_networks_input(exhibit, photos):
     (grid,) = batch(exhibit, None, "train", 8, 0)
     positions = positions_of(photos.train, "train", 8, 0).tolist()
     assert [caption for _, caption in grid.pictures] == [photos.train.paths[at].parent.name for at in positions]
     assert {picture.size for picture, _ in grid.pictures} == {(SMALL.crop, SMALL.crop)}
 
 
-def test_validation_pictures_tell_the_answer_whether_it_is_right_and_what_it_really_is(models, photos):
+def test_validation_photos_show_the_prediction_whether_it_is_right_and_the_true_class(models, photos):
     positions = torch.arange(len(photos.val))
-    pictures = answered(models[0], photos, positions)
+    pictures = predicted(models[0], photos, positions)
     predictions = models[0].classifier.predict([open_photo(path) for path in photos.val.paths])
     rights = []
     for (picture, caption), prediction, label in zip(pictures, predictions, photos.val.labels, strict=True):
@@ -75,31 +75,31 @@ def test_validation_pictures_tell_the_answer_whether_it_is_right_and_what_it_rea
         assert picture.size == (SMALL.crop + 2 * FRAME,) * 2
         assert picture.getpixel((0, 0)) == ImageColor.getrgb(plots.RIGHT if right else plots.WRONG)
         rights.append(right)
-    assert set(rights) == {True, False}, "both kinds have to be among them"
+    assert set(rights) == {True, False}, "the test needs right and wrong predictions"
 
 
-def test_within_its_frame_a_validation_picture_is_the_crop_that_the_network_sees(models, photos):
-    ((picture, _),) = answered(models[0], photos, torch.tensor([5]))
-    seen = SMALL.cropped(open_photo(photos.val.paths[5]))
+def test_within_its_frame_a_validation_photo_is_the_networks_crop(models, photos):
+    ((picture, _),) = predicted(models[0], photos, torch.tensor([5]))
+    crop = SMALL.cropped(open_photo(photos.val.paths[5]))
     inside = picture.crop((FRAME, FRAME, picture.width - FRAME, picture.height - FRAME))
-    difference = torch.tensor(list(inside.tobytes())).int() - torch.tensor(list(seen.tobytes())).int()
+    difference = torch.tensor(list(inside.tobytes())).int() - torch.tensor(list(crop.tobytes())).int()
     assert difference.abs().max() <= 1  # normalising and back rounds
 
 
-def test_a_class_name_is_no_markup_and_no_broken_unicode_in_a_caption(models, photos):
+def test_captions_escape_class_names_that_are_not_unicode(models, photos):
     odd = replace(photos, class_names=("b\udcff", "bees"))
     (grid,) = batch(ui.Snapshot((), odd), None, "train", 12, 0)
     assert {caption for _, caption in grid.pictures} <= {"b\\udcff", "bees"}
 
 
-def test_batches_are_shown_before_any_model_is_trained(photos):
+def test_batches_need_no_model(photos):
     for which in ("train", "val"):
         (grid,) = batch(ui.Snapshot((), photos), None, which, 4, 0)
         assert grid.title == f"drawn: {which} batch 0"
         assert {picture.size for picture, _ in grid.pictures} == {(FAST.preprocessing.crop,) * 2}
 
 
-def test_validation_photos_of_other_classes_than_the_models_are_shown_without_answers(models, photos):
+def test_validation_photos_of_other_classes_than_the_models_are_shown_without_predictions(models, photos):
     others = replace(photos, class_names=("cats", "dogs"))
     (grid,) = batch(ui.Snapshot(models, others), None, "val", 4, 0)
     assert {caption for _, caption in grid.pictures} <= {"cats", "dogs"}
@@ -109,48 +109,48 @@ def test_without_photos_there_is_no_batch(models):
     assert batch(ui.Snapshot(models, None), None, "val", 4, 0) == []
 
 
-def test_where_the_photos_have_the_classes_in_another_order_answers_go_by_name(models, photos):
+def test_predictions_are_matched_by_class_name_if_the_folder_orders_its_classes_differently(models, photos):
     labels = tuple(1 - label for label in photos.val.labels)
     turned = replace(photos, class_names=photos.class_names[::-1], val=replace(photos.val, labels=labels))
     positions = torch.tensor([0, 1, 14, 15])
-    told, turned_told = (answered(models[0], folder, positions) for folder in (photos, turned))
-    assert [caption for _, caption in turned_told] == [caption for _, caption in told]
+    captions, reordered = (predicted(models[0], folder, positions) for folder in (photos, turned))
+    assert [caption for _, caption in reordered] == [caption for _, caption in captions]
 
 
-# ---- the draws of one photo ------------------------------------------------------------------------------------------
+# ---- augmented versions of one photo ---------------------------------------------------------------------------------
 
 
-def test_the_draws_of_a_photo_are_the_same_for_a_seed_and_differ_by_epoch(exhibit):
-    first, again = (draws(exhibit, "train", 8, 3, picked=2) for _ in range(2))
+def test_augmentation_is_reproducible_by_seed_and_differs_by_epoch(exhibit):
+    first, again = (augmented(exhibit, "train", 8, 3, picked=2) for _ in range(2))
     assert pixels(first) == pixels(again)
-    assert len(set(pixels(first))) == DRAWS == len(first)
-    assert [caption for _, caption in first] == [f"epoch {epoch}" for epoch in range(1, DRAWS + 1)]
-    assert pixels(draws(exhibit, "train", 8, 4, picked=2)) != pixels(first)
+    assert len(set(pixels(first))) == AUGMENTED == len(first)
+    assert [caption for _, caption in first] == [f"epoch {epoch}" for epoch in range(1, AUGMENTED + 1)]
+    assert pixels(augmented(exhibit, "train", 8, 4, picked=2)) != pixels(first)
 
 
-def test_the_draws_are_of_the_photo_that_was_picked_whatever_the_size_of_its_batch(exhibit):
-    third = draws(exhibit, "train", 8, 3, picked=2)
-    assert pixels(draws(exhibit, "train", 4, 3, picked=2)) == pixels(third)
-    assert pixels(draws(exhibit, "train", 8, 3, picked=1)) != pixels(third)
+def test_augmented_versions_are_of_the_picked_photo_for_every_batch_size(exhibit):
+    third = augmented(exhibit, "train", 8, 3, picked=2)
+    assert pixels(augmented(exhibit, "train", 4, 3, picked=2)) == pixels(third)
+    assert pixels(augmented(exhibit, "train", 8, 3, picked=1)) != pixels(third)
 
 
-def test_validation_photos_have_draws_of_their_own(exhibit):
-    assert pixels(draws(exhibit, "val", 8, 3, picked=2)) != pixels(draws(exhibit, "train", 8, 3, picked=2))
+def test_augmented_versions_differ_between_the_splits(exhibit):
+    assert pixels(augmented(exhibit, "val", 8, 3, picked=2)) != pixels(augmented(exhibit, "train", 8, 3, picked=2))
 
 
-def test_a_batch_is_what_training_sees_before_its_first_epoch_and_no_draw_repeats_it(exhibit):
+def test_no_augmented_version_repeats_the_picture_of_the_batch(exhibit):
     (grid,) = batch(exhibit, None, "train", 8, 3)
-    assert pixels(grid.pictures)[2] not in pixels(draws(exhibit, "train", 8, 3, picked=2))
+    assert pixels(grid.pictures)[2] not in pixels(augmented(exhibit, "train", 8, 3, picked=2))
 
 
-def test_the_draws_are_as_wide_as_the_recipe_that_the_models_learned_with(models, photos):
-    def exhibit_of(recipe):
+def test_augmentation_uses_the_smallest_crop_of_the_models_recipe(models, photos):
+    def snapshot_of(recipe):
         config = replace(models[0].config, recipe=recipe)
         return ui.Snapshot((replace(models[0], classifier=Classifier(models[0].classifier.network, config)),), photos)
 
     narrow, wide, usual = (
-        pixels(draws(exhibit_of(recipe), "train", 4, 0, 0))
+        pixels(augmented(snapshot_of(recipe), "train", 4, 0, 0))
         for recipe in ({"smallest_crop": 1.0}, {"smallest_crop": 0.1}, {"smallest_crop": FAST.smallest_crop})
     )
     assert narrow != wide
-    assert usual == pixels(draws(exhibit_of({}), "train", 4, 0, 0))
+    assert usual == pixels(augmented(snapshot_of({}), "train", 4, 0, 0))

@@ -1,4 +1,4 @@
-"""Report: figures from what config.json tells and from the answers, cells that hold their photos, photos at fault."""
+"""Report: metrics from config.json, predictions for the validation photos, and photos that may be faulty."""
 
 from dataclasses import replace
 
@@ -14,34 +14,31 @@ from antbee.data.images import DataError, open_photo
 from antbee.data.quality import Finding
 from antbee.evaluation import metrics as evaluation_metrics
 from antbee.evaluation.calibration import reliability
+from antbee.ui import predictions
 from antbee.ui.i18n import CHINESE
-from antbee.ui.tabs import report
+from antbee.ui.predictions import LARGEST_ERRORS, PredictionCache, Predictions, predict_validation
 from antbee.ui.tabs.report import (
     CELL_PHOTOS,
-    FAULTS,
-    MISTAKES,
+    FINDING_PICTURES,
     RELIABILITY_BINS,
-    AnswerBook,
-    Answers,
-    answers_of,
     cell_photos,
     confusion_table,
-    fault_pictures,
-    fault_table,
-    find_faults,
-    judge_of,
-    measures,
-    mistakes,
-    modes_apart,
-    photos_table,
+    error_pictures,
+    findings_pictures,
+    findings_table,
+    frozen_model,
+    inspect_photos,
+    learning_curve_table,
+    metrics_table,
     reliability_table,
+    significance,
 )
 
 MARKUP = "<img src=x>**a**"
 
 
-def told_by(shown, **metrics):
-    """A model with other metrics; those of None are left out."""
+def with_metrics(shown, **metrics):
+    """A model with other metrics; None removes a metric."""
     kept = {name: value for name, value in (METRICS | metrics).items() if value is not None}
     config = replace(shown.config, metrics=kept or None)
     return replace(shown, classifier=Classifier(shown.classifier.network, config))
@@ -51,26 +48,26 @@ def column(table, name):
     return dict(zip(table.iloc[:, 0], table[name], strict=True))
 
 
-# ---- what config.json tells ------------------------------------------------------------------------------------------
+# ---- metrics from config.json ----------------------------------------------------------------------------------------
 
 
-def test_the_measures_stand_side_by_side_in_the_words_of_the_visitors_language(models):
-    table = measures(models)
+def test_the_metrics_of_all_models_are_in_one_table_in_the_visitors_language(models):
+    table = metrics_table(models)
     assert list(table.columns) == ["measure", "frozen", "finetune"]
-    told = column(table, "frozen")
-    assert told["accuracy, kept epoch (95 % interval)"] == "75.0% [51.0%, 90.0%]"
-    assert told["accuracy, last epoch"] == "75.0%"
-    assert told["log loss, in nats"] == "0.500"
-    assert told["kept epoch"] == "2 of 3"
-    assert told["chosen on"] == "val"
-    assert told["weights that learned"] == "1,026"
-    assert told["seconds of training"] == "1.5"
-    chinese = measures(models, CHINESE)
+    cells = column(table, "frozen")
+    assert cells["accuracy, kept epoch (95 % interval)"] == "75.0% [51.0%, 90.0%]"
+    assert cells["accuracy, last epoch"] == "75.0%"
+    assert cells["log loss, in nats"] == "0.500"
+    assert cells["kept epoch"] == "2 of 3"
+    assert cells["chosen on"] == "val"
+    assert cells["weights that learned"] == "1,026"
+    assert cells["seconds of training"] == "1.5"
+    chinese = metrics_table(models, CHINESE)
     assert list(chinese.columns) == ["指标", "frozen", "finetune"]
     assert chinese["frozen"].tolist() == [value.replace("2 of 3", "2 / 3") for value in table["frozen"]]
 
 
-def test_all_that_a_config_tells_has_a_row_and_what_one_model_lacks_stays_empty(models):
+def test_every_metric_has_a_row_and_those_that_a_model_lacks_are_empty(models):
     more = {
         "macro": {"precision": 0.7, "recall": 0.8, "f1": 0.745},
         "auc": 0.875,
@@ -84,43 +81,43 @@ def test_all_that_a_config_tells_has_a_row_and_what_one_model_lacks_stays_empty(
         },
         "zero_shot": RESULT | {"accuracy": 0.5},
     }
-    table = measures([told_by(models[0], **more), models[1]])
-    told, other = (column(table, name) for name in ("frozen", "finetune"))
-    assert told["F1, mean of the classes"] == "0.745"
-    assert told["area under the ROC curve"] == "0.875"
-    assert told["calibration error"] == "0.062"
-    assert told["temperature, divided into the head"] == "1.25"
-    assert told["“neither” said wrongly of validation photos"] == "1 of 16"
-    assert told["“neither” said rightly of drawn scenes"] == "7 of 8"
-    assert told["before any training: the starting weights' own head"] == "50.0%"
-    assert told.keys() == other.keys()
-    assert [other[row] for row in told if row not in column(measures(models), "finetune")] == [""] * 7
+    table = metrics_table([with_metrics(models[0], **more), models[1]])
+    cells, other = (column(table, name) for name in ("frozen", "finetune"))
+    assert cells["F1, mean of the classes"] == "0.745"
+    assert cells["area under the ROC curve"] == "0.875"
+    assert cells["calibration error"] == "0.062"
+    assert cells["temperature, divided into the head"] == "1.25"
+    assert cells["“neither” said wrongly of validation photos"] == "1 of 16"
+    assert cells["“neither” said rightly of drawn scenes"] == "7 of 8"
+    assert cells["before any training: the starting weights' own head"] == "50.0%"
+    assert cells.keys() == other.keys()
+    assert [other[row] for row in cells if row not in column(metrics_table(models), "finetune")] == [""] * 7
 
 
-def test_a_cross_validated_accuracy_is_called_so_and_has_no_last_epoch(models):
-    told = column(
-        measures([told_by(models[0], cross_validation=5, selected_on="nothing", last=None)]),
+def test_a_cross_validated_accuracy_is_labelled_so_and_has_no_last_epoch(models):
+    cells = column(
+        metrics_table([with_metrics(models[0], cross_validation=5, selected_on="nothing", last=None)]),
         "frozen",
     )
-    assert told["accuracy, cross-validated (95 % interval)"] == "75.0% [51.0%, 90.0%]"
-    assert "accuracy, kept epoch (95 % interval)" not in told
-    assert "accuracy, last epoch" not in told
+    assert cells["accuracy, cross-validated (95 % interval)"] == "75.0% [51.0%, 90.0%]"
+    assert "accuracy, kept epoch (95 % interval)" not in cells
+    assert "accuracy, last epoch" not in cells
 
 
-def test_a_model_that_tells_nothing_has_a_column_without_measures(models):
-    silent = told_by(models[1], **dict.fromkeys(METRICS))
+def test_a_model_without_metrics_has_an_empty_column(models):
+    silent = with_metrics(models[1], **dict.fromkeys(METRICS))
     assert silent.config.metrics is None
-    table = measures([models[0], silent])
+    table = metrics_table([models[0], silent])
     assert set(table["finetune"]) == {""}
-    assert len(measures([silent])) == 0
+    assert len(metrics_table([silent])) == 0
 
 
-def test_accuracy_by_photos_is_the_mean_and_the_bounds_of_the_draws(models):
+def test_the_learning_curve_is_the_mean_minimum_and_maximum_of_the_random_subsets(models):
     points = [
         {"per_class": 5, "photos": 10, "accuracies": [0.5, 0.75, 0.25]},
         {"per_class": 10, "photos": 20, "accuracies": [0.75]},
     ]
-    table = photos_table([models[0], told_by(models[1], learning_curve=points)])
+    table = learning_curve_table([models[0], with_metrics(models[1], learning_curve=points)])
     found = {(row.photos, row.curve): row.accuracy for row in table.itertuples()}
     assert found == {
         (5, "mean of the draws"): 0.5,
@@ -128,248 +125,248 @@ def test_accuracy_by_photos_is_the_mean_and_the_bounds_of_the_draws(models):
         (5, "highest"): 0.75,
         **{(10, curve): 0.75 for curve in ("mean of the draws", "lowest", "highest")},
     }
-    assert len(photos_table(models)) == 0
+    assert len(learning_curve_table(models)) == 0
 
 
-# ---- what the models answer ------------------------------------------------------------------------------------------
+# ---- predictions -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def answers(models, photos):
-    return [answers_of(shown, photos) for shown in models]
+def predicted(models, photos):
+    return [predict_validation(shown, photos) for shown in models]
 
 
-def made_up(shown, photos, right):
-    """Answers that are right on the photos told, and sure of it."""
+def made_up(model, photos, right):
+    """Confident predictions that are right where `right`, bool (N,), is true."""
     labels = torch.tensor(photos.val.labels)
-    given = torch.where(torch.tensor(right), labels, 1 - labels)
-    return Answers(shown, photos, 4.0 * torch.nn.functional.one_hot(given, 2).float())
+    predicted = torch.where(torch.tensor(right), labels, 1 - labels)
+    return Predictions(model, photos, 4.0 * torch.nn.functional.one_hot(predicted, 2).float())
 
 
-def test_answers_are_the_classifiers_logits_of_every_validation_photo_in_order(answers, models, photos):
+def test_predictions_are_the_classifiers_logits_of_every_validation_photo_in_order(predicted, models, photos):
     opened = [open_photo(path) for path in photos.val.paths]
-    for given, shown in zip(answers, models, strict=True):
-        assert given.logits.shape == (16, 2)
-        assert torch.allclose(given.logits, shown.classifier.logits(opened), atol=1e-4)
-        assert given.labels.tolist() == list(photos.val.labels)
+    for one, model in zip(predicted, models, strict=True):
+        assert one.logits.shape == (16, 2)
+        assert torch.allclose(one.logits, model.classifier.logits(opened), atol=1e-4)
+        assert one.labels.tolist() == list(photos.val.labels)
 
 
-def test_answers_are_in_the_photos_order_of_classes_whatever_the_models_is(models, photos, answers):
+def test_logits_are_in_the_photos_class_order_for_any_class_order_of_the_model(models, photos, predicted):
     turned = replace(models[0].config, label_names=models[0].config.label_names[::-1])
     other = replace(models[0], classifier=Classifier(models[0].classifier.network, turned))
-    assert torch.allclose(answers_of(other, photos).logits, answers[0].logits.flip(1), atol=1e-6)
+    assert torch.allclose(predict_validation(other, photos).logits, predicted[0].logits.flip(1), atol=1e-6)
 
 
-def test_asking_tells_how_far_it_is_and_ends_at_all(models, photos):
+def test_predicting_reports_its_progress_up_to_one(models, photos):
     shares = []
-    answers_of(models[0], replace(photos, val=photos.val.subset([*range(16), *range(4)])), shares.append)
+    predict_validation(models[0], replace(photos, val=photos.val.subset([*range(16), *range(4)])), shares.append)
     assert shares == [pytest.approx(16 / 20), 1]
 
 
-def test_the_confusion_table_counts_every_photo_once(answers, photos):
-    for given in answers:
-        table = confusion_table(given)
+def test_the_confusion_table_counts_every_photo_once(predicted, photos):
+    for one in predicted:
+        table = confusion_table(one)
         assert list(table.columns) == ["true class", "ants", "bees"]
         assert table["true class"].tolist() == ["ants", "bees"]
         counts = table[["ants", "bees"]].to_numpy()
         assert counts.sum() == len(photos.val)
         assert counts.sum(1).tolist() == [8, 8]
-        right = (given.logits.argmax(1) == given.labels).sum()
+        right = (one.logits.argmax(1) == one.labels).sum()
         assert counts.trace() == right
-        assert 0 < right < 16, "right and wrong ones have to be among them"
-    assert confusion_table(answers[0], CHINESE).columns[0] == "真实类别"
+        assert 0 < right < 16, "the test needs right and wrong predictions"
+    assert confusion_table(predicted[0], CHINESE).columns[0] == "真实类别"
 
 
 @pytest.mark.parametrize("names", [("true class", "bees"), ("a b", "a  b"), ("b\udcff", "bees")])
-def test_odd_class_names_cost_the_confusion_table_no_column(answers, photos, names):
-    table = confusion_table(replace(answers[0], photos=replace(photos, class_names=names)))
+def test_the_confusion_table_has_every_column_for_unusual_class_names(predicted, photos, names):
+    table = confusion_table(replace(predicted[0], photos=replace(photos, class_names=names)))
     assert table.shape == (2, 3)
     assert table.iloc[:, 1:].to_numpy().sum() == 16
     assert "\udcff" not in "".join(map(str, table.columns))
 
 
-def test_a_cell_holds_exactly_its_photos_the_surest_answers_first(answers, photos):
-    for given in answers:
-        probabilities, chosen = given.logits.softmax(1), given.logits.argmax(1)
+def test_a_cell_has_exactly_its_photos_highest_confidence_first(predicted, photos):
+    for one in predicted:
+        probabilities, chosen = one.logits.softmax(1), one.logits.argmax(1)
         shown = []
         for truth in range(2):
             for answer in range(2):
-                pictures = cell_photos(given, truth, answer)
-                assert len(pictures) == given.confusion[truth][answer]
+                pictures = cell_photos(one, truth, answer)
+                assert len(pictures) == one.confusion[truth][answer]
                 expected = [
                     (float(probabilities[at, answer]), photos.val.paths[at].name)
                     for at in range(16)
                     if photos.val.labels[at] == truth and chosen[at] == answer
                 ]
-                ordered = sorted(expected, key=lambda one: -one[0])
+                ordered = sorted(expected, key=lambda pair: -pair[0])
                 assert [caption for _, caption in pictures] == [f"{name}: {share:.0%}" for share, name in ordered]
                 shown += [name for _, name in ordered]
         assert sorted(shown) == sorted(path.name for path in photos.val.paths)
 
 
-def test_a_large_cell_shows_its_surest_photos_alone(models, photos):
+def test_a_large_cell_shows_only_its_most_confident_photos(models, photos):
     many = replace(photos, val=photos.val.subset([0] * (CELL_PHOTOS + 3)))
     logits = torch.stack([torch.arange(CELL_PHOTOS + 3) / 10, torch.zeros(CELL_PHOTOS + 3)], 1)
-    pictures = cell_photos(Answers(models[0], many, logits), 0, 0)
+    pictures = cell_photos(Predictions(models[0], many, logits), 0, 0)
     assert len(pictures) == CELL_PHOTOS
     assert pictures[0][1].endswith(f": {float(logits[-1].softmax(0)[0]):.0%}")
 
 
 @pytest.fixture(scope="module")
-def mistaken(answers):
-    return [mistakes(given) for given in answers]
+def errors(predicted):
+    return [error_pictures(one) for one in predicted]
 
 
-def test_mistakes_are_wrong_all_of_them_and_the_surest_come_first(answers, photos, mistaken):
-    for given, pictures in zip(answers, mistaken, strict=True):
-        confidence, chosen = given.logits.softmax(1).max(1)
+def test_errors_are_the_wrong_predictions_highest_confidence_first(predicted, photos, errors):
+    for one, pictures in zip(predicted, errors, strict=True):
+        confidence, chosen = one.logits.softmax(1).max(1)
         wrong = [at for at in range(16) if chosen[at] != photos.val.labels[at]]
         ordered = sorted(wrong, key=lambda at: -float(confidence[at]))
         assert [caption for _, caption in pictures] == [
             f"is {photos.class_names[photos.val.labels[at]]}, answered {photos.class_names[int(chosen[at])]}"
             f" {float(confidence[at]):.0%}"
-            for at in ordered[:MISTAKES]
+            for at in ordered[:LARGEST_ERRORS]
         ]
 
 
-def test_a_mistake_stands_beside_what_spoke_for_its_answer(answers, photos, mistaken):
-    given = answers[0]
-    confidence, chosen = given.logits.softmax(1).max(1)
-    wrong = (chosen != given.labels).nonzero()[:, 0]
+def test_an_error_is_shown_with_the_photo_and_its_activation_map(predicted, photos, errors):
+    one = predicted[0]
+    confidence, chosen = one.logits.softmax(1).max(1)
+    wrong = (chosen != one.labels).nonzero()[:, 0]
     worst = int(wrong[confidence[wrong].argmax()])
-    picture, _ = mistaken[0][0]
+    picture, _ = errors[0][0]
     photo = open_photo(photos.val.paths[worst])
     assert picture.crop((0, 0, photo.width, photo.height)).tobytes() == photo.tobytes()
     assert picture.height == photo.height
     assert picture.width == pytest.approx(2 * photo.width, abs=1)
 
 
-def test_a_model_without_mistakes_shows_none_and_a_poor_one_the_worst_alone(models, photos, monkeypatch):
-    assert mistakes(made_up(models[0], photos, [True] * 16)) == []
-    monkeypatch.setattr(report, "MISTAKES", 2)
-    assert len(mistakes(made_up(models[0], photos, [False] * 16))) == 2
-    assert "实际" in mistakes(made_up(models[0], photos, [False, *[True] * 15]), CHINESE)[0][1]
+def test_a_model_without_errors_shows_none_and_a_poor_one_only_the_largest(models, photos, monkeypatch):
+    assert error_pictures(made_up(models[0], photos, [True] * 16)) == []
+    monkeypatch.setattr(predictions, "LARGEST_ERRORS", 2)
+    assert len(error_pictures(made_up(models[0], photos, [False] * 16))) == 2
+    assert "实际" in error_pictures(made_up(models[0], photos, [False, *[True] * 15]), CHINESE)[0][1]
 
 
-def test_the_reliability_of_each_model_is_that_of_the_evaluation_and_the_diagonal_goes_with_it(answers):
-    table = reliability_table(answers)
-    for given in answers:
-        points = table[table["curve"] == given.shown.name]
-        expected = reliability(given.logits, given.labels, RELIABILITY_BINS)
+def test_the_reliability_diagram_has_a_curve_for_each_model_and_the_diagonal(predicted):
+    table = reliability_table(predicted)
+    for one in predicted:
+        points = table[table["curve"] == one.model.name]
+        expected = reliability(one.logits, one.labels, RELIABILITY_BINS)
         assert points["confidence"].tolist() == [one.confidence for one in expected]
         assert points["right"].tolist() == [one.accuracy for one in expected]
     perfect = table[table["curve"] == "perfect"]
     assert perfect["confidence"].tolist() == perfect["right"].tolist() == [table["confidence"].min(), 1.0]
-    assert reliability_table(answers, CHINESE)["curve"].iloc[-1] == "理想"
+    assert reliability_table(predicted, CHINESE)["curve"].iloc[-1] == "理想"
     assert len(reliability_table([])) == 0
 
 
-def test_whether_the_modes_differ_is_mcnemars_word(models, photos):
+def test_the_difference_of_two_models_is_tested_with_mcnemars_test(models, photos):
     first, second = [True] * 10 + [False] * 6, [True] * 3 + [False] * 9 + [True] * 4
-    told = modes_apart([made_up(models[0], photos, first), made_up(models[1], photos, second)])
+    message = significance([made_up(models[0], photos, first), made_up(models[1], photos, second)])
     p = evaluation_metrics.mcnemar(torch.tensor(first), torch.tensor(second))
-    assert told == (
+    assert message == (
         "Of 16 validation photos 7 are right with frozen alone and 4 with finetune alone: no more than chance explains"
         f" (McNemar's exact test, p = {p:.2g})."
     )
 
 
-def test_a_difference_that_chance_hardly_explains_is_told_as_one(models, photos):
+def test_a_significant_difference_is_reported_as_one(models, photos):
     first, second = [True] * 16, [True] * 8 + [False] * 8
     assert evaluation_metrics.mcnemar(torch.tensor(first), torch.tensor(second)) < 0.05
     both = [made_up(models[0], photos, first), made_up(models[1], photos, second)]
-    assert "a difference that chance hardly explains" in modes_apart(both)
-    assert "很难用偶然性解释的差异" in modes_apart(both, CHINESE)
-    assert "p = 1)" in modes_apart([both[0], both[0]])
+    assert "a difference that chance hardly explains" in significance(both)
+    assert "很难用偶然性解释的差异" in significance(both, CHINESE)
+    assert "p = 1)" in significance([both[0], both[0]])
 
 
-def test_one_model_alone_differs_from_nothing(answers):
-    assert modes_apart(answers[:1]) == modes_apart([]) == ""
+def test_one_model_has_no_difference_to_report(predicted):
+    assert significance(predicted[:1]) == significance([]) == ""
 
 
-def test_names_of_models_that_are_markup_are_text_in_how_they_differ(answers):
-    odd = [replace(given, shown=replace(given.shown, name=MARKUP)) for given in answers]
-    for told in (modes_apart(odd), modes_apart(odd, CHINESE)):
-        assert "<img" not in told
-        assert "**" not in told
+def test_markup_in_model_names_is_escaped(predicted):
+    odd = [replace(one, model=replace(one.model, name=MARKUP)) for one in predicted]
+    for message in (significance(odd), significance(odd, CHINESE)):
+        assert "<img" not in message
+        assert "**" not in message
 
 
-# ---- answers that are kept -------------------------------------------------------------------------------------------
+# ---- the cache of predictions ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """The names of the models that are really asked, in order."""
+def computed(monkeypatch):
+    """The names of the models that predict, in order."""
     names = []
 
     def note(shown, photos, progress):
         names.append(shown.name)
         progress(1)
-        return Answers(shown, photos, torch.zeros(len(photos.val), 2))
+        return Predictions(shown, photos, torch.zeros(len(photos.val), 2))
 
-    monkeypatch.setattr(report, "answers_of", note)
+    monkeypatch.setattr(predictions, "predict_validation", note)
     return names
 
 
-def ignored(share):
-    """A visitor's progress bar that nobody looks at."""
+def ignored(fraction):
+    """Ignores the progress."""
 
 
-def test_every_model_is_asked_once_however_many_visitors_come(exhibit, asked):
-    book = AnswerBook()
-    first = book.of(exhibit, None, ignored)
-    assert asked == ["frozen", "finetune"]
-    assert book.of(exhibit, None, ignored) == first
-    assert [given.shown.name for given in book.of(exhibit, ["finetune"], ignored)] == ["finetune"]
-    assert asked == ["frozen", "finetune"]
+def test_every_model_predicts_once_for_all_visitors(exhibit, computed):
+    cache = PredictionCache()
+    first = cache.get(exhibit, None, ignored)
+    assert computed == ["frozen", "finetune"]
+    assert cache.get(exhibit, None, ignored) == first
+    assert [one.model.name for one in cache.get(exhibit, ["finetune"], ignored)] == ["finetune"]
+    assert computed == ["frozen", "finetune"]
 
 
-def test_only_the_models_that_are_looked_at_are_asked(exhibit, asked):
-    book = AnswerBook()
-    book.of(exhibit, ["finetune"], ignored)
-    assert asked == ["finetune"]
-    book.of(exhibit, None, ignored)
-    assert asked == ["finetune", "frozen"]
+def test_only_the_chosen_models_predict(exhibit, computed):
+    cache = PredictionCache()
+    cache.get(exhibit, ["finetune"], ignored)
+    assert computed == ["finetune"]
+    cache.get(exhibit, None, ignored)
+    assert computed == ["finetune", "frozen"]
 
 
-def test_models_that_are_shown_no_more_are_forgotten(exhibit, asked):
-    book = AnswerBook()
-    book.of(exhibit, None, ignored)
-    anew = told_by(exhibit.models[0])
+def test_predictions_of_models_that_are_no_longer_loaded_are_dropped(exhibit, computed):
+    cache = PredictionCache()
+    cache.get(exhibit, None, ignored)
+    anew = with_metrics(exhibit.models[0])
     renewed = ui.Snapshot((anew, exhibit.models[1]), exhibit.photos)
-    assert book.of(renewed, None, ignored)[0].shown is anew
-    assert asked == ["frozen", "finetune", "frozen"], "the model that stayed is not asked again"
-    book.of(exhibit, None, ignored)
-    assert asked == ["frozen", "finetune", "frozen", "frozen"], "its answers are kept no longer than it is shown"
+    assert cache.get(renewed, None, ignored)[0].model is anew
+    assert computed == ["frozen", "finetune", "frozen"], "the model that is still loaded does not predict again"
+    cache.get(exhibit, None, ignored)
+    assert computed == ["frozen", "finetune", "frozen", "frozen"], "its predictions are kept only while it is loaded"
 
 
-def test_other_photos_are_asked_about_anew(exhibit, asked, photos):
-    book = AnswerBook()
-    book.of(exhibit, ["frozen"], ignored)
-    (given,) = book.of(replace(exhibit, photos=replace(photos, digest="other")), ["frozen"], ignored)
-    assert given.photos.digest == "other"
-    assert asked == ["frozen", "frozen"]
+def test_other_photos_are_predicted_again(exhibit, computed, photos):
+    cache = PredictionCache()
+    cache.get(exhibit, ["frozen"], ignored)
+    (one,) = cache.get(replace(exhibit, photos=replace(photos, digest="other")), ["frozen"], ignored)
+    assert one.photos.digest == "other"
+    assert computed == ["frozen", "frozen"]
 
 
-def test_without_photos_or_with_those_of_other_classes_nobody_is_asked(exhibit, asked, photos):
-    book = AnswerBook()
-    assert book.of(replace(exhibit, photos=None), None, ignored) == []
-    assert book.of(replace(exhibit, photos=replace(photos, class_names=("cats", "dogs"))), None, ignored) == []
-    assert asked == []
+def test_nothing_is_predicted_without_photos_of_the_models_classes(exhibit, computed, photos):
+    cache = PredictionCache()
+    assert cache.get(replace(exhibit, photos=None), None, ignored) == []
+    assert cache.get(replace(exhibit, photos=replace(photos, class_names=("cats", "dogs"))), None, ignored) == []
+    assert computed == []
 
 
-def test_the_progress_of_asking_two_models_runs_once_from_nothing_to_all(exhibit, asked):
+def test_the_progress_of_two_models_runs_once_from_zero_to_one(exhibit, computed):
     shares = []
-    AnswerBook().of(exhibit, None, shares.append)
+    PredictionCache().get(exhibit, None, shares.append)
     assert shares == [0.5, 1]
 
 
-# ---- photos that may be wrong ----------------------------------------------------------------------------------------
+# ---- photos that may be faulty ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory):
-    """A small folder with a photo that is in both splits and a blank one."""
+    """A small data set with a photo that is in both splits and a blank one."""
     root = tmp_path_factory.mktemp("faulty") / "drawn"
     write_drawn_set(root, train={"ants": 4, "bees": 4}, val={"ants": 2, "bees": 2}, longest_side=160)
     copied = sorted((root / "train" / "ants").iterdir())[0]
@@ -381,10 +378,12 @@ def faulty(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(faulty, models):
     shares = []
-    return find_faults(models[0], faulty[0], shares.append), shares
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "CHUNK", 4)
+        return inspect_photos(models[0], faulty[0], shares.append), shares
 
 
-def test_a_copy_across_the_split_and_a_blank_picture_are_found(found, faulty):
+def test_a_leak_between_the_splits_and_a_blank_picture_are_found(found, faulty):
     findings, _ = found
     _, copied = faulty
     by_kind = {finding.kind: finding for finding in reversed(findings)}
@@ -393,21 +392,19 @@ def test_a_copy_across_the_split_and_a_blank_picture_are_found(found, faulty):
     assert (f"train/ants/{copied}", "val/ants/zz-copy.jpg") in leaks
 
 
-def test_looking_for_faults_tells_how_far_it_is_and_ends_at_all(found, faulty):
+def test_inspecting_photos_reports_its_progress_up_to_one(found, faulty):
     _, shares = found
-    assert shares == sorted(shares)
-    assert len(shares) == 14 + 1
-    assert shares[-1] == 1
+    assert shares == [pytest.approx(4 / 14), pytest.approx(8 / 14), pytest.approx(12 / 14), 1]
 
 
-def test_faults_are_told_in_a_table_and_shown_as_pictures_a_pair_side_by_side(found, faulty):
+def test_findings_have_a_table_and_pictures_with_pairs_side_by_side(found, faulty):
     findings, _ = found
     photos, _ = faulty
-    table = fault_table(findings)
+    table = findings_table(findings)
     assert list(table.columns) == ["kind", "file", "reason"]
     assert table["file"].tolist() == [finding.file for finding in findings]
-    assert list(fault_table(findings, CHINESE).columns) == ["类型", "文件", "原因"]
-    pictures = fault_pictures(findings, photos)
+    assert list(findings_table(findings, CHINESE).columns) == ["类型", "文件", "原因"]
+    pictures = findings_pictures(findings, photos)
     shown = [finding for finding in findings if finding.kind != "imbalance"]
     assert len(pictures) == len(shown)
     for (picture, caption), finding in zip(pictures, shown, strict=True):
@@ -417,38 +414,38 @@ def test_faults_are_told_in_a_table_and_shown_as_pictures_a_pair_side_by_side(fo
         assert picture.height == alone.height
 
 
-def test_an_imbalance_is_in_the_table_and_has_no_picture(photos):
+def test_an_imbalance_has_a_row_but_no_picture(photos):
     imbalance = Finding("imbalance", "ants", "3 training photos, bees has 12", 4.0)
-    assert fault_table([imbalance])["file"].tolist() == ["ants"]
-    assert fault_pictures([imbalance], photos) == []
+    assert findings_table([imbalance])["file"].tolist() == ["ants"]
+    assert findings_pictures([imbalance], photos) == []
 
 
-def test_of_very_many_faults_the_first_are_shown(photos):
+def test_only_the_first_of_many_findings_have_pictures(photos):
     name = photos.train.names(photos.root)[0]
-    findings = [Finding("dark", name, f"mean brightness {number}", number) for number in range(FAULTS + 5)]
-    pictures = fault_pictures(findings, photos)
+    findings = [Finding("dark", name, f"mean brightness {number}", number) for number in range(FINDING_PICTURES + 5)]
+    pictures = findings_pictures(findings, photos)
     assert [caption for _, caption in pictures] == [
-        f"dark: {name}: mean brightness {number}" for number in range(FAULTS)
+        f"dark: {name}: mean brightness {number}" for number in range(FINDING_PICTURES)
     ]
-    assert len(fault_table(findings)) == FAULTS + 5
+    assert len(findings_table(findings)) == FINDING_PICTURES + 5
 
 
-def test_a_photo_that_was_taken_away_meanwhile_is_an_error_that_says_so(models, faulty):
+def test_a_deleted_photo_is_an_error(models, faulty):
     photos, _ = faulty
     gone = replace(photos, val=replace(photos.val, paths=(photos.root / "gone.jpg", *photos.val.paths[1:])))
     with pytest.raises(DataError, match="not there"):
-        find_faults(models[0], gone)
+        inspect_photos(models[0], gone)
 
 
-def test_file_names_that_are_no_unicode_reach_a_browser_as_text():
+def test_file_names_that_are_not_unicode_are_escaped():
     finding = Finding("dark", "train/b\udcff.png", "mean brightness 3 of 255", 1.0)
-    assert fault_table([finding])["file"].tolist() == ["train/b\\udcff.png"]
+    assert findings_table([finding])["file"].tolist() == ["train/b\\udcff.png"]
 
 
-def test_faults_are_judged_by_a_backbone_that_learned_none_of_the_labels(exhibit, models, photos):
-    assert judge_of(exhibit) is models[0]
-    assert judge_of(ui.Snapshot(models[::-1], photos)) is models[0]
-    assert judge_of(ui.Snapshot(models[1:], photos)) is None, "a fine-tuned one learned the labels it would judge"
-    assert judge_of(ui.Snapshot(models, None)) is None
-    assert judge_of(ui.Snapshot(models, replace(photos, class_names=("cats", "dogs")))) is None
-    assert judge_of(ui.Snapshot()) is None
+def test_photos_are_inspected_by_a_backbone_that_was_not_trained_on_their_labels(exhibit, models, photos):
+    assert frozen_model(exhibit) is models[0]
+    assert frozen_model(ui.Snapshot(models[::-1], photos)) is models[0]
+    assert frozen_model(ui.Snapshot(models[1:], photos)) is None, "a fine-tuned backbone was trained on the labels"
+    assert frozen_model(ui.Snapshot(models, None)) is None
+    assert frozen_model(ui.Snapshot(models, replace(photos, class_names=("cats", "dogs")))) is None
+    assert frozen_model(ui.Snapshot()) is None
