@@ -27,7 +27,7 @@ class Choice:
     """The models that a visitor looks at, for every tab."""
 
     models: gr.Dropdown  # their names
-    version: gr.State  # see Exhibition.edition: what the visitor's browser shows is of this one
+    version: gr.State  # see ModelRegistry.version: the one that the visitor's browser shows
     changes: list[Callable[..., Any]]  # events: the page was opened (it comes first), others were chosen or are there
 
 
