@@ -1,4 +1,4 @@
-"""What visitors bring: each one's own, found by its session alone, bounded, and gone when they leave."""
+"""Sessions: found by session hash alone, bounded in number, and deleted when the visitor leaves."""
 
 import hashlib
 import threading
@@ -25,8 +25,8 @@ def example(number, side=THUMBNAIL_SIDE):
     return Example(f"{number}.jpg", picture, torch.ones(2), digest, "backbone")
 
 
-def settle(session, uploads):
-    """A desk with one of everything; gives the files that belong to it."""
+def fill(session, uploads):
+    """Fills a session with one of everything; returns its files."""
     session.dataset = FewShotDataset().with_class("ants").with_examples("ants", [example(1)])
     session.result = object()
     upload = uploads / f"{session.folder.name}.jpg"
@@ -36,10 +36,10 @@ def settle(session, uploads):
     return [upload, session.thumbnail_path(example(1)), session.path_of("model.zip"), session.folder]
 
 
-# ---- whose is whose --------------------------------------------------------------------------------------------------
+# ---- sessions are separate -------------------------------------------------------------------------------------------
 
 
-def test_a_session_finds_its_own_desk_and_never_anothers(sessions):
+def test_a_session_hash_finds_its_own_session_and_never_anothers(sessions):
     first, second = sessions.get("a"), sessions.get("b")
     assert sessions.get("a") is first
     assert sessions.get("b") is second
@@ -48,7 +48,7 @@ def test_a_session_finds_its_own_desk_and_never_anothers(sessions):
     assert sessions.get("a ") is not first
 
 
-def test_many_requests_of_one_session_at_once_find_one_desk(sessions):
+def test_concurrent_requests_of_one_visitor_find_one_session(sessions):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: sessions.get("a"), range(200)))
     assert {id(session) for session in found} == {id(found[0])}
@@ -62,7 +62,7 @@ def test_a_folders_name_can_not_be_guessed_and_is_another_for_each(tmp_path):
     assert all(len(bytes.fromhex(folder.name)) >= 16 for folder in folders), "128 bits"
 
 
-def test_nothing_is_written_before_a_visitor_brings_something(sessions, tmp_path):
+def test_a_new_session_writes_nothing(sessions, tmp_path):
     sessions.get("a")
     assert list(tmp_path.iterdir()) == []
 
@@ -88,7 +88,7 @@ def test_a_picture_that_was_swept_away_comes_back(sessions):
     assert session.thumbnail_path(example(1)).is_file()
 
 
-def test_a_desk_shows_its_own_pictures_and_no_other_files(sessions, tmp_path):
+def test_a_session_owns_its_thumbnails_and_no_other_files(sessions, tmp_path):
     session, other = sessions.get("a"), sessions.get("b")
     assert session.owns(session.thumbnail_path(example(1)))
     assert not session.owns(other.thumbnail_path(example(1)))
@@ -96,10 +96,10 @@ def test_a_desk_shows_its_own_pictures_and_no_other_files(sessions, tmp_path):
     assert not session.owns(session.folder)
 
 
-def test_a_desk_knows_its_pictures_where_its_folder_is_reached_through_a_link(tmp_path):
+def test_a_session_owns_its_thumbnails_through_a_symbolic_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    session = Session(tmp_path / "link" / "desk")
+    session = Session(tmp_path / "link" / "session")
     assert session.owns(session.thumbnail_path(example(1)).resolve())
 
 
@@ -108,7 +108,7 @@ def test_a_desk_knows_its_pictures_where_its_folder_is_reached_through_a_link(tm
 
 def test_leaving_removes_what_is_in_memory_the_pictures_and_the_uploads_and_no_one_elses(sessions, tmp_path):
     mine, others = sessions.get("a"), sessions.get("b")
-    files, kept = settle(mine, tmp_path), settle(others, tmp_path)
+    files, kept = fill(mine, tmp_path), fill(others, tmp_path)
     sessions.leave("a")
     assert not any(path.exists() for path in files)
     assert all(path.exists() for path in kept)
@@ -117,26 +117,26 @@ def test_leaving_removes_what_is_in_memory_the_pictures_and_the_uploads_and_no_o
     assert sessions.get("b") is others
 
 
-def test_whoever_leaves_twice_or_was_never_here_changes_nothing(sessions, tmp_path):
-    kept = settle(sessions.get("b"), tmp_path)
+def test_leaving_twice_or_without_a_session_changes_nothing(sessions, tmp_path):
+    kept = fill(sessions.get("b"), tmp_path)
     for session_id in ("a", "a", ""):
         sessions.leave(session_id)
     assert all(path.exists() for path in kept)
     assert len(sessions) == 1
 
 
-def test_a_cleared_desk_can_be_worked_at_again(sessions, tmp_path):
+def test_a_cleared_session_can_be_used_again(sessions, tmp_path):
     session = sessions.get("a")
-    files = settle(session, tmp_path)
+    files = fill(session, tmp_path)
     session.clear()
     assert not any(path.exists() for path in files)
     assert session.thumbnail_path(example(1)).is_file()
 
 
-def test_of_more_visitors_than_there_are_desks_the_one_away_longest_goes(sessions, tmp_path, monkeypatch):
+def test_beyond_the_limit_the_least_recently_used_session_is_cleared(sessions, tmp_path, monkeypatch):
     monkeypatch.setattr(ui_sessions, "MOST_SESSIONS", 3)
     first, second, third = (sessions.get(session_id) for session_id in "abc")
-    files = {session.folder.name: settle(session, tmp_path) for session in (first, second, third)}
+    files = {session.folder.name: fill(session, tmp_path) for session in (first, second, third)}
     assert sessions.get("a") is first
     fourth = sessions.get("d")
     assert len(sessions) == 3
@@ -145,17 +145,17 @@ def test_of_more_visitors_than_there_are_desks_the_one_away_longest_goes(session
     assert all(path.exists() for session in (first, third) for path in files[session.folder.name])
 
 
-def test_visitors_are_bounded_by_a_number_that_memory_and_disk_can_bear(sessions):
+def test_the_number_of_sessions_is_bounded(sessions):
     for number in range(3 * ui_sessions.MOST_SESSIONS):
         sessions.get(str(number))
     assert len(sessions) == ui_sessions.MOST_SESSIONS <= 100
 
 
-def test_whoever_was_away_too_long_is_cleared_when_the_next_one_comes(sessions, tmp_path, monkeypatch):
+def test_idle_sessions_are_cleared_at_the_next_request(sessions, tmp_path, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(ui_sessions, "time", SimpleNamespace(monotonic=lambda: now))
     away, here = sessions.get("a"), sessions.get("b")
-    files, kept = settle(away, tmp_path), settle(here, tmp_path)
+    files, kept = fill(away, tmp_path), fill(here, tmp_path)
     now += ui_sessions.LONGEST_IDLE
     assert sessions.get("b") is here
     assert all(path.exists() for path in files), "not longer than that"
@@ -171,7 +171,7 @@ def test_whoever_was_away_too_long_is_cleared_when_the_next_one_comes(sessions, 
 
 
 class NoticedLock:
-    """A lock that tells when somebody wants it."""
+    """A lock that counts attempts to acquire it."""
 
     def __init__(self):
         self.wanted = threading.Semaphore(0)
@@ -187,7 +187,7 @@ class NoticedLock:
 
 @pytest.fixture
 def watched(sessions):
-    """The desk of session a, which tells when somebody waits for it."""
+    """The session a, with a lock that notices who waits for it."""
     session = sessions.get("a")
     session.lock = NoticedLock()
     return session
@@ -219,7 +219,7 @@ def test_two_requests_of_one_visitor_are_met_one_after_the_other_and_two_visitor
     assert log == ["b", "done", "a"]
 
 
-def test_a_request_that_fails_leaves_the_desk_free(sessions):
+def test_a_failed_request_releases_the_lock(sessions):
     with pytest.raises(ZeroDivisionError), sessions.locked("a"):
         raise ZeroDivisionError
     assert not sessions.get("a").lock.locked()
@@ -242,18 +242,16 @@ def test_what_is_under_way_when_a_visitor_goes_leaves_nothing_behind(
         assert watched.lock.wanted.acquire(timeout=10)
         ending = pool.submit(end, sessions, monkeypatch)
         assert watched.lock.wanted.acquire(timeout=10)
-        files = settle(watched, tmp_path)
+        files = fill(watched, tmp_path)
     ending.result(10)
     assert not any(path.exists() for path in files)
     assert (len(watched.dataset), watched.result) == (0, None)
 
 
-def test_a_request_that_waited_while_the_visitor_left_gets_a_desk_that_can_be_cleared(
-    sessions, watched, pool, tmp_path
-):
+def test_a_request_that_waited_while_the_visitor_left_gets_a_new_session(sessions, watched, pool, tmp_path):
     def work():
         with sessions.locked("a") as session:
-            return settle(session, tmp_path)
+            return fill(session, tmp_path)
 
     with sessions.locked("a"):
         assert watched.lock.wanted.acquire(timeout=10)

@@ -1,4 +1,4 @@
-"""Teach: what a visitor does, from the first photo to a model to take away, and that all of it is theirs alone."""
+"""The Teach tab: what visitors do, from the first photo to the download, and that sessions stay separate."""
 
 import io
 import itertools
@@ -35,7 +35,7 @@ from antbee.ui.tabs.classify import NEIGHBOURS
 from antbee.ui.tabs.teach import FewShotForm, base_model_of, result_sentence
 
 pytestmark = pytest.mark.usefixtures("gradio_folder")
-CLASSES = [ENGLISH("teach.default", number=number) for number in (1, 2)]  # of an empty lesson
+CLASSES = [ENGLISH("teach.default", number=number) for number in (1, 2)]  # of an empty form
 SOMETHING_ELSE = Image.new("RGB", (96, 96), "red")
 MACHINES, VISITORS = "hf_machines", "hf_visitors"  # tokens
 
@@ -45,7 +45,7 @@ MACHINES, VISITORS = "hf_machines", "hf_visitors"  # tokens
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody at the page: `visitor.upload(...)` is what their browser asks the classroom's `upload` for."""
+    """Somebody at the page: `visitor.upload(...)` is what their browser sends to the handler `upload`."""
 
     room: FewShotForm
     request: Any
@@ -118,14 +118,14 @@ def counts_of(board):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """One frozen model that learned nothing."""
+    """One untrained frozen model."""
     folder = write_model(tmp_path_factory.mktemp("models") / "frozen", "frozen")
     return ui.load_models([folder], device="cpu")
 
 
 @pytest.fixture(scope="module")
 def room(models, gradio_folder):
-    """A classroom for all tests: each comes with sessions of its own."""
+    """One form for all tests, each of which uses sessions of its own."""
     return FewShotForm(exhibition_of(models, None), Sessions(gradio_folder / "visitors"))
 
 
@@ -210,7 +210,7 @@ def encoded(picture):
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_lesson_has_two_classes_named_in_the_visitors_language(room, visitor):
+def test_an_empty_form_has_two_classes_named_in_the_visitors_language(room, visitor):
     intro, *board = visitor.start()
     assert intro == ENGLISH("teach.intro", name="frozen")
     assert classes_of(board) == {name: [] for name in CLASSES}
@@ -314,7 +314,7 @@ def test_the_pictures_that_a_gallery_shows_already_are_not_added_again_and_stay(
     assert classes_of(visitor.upload(0, shown_on(visitor, 0))) == classes_of(board)
 
 
-def test_the_same_photo_is_learned_once(visitor, drawn):
+def test_the_same_photo_is_added_once(visitor, drawn):
     (ant,) = drawn("ants", 0)
     assert counts_of(visitor.add(0, ant, ant))[CLASSES[0]] == 1
     board = visitor.add(0, *drawn("ants", 0))
@@ -361,7 +361,7 @@ def test_photos_are_found_again_where_the_folder_of_uploads_is_reached_through_a
     assert counts_of(visitor.delete(0, shown_on(visitor, 0)[:1]))[CLASSES[0]] == 1
 
 
-def test_another_models_features_are_never_mixed_in(visitor, drawn, models, tmp_path):
+def test_features_of_two_models_are_never_mixed(visitor, drawn, models, tmp_path):
     board = visitor.add(0, *drawn("ants", 0))
     others = ui.load_models([write_model(tmp_path / "frozen", "frozen", seed=1)], device="cpu")
     later = Visitor(FewShotForm(exhibition_of(others, None), visitor.room.sessions), visitor.request)
@@ -432,10 +432,10 @@ def test_a_correction_that_another_class_has_changes_nothing(visitor, drawn):
     assert classes_of(visitor.start()[1:]) == classes_of(board)
 
 
-# ---- learning and asking ---------------------------------------------------------------------------------------------
+# ---- training and prediction -----------------------------------------------------------------------------------------
 
 
-def test_what_was_learned_is_told_with_its_accuracy_and_an_interval(learned):
+def test_the_result_has_the_accuracy_and_its_interval(learned):
     visitor, (told, download) = learned
     record = visitor.session.result.report.model_dump()
     low, high = record["interval"]
@@ -459,7 +459,7 @@ def test_of_one_photo_a_class_nothing_is_known_and_of_few_no_neither(visitor, dr
     assert ENGLISH("classify.unknown") in verdict
 
 
-def test_a_lesson_that_lacks_something_is_refused_with_what_it_lacks(visitor, drawn):
+def test_training_without_photos_of_a_class_is_refused_with_the_reason(visitor, drawn):
     visitor.add(0, *drawn("ants", 0))
     assert complaint(visitor.train) == ENGLISH(
         "teach.failed", error="class 2 has no photos: add some, or remove the class"
@@ -485,7 +485,7 @@ def test_a_photo_is_answered_with_the_nearest_of_the_visitors_own_pictures(learn
     assert path.exists(), "it is still shown"
 
 
-def test_something_else_is_neither(learned, upload):
+def test_an_out_of_distribution_photo_is_neither(learned, upload):
     visitor, _ = learned
     verdict, *_ = visitor.predict(sent(upload(SOMETHING_ELSE)))
     assert ENGLISH("classify.neither") in verdict
@@ -537,17 +537,17 @@ def test_a_photo_that_is_gone_costs_nothing_of_what_was_learned(visitor, drawn):
 
 
 @pytest.mark.parametrize(("language", "translate"), [("en", ENGLISH), ("zh-CN,en;q=0.5", CHINESE)])
-def test_before_anything_was_taught_the_visitor_is_told_so_in_their_language(room, drawn, language, translate):
+def test_before_training_prediction_and_push_are_refused_in_the_visitors_language(room, drawn, language, translate):
     visitor = visitor_of(room, language)
     told = translate("teach.failed", error=translate("teach.untrained"))
     assert complaint(visitor.predict, sent(drawn("ants", 0)[0])) == told
     assert complaint(visitor.push, "visitor/mine", VISITORS) == told
 
 
-# ---- whose model looks -----------------------------------------------------------------------------------------------
+# ---- the base model --------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_backbone_looks_at_photos_where_there_is_one_else_the_first():
+def test_the_base_model_is_a_frozen_one_if_any_else_the_first():
     shown = [SimpleNamespace(config=SimpleNamespace(mode=mode)) for mode in ("finetune", None, "frozen")]
     assert base_model_of(ui.Snapshot(tuple(shown))) is shown[2]
     assert base_model_of(ui.Snapshot(tuple(shown[:2]))) is shown[0]
@@ -694,7 +694,7 @@ def test_two_visitors_see_nothing_of_each_other(learned, room, drawn):
     assert first.session.result is not None
 
 
-def test_starting_again_forgets_everything_and_so_does_leaving(visitor, drawn):
+def test_starting_again_and_leaving_delete_everything(visitor, drawn):
     for end in (visitor.clear, visitor.leave):
         for place, kind in enumerate(("ants", "bees")):
             visitor.add(place, *drawn(kind, 0))
@@ -706,7 +706,7 @@ def test_starting_again_forgets_everything_and_so_does_leaving(visitor, drawn):
         session, shown = visitor.session, end()
         assert (len(session.dataset), session.result) == (0, None)
         assert not any(path.exists() for path in files)
-        assert asked.exists() == (shown is not None), "it is still shown beside a new lesson"
+        assert asked.exists() == (shown is not None), "it is still shown with the new form"
         assert ENGLISH("teach.untrained") in complaint(visitor.predict, sent(drawn("ants", 0)[0]))
         if shown is not None:
             *board, result, download = shown
@@ -731,7 +731,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("session", NO_SESSION)
-def test_whoever_has_no_session_gets_no_desk_for_it_would_be_everybodys(room, session):
+def test_requests_without_a_session_hash_are_refused(room, session):
     nobody = Visitor(room, SimpleNamespace(session_hash=session, headers={}))
     sessions = len(room.sessions)
     for name, values in REQUESTS.items():
