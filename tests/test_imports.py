@@ -38,7 +38,8 @@ PAGE = (
     {"components"},
     {"predictions"},
     {"tabs.batches", "tabs.classify", "tabs.inside", "tabs.report", "tabs.train", "uploads"},
-    {"tabs.teach"},  # what is taught is answered as by the tab Classify, and takes up its photo
+    {"tabs.teach_layout"},  # shows as many neighbours as the Classify tab
+    {"tabs.teach"},  # predicts as the Classify tab does, and takes its photo as a correction
     {"page"},
     {"__init__", "tabs.__init__"},
 )

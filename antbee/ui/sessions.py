@@ -1,4 +1,4 @@
-"""What visitors bring to the page: each one's own, bounded, and gone when they leave."""
+"""Visitors' sessions: the few-shot data set, result and files of each visitor, deleted when the visitor leaves."""
 
 import secrets
 import shutil
@@ -13,44 +13,44 @@ from pathlib import Path
 from antbee.training.fewshot import FewShotResult
 from antbee.training.fewshot_data import Example, FewShotDataset
 
-MOST_VISITORS = 50  # with a lesson at a time; the one who was away longest loses theirs to the next
-LONGEST_ABSENCE = 3600  # seconds, for those whose leaving nobody noticed
+MOST_SESSIONS = 50  # a new one closes the one that was idle longest
+LONGEST_IDLE = 3600  # seconds, for visitors who left unnoticed
 
 
 @dataclass
 class Session:
-    """One visitor's lesson, and the pictures of it that the visitor's browser shows."""
+    """One visitor's few-shot data set, the result of training on it, and the files of both."""
 
-    folder: Path  # whose name nobody can guess, below the one that the page may serve files from
+    folder: Path  # with a random name, in the folder that the page serves files from
     dataset: FewShotDataset = field(default_factory=FewShotDataset)
-    taught: FewShotResult | None = None
-    uploads: set[Path] = field(default_factory=set)  # photos that came here, which other tabs may still show
-    last_used: float = 0.0  # seconds, of a clock that never goes back
-    busy: threading.Lock = field(default_factory=threading.Lock)  # one thing at a time
+    result: FewShotResult | None = None
+    uploads: set[Path] = field(default_factory=set)  # uploaded photos, which other tabs may still show
+    last_used: float = 0.0  # seconds, time.monotonic()
+    lock: threading.Lock = field(default_factory=threading.Lock)  # held by one handler at a time
 
-    def picture_of(self, example: Example) -> Path:
-        """A picture that the visitor's browser can fetch; the same file for the same photo."""
-        path = self.place_for(f"{example.crop_digest[:32]}.jpg")
+    def thumbnail_path(self, example: Example) -> Path:
+        """The file of an example's thumbnail, which is written first if it is missing."""
+        path = self.path_of(f"{example.crop_digest[:32]}.jpg")
         if not path.exists():
             example.thumbnail.save(path, quality=90)
         return path
 
-    def shows(self, path: Path) -> bool:
-        """Whether a picture is one of those that `picture_of` gave."""
+    def owns(self, path: Path) -> bool:
+        """Whether a file is in this session's folder, as thumbnails are."""
         return path.parent.resolve() == self.folder.resolve()
 
-    def place_for(self, name: str) -> Path:
-        """Where a file of this name lies, or may be written, for the visitor alone."""
+    def path_of(self, name: str) -> Path:
+        """The path of a file of this name in the session's folder, which exists from now on."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / name
 
     def start_again(self) -> None:
-        """Forgets the lesson and what was taught, with the pictures of it."""
-        self.dataset, self.taught = FewShotDataset(), None
+        """Deletes the data set, the result and the session's folder."""
+        self.dataset, self.result = FewShotDataset(), None
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def clear(self) -> None:
-        """Forgets all of it, in memory and on disk."""
+        """Deletes everything, uploads included."""
         self.start_again()
         for path in self.uploads:
             path.unlink(missing_ok=True)
@@ -58,45 +58,45 @@ class Session:
 
 
 class Sessions:
-    """The desks of all visitors, each found by its session alone."""
+    """All visitors' sessions, by Gradio's session hash. Safe for use by several threads."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._desks: OrderedDict[str, Session] = OrderedDict()  # the one away longest first
-        self._finding = threading.Lock()
+        self._sessions: OrderedDict[str, Session] = OrderedDict()  # least recently used first
+        self._lock = threading.Lock()  # of _sessions; never held while a session's lock is waited for
 
     @contextmanager
-    def at(self, session_id: str) -> Iterator[Session]:
-        """This session's desk for the block, alone: nobody else works at it meanwhile, and nobody clears it."""
+    def locked(self, session_id: str) -> Iterator[Session]:
+        """The session, with its lock held: nobody else changes or clears it within the block."""
         while True:
-            session = self.of(session_id)
-            with session.busy:
-                if self._desks.get(session_id) is session:  # else the visitor left while this waited
+            session = self.get(session_id)
+            with session.lock:
+                if self._sessions.get(session_id) is session:  # else the visitor left while this waited
                     yield session
                     return
 
-    def of(self, session_id: str) -> Session:
-        """This session's desk, an empty one at first."""
-        with self._finding:
+    def get(self, session_id: str) -> Session:
+        """The session, empty at first. Clears idle sessions, and the least recently used where there are too many."""
+        with self._lock:
             now = time.monotonic()
-            session = self._desks.pop(session_id, None) or Session(self._folder / secrets.token_hex(16))
+            session = self._sessions.pop(session_id, None) or Session(self._folder / secrets.token_hex(16))
             session.last_used = now
-            away = [name for name, other in self._desks.items() if now - other.last_used > LONGEST_ABSENCE]
-            too_many = list(self._desks)[: max(0, len(self._desks) + 1 - MOST_VISITORS)]
-            gone = [self._desks.pop(name) for name in dict.fromkeys([*away, *too_many])]
-            self._desks[session_id] = session
-        for other in gone:
-            with other.busy:
+            idle = [name for name, other in self._sessions.items() if now - other.last_used > LONGEST_IDLE]
+            too_many = list(self._sessions)[: max(0, len(self._sessions) + 1 - MOST_SESSIONS)]
+            closed = [self._sessions.pop(name) for name in dict.fromkeys([*idle, *too_many])]
+            self._sessions[session_id] = session
+        for other in closed:
+            with other.lock:
                 other.clear()
         return session
 
     def leave(self, session_id: str) -> None:
-        """Clears the desk of a session that is over."""
-        with self._finding:
-            session = self._desks.pop(session_id, None)
+        """Closes a session and clears it; does nothing where there is none."""
+        with self._lock:
+            session = self._sessions.pop(session_id, None)
         if session is not None:
-            with session.busy:  # what it is doing would else write pictures into a folder that nobody clears any more
+            with session.lock:  # a handler that still runs could otherwise write files after the folder was deleted
                 session.clear()
 
     def __len__(self) -> int:
-        return len(self._desks)
+        return len(self._sessions)

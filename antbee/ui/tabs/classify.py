@@ -1,4 +1,4 @@
-"""Classify: one photo in, and what both modes answer, why, and what it looks like; or many photos, as a table."""
+"""Classify: predictions for one photo, with heat map and nearest training photos; or a table for several photos."""
 
 import csv
 import hashlib
@@ -32,16 +32,16 @@ from antbee.ui.components import (
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train, learned_from
 
-NEIGHBOURS = 4  # training photos shown beside each answer
+NEIGHBOURS = 4  # training photos shown for each prediction
 EXAMPLES_PER_CLASS = 4
 EXAMPLE_SIDE = 160  # pixels
 MOST_PHOTOS = 200  # at once
-ANSWERED_AT_ONCE = 2  # visitors: while one's photo is decoded, another's keeps the processors busy
+ANSWERED_AT_ONCE = 2  # requests: one photo is decoded while the network computes another
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model says of a photo, as the page shows it."""
+    """One model's prediction for a photo, as the page shows it."""
 
     title: str
     verdict: str
@@ -53,30 +53,33 @@ class Answer:
 def classify(
     photo: Image.Image, models: Sequence[LoadedModel], photos: ImageDataset | None, translate: Translator = ENGLISH
 ) -> list[Answer]:
-    """What every model answers to a photo, why, and the training photos it is like."""
+    """Every model's prediction for a photo, with heat map and nearest training photos.
+
+    Neighbours are shown for models that were trained on `photos`.
+    """
     answers = []
-    for shown in models:
-        explanation = shown.classifier.explain(photo, NEIGHBOURS)
+    for model in models:
+        explanation = model.classifier.explain(photo, NEIGHBOURS)
         prediction = explanation.prediction
         answers.append(
             Answer(
-                title_of(shown, translate),
+                title_of(model, translate),
                 verdict_sentence(prediction, translate),
                 shown_probabilities(prediction),
-                (photo, heat_map(shown.classifier, photo, explanation, prediction.label)),
-                neighbour_pictures(explanation.neighbours, photos if learned_from(shown, photos) else None),
+                (photo, heat_map(model.classifier, photo, explanation, prediction.label)),
+                neighbour_pictures(explanation.neighbours, photos if learned_from(model, photos) else None),
             )
         )
     return answers
 
 
-def title_of(shown: LoadedModel, translate: Translator) -> str:
-    """What a model is called, as Markdown."""
-    return f"**{translate(f'mode.{shown.name}') if shown.name in MODES else as_text(shown.name)}**"
+def title_of(model: LoadedModel, translate: Translator) -> str:
+    """A model's name, as Markdown."""
+    return f"**{translate(f'mode.{model.name}') if model.name in MODES else as_text(model.name)}**"
 
 
 def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) -> str:
-    """The answer and whether to believe it, as Markdown."""
+    """The predicted class, its probability, and whether the photo is out of distribution, as Markdown."""
     probability = f"{prediction.probabilities[prediction.label]:.0%}"
     answer = f"## {as_text(prediction.label)} · {probability}"
     if prediction.distance is None:
@@ -90,10 +93,10 @@ def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) ->
 
 
 def predict(photo: Image.Image | None, models: Sequence[LoadedModel]) -> dict[str, Any]:
-    """For every model its answer and the probabilities: the page's API. Raises gr.Error where no photo came."""
+    """Every model's prediction by its name, for the page's API. Raises gr.Error without a photo."""
     if photo is None:
         raise gr.Error("No photo came: send an image file.", print_exception=False)
-    predictions = {shown.name: shown.classifier.predict([photo])[0] for shown in models}
+    predictions = {model.name: model.classifier.predict([photo])[0] for model in models}
     return {
         name: {
             "label": one_line(prediction.label),
@@ -107,7 +110,7 @@ def predict(photo: Image.Image | None, models: Sequence[LoadedModel]) -> dict[st
 
 
 def example_paths(photos: ImageDataset, per_class: int = EXAMPLES_PER_CLASS) -> list[Path]:
-    """A few validation photos, the classes in turn."""
+    """The first validation photos of each class, the classes in turn."""
     by_class = [
         [path for path, label in zip(photos.val.paths, photos.val.labels, strict=True) if label == index][:per_class]
         for index in range(len(photos.class_names))
@@ -116,30 +119,30 @@ def example_paths(photos: ImageDataset, per_class: int = EXAMPLES_PER_CLASS) -> 
 
 
 def example_file(path: Path) -> str:
-    """An example as a file that the page may serve, to the pixel what is opened of it.
+    """The path of an example as a PNG file in Gradio's upload folder, with the pixels of `open_photo`.
 
-    Gradio would write it anew for every visitor, in place, and whoever reads it meanwhile finds half a photo.
+    Gradio would write the file again for every visitor, in place: others could read half a photo.
     """
     written = f"{path.resolve()} {path.stat().st_mtime_ns}".encode("utf-8", "surrogateescape")
     file = Path(get_upload_folder()) / hashlib.sha256(written).hexdigest() / "example.png"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f"{secrets.token_hex(8)}.png")
-        open_photo(path).save(beside)
-        beside.replace(file)
+        temporary = file.with_name(f"{secrets.token_hex(8)}.png")
+        open_photo(path).save(temporary)
+        temporary.replace(file)
     return str(file)
 
 
 @dataclass(frozen=True)
 class Several:
-    """What is said of many photos: a row for each that could be opened, and why the others could not."""
+    """Predictions for several photos, one row each; unreadable files get the reason instead."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     pictures: tuple[Captioned, ...]
 
     def to_csv(self) -> str:
-        """The table as a spreadsheet reads it; no cell is taken for a formula."""
+        """The table as CSV, with cells escaped that a spreadsheet would take for formulas."""
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerows([[_no_formula(cell) for cell in row] for row in (self.columns, *self.rows)])
@@ -152,10 +155,10 @@ def _no_formula(cell: str) -> str:
 
 
 def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[LoadedModel]) -> Several:
-    """What every model answers to every photo, by its name; what is no photo gets its reason instead."""
+    """Every model's predictions for (name, path) pairs; unreadable files get the reason instead."""
     columns = ["file"]
-    for shown in models:
-        columns += [shown.name, *(f"{shown.name}: {one_line(name)}" for name in shown.config.label_names)]
+    for model in models:
+        columns += [model.name, *(f"{model.name}: {one_line(name)}" for name in model.config.label_names)]
     rows, pictures = [], []
     for file, path in files:
         name = one_line(file)
@@ -165,8 +168,8 @@ def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[LoadedM
             rows.append((name, one_line(str(error)), *[""] * (len(columns) - 2)))
             continue
         row, verdicts = [name], []
-        for shown in models:
-            (prediction,) = shown.classifier.predict([photo])
+        for model in models:
+            (prediction,) = model.classifier.predict([photo])
             verdicts.append(one_line(prediction.verdict))
             row += [verdicts[-1], *(f"{probability:.4f}" for probability in prediction.probabilities.values())]
         rows.append(tuple(row))
@@ -177,7 +180,7 @@ def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[LoadedM
 
 @dataclass(frozen=True)
 class Classifying:
-    """What other tabs take up: the photo that is looked at, and what a visitor says it shows."""
+    """Components that the Teach tab uses: the photo, and its true class as chosen by the visitor."""
 
     photo: gr.Image
     truth: gr.Radio
@@ -185,11 +188,11 @@ class Classifying:
 
 
 def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
-    """One photo in; what the chosen models answer, and where in the photo that comes from."""
+    """Adds the tab to the page, with its events and the endpoint /predict."""
     empty = gr.Markdown(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            # format: what the page itself puts here stays the same to the pixel
+            # PNG: examples keep their pixels
             photo = gr.Image(
                 label=label("classify.photo"),
                 sources=["upload", "webcam", "clipboard"],
@@ -221,29 +224,29 @@ def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
         _several(registry, choice)
 
     def answer(upload: dict[str, Any] | None, names: list[str], request: gr.Request) -> list[Any]:
-        translate, exhibit = translator_of(request), registry.now
+        translate, snapshot = translator_of(request), registry.now
         picture = photo_of(upload, translate)
-        models = exhibit.chosen(names)
+        models = snapshot.chosen(names)
         if picture is None or not models:
             return [None, *[part for _ in slots for part in _filled(None)]]
-        answers = classify(picture, models, exhibit.photos, translate)
+        answers = classify(picture, models, snapshot.photos, translate)
         seen = models[0].config.preprocessing.cropped(picture)
-        shown = [*answers, *[None] * (SIDE_BY_SIDE - len(answers))]
+        padded = [*answers, *[None] * (SIDE_BY_SIDE - len(answers))]
         cropped = gr.Image(seen, alt_text=translate("classify.crop.alt"))
-        return [cropped, *[part for one in shown for part in _filled(one)]]
+        return [cropped, *[part for one in padded for part in _filled(one)]]
 
     def start(upload: dict[str, Any] | None, request: gr.Request) -> list[Any]:
-        exhibit, translate = registry.now, translator_of(request)
-        paths = [] if exhibit.photos is None else example_paths(exhibit.photos)
+        snapshot, translate = registry.now, translator_of(request)
+        paths = [] if snapshot.photos is None else example_paths(snapshot.photos)
         pictures = [(open_photo(path, shorter_side=EXAMPLE_SIDE), one_line(path.parent.name)) for path in paths]
         classes = [one_line(name) for name in _class_names(registry)]
         return [
-            gr.Markdown(how_to_train(translate), visible=not exhibit.models),
+            gr.Markdown(how_to_train(translate), visible=not snapshot.models),
             gr.Gallery(pictures, visible=bool(paths)),
-            # A first answer says more than an empty form; a photo that is there already is the visitor's.
+            # The first example is predicted at once, unless the visitor has uploaded a photo.
             example_file(paths[0]) if paths and not upload else gr.skip(),
-            gr.Radio(classes, value=None, visible=bool(exhibit.models)),
-            gr.Button(visible=bool(exhibit.models)),
+            gr.Radio(classes, value=None, visible=bool(snapshot.models)),
+            gr.Button(visible=bool(snapshot.models)),
         ]
 
     def take_example(picked: gr.SelectData) -> str | None:
@@ -251,7 +254,7 @@ def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
         return None if photos is None else example_file(example_paths(photos)[picked.index])
 
     outputs = [crop, *[part for slot in slots for part in slot]]
-    # Not before the page has its first photo: that is a change of its own.
+    # Not when the page opens: `start` then sets the photo, which is a change event.
     again = [photo.change, *choice.changes[1:]]
     gr.on(
         again,
@@ -299,7 +302,7 @@ def _answer_slot() -> list[gr.blocks.Block]:
 
 
 def _filled(answer: Answer | None) -> list[Any]:
-    """What stands in a slot; a slot without an answer is not there."""
+    """The values of a slot, which is hidden without an answer."""
     if answer is None:
         return [gr.Column(visible=False), None, None, None, None, None]
     return [
@@ -313,7 +316,7 @@ def _filled(answer: Answer | None) -> list[Any]:
 
 
 def _endpoint(registry: ModelRegistry, photo: gr.Image) -> None:
-    """The page's API: one photo in, every model's answer out."""
+    """Adds the endpoint /predict of the page's API."""
 
     def predict_photo(photo: dict[str, Any] | None) -> dict[str, Any]:
         return predict(photo_of(photo), registry.now.models)
@@ -366,11 +369,11 @@ def _several(registry: ModelRegistry, choice: Choice) -> None:
 
 
 def _written(several: Several) -> Path:
-    """The table as a file among the uploads, which the page's own sweep deletes after a while.
+    """The path of the table as CSV in the upload folder, whose old files the page deletes.
 
-    As uploads do, it lies in a folder named by its content: visitors who send the same photo have it at the same place.
+    Like an upload's, its folder is named after the SHA-256 of its content.
     """
-    content = several.to_csv().encode("utf-8-sig")  # with the mark by which spreadsheets know UTF-8
+    content = several.to_csv().encode("utf-8-sig")  # with a BOM, by which spreadsheets recognise UTF-8
     path = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest() / "answers.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

@@ -1,51 +1,51 @@
-"""Teach: a classifier of the visitor's own, from a handful of photos, in the browser."""
+"""Teach: trains a classifier on a handful of the visitor's own photos, in the browser (few-shot)."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_space, get_upload_folder
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from antbee import hub
-from antbee.data.archive import LONGEST_CLASS_NAME, MOST_CLASSES, MOST_PHOTOS, FewShotError, class_name_of
+from antbee.data.archive import MOST_CLASSES, MOST_PHOTOS, FewShotError, class_name_of
 from antbee.data.folder import SkippedFile
 from antbee.data.images import DataError, open_photo
+from antbee.errors import AntbeeError
 from antbee.models.classifier import Classifier
 from antbee.text import as_text, one_line
 from antbee.training.fewshot import MODEL_FOLDER, FewShotResult, fit_few_shot, write_zip
-from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed
+from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed, no_progress
 from antbee.training.output import write_model_folder
-from antbee.ui.components import Choice, files_of, gallery, photo_of, shown_probabilities, uploaded
-from antbee.ui.i18n import ENGLISH, Translator, in_toast, label, translator_of
+from antbee.ui.components import Choice, files_of, photo_of, shown_probabilities, uploaded
+from antbee.ui.i18n import ENGLISH, Translator, in_toast, translator_of
 from antbee.ui.registry import LoadedModel, ModelRegistry, Snapshot, how_to_train
 from antbee.ui.sessions import Session, Sessions
 from antbee.ui.tabs.classify import NEIGHBOURS, Classifying, verdict_sentence
+from antbee.ui.tabs.teach_layout import ClassSlot, teach_layout
 
-FIRST_CLASSES = 2  # that stand there from the start
+FIRST_CLASSES = 2  # of an empty form
 ZIP_NAME = "taught-model.zip"
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events
 
 
-def teacher_of(exhibit: Snapshot) -> LoadedModel | None:
-    """The model whose backbone looks at a visitor's photos: a frozen one's knows nothing of its classes."""
-    frozen = next((shown for shown in exhibit.models if shown.config.mode == "frozen"), None)
-    return frozen or next(iter(exhibit.models), None)
+def base_model_of(snapshot: Snapshot) -> LoadedModel | None:
+    """The model whose backbone embeds visitors' photos: a frozen one, not adapted to classes of its own, if any."""
+    frozen = next((model for model in snapshot.models if model.config.mode == "frozen"), None)
+    return frozen or next(iter(snapshot.models), None)
 
 
-def begin(session: Session, translate: Translator = ENGLISH) -> None:
-    """The classes that an empty lesson starts with."""
+def fill_up(session: Session, translate: Translator = ENGLISH) -> None:
+    """Adds empty classes until there are FIRST_CLASSES."""
     while len(session.dataset.classes) < FIRST_CLASSES:
         add_class(session, translate)
 
 
 def add_class(session: Session, translate: Translator = ENGLISH) -> None:
-    """One more class, under a name that the visitor may change. Raises FewShotError where there are enough."""
+    """Adds an empty class with a default name that is free. Raises FewShotError where there are enough."""
     names = session.dataset.label_names
     numbers = range(len(names) + 1, 2 * len(names) + 2)
     free = (name for number in numbers if (name := translate("teach.default", number=number)) not in names)
@@ -55,13 +55,13 @@ def add_class(session: Session, translate: Translator = ENGLISH) -> None:
 def add_photos(
     session: Session, base: Classifier, class_name: str, files: Sequence[Path]
 ) -> tuple[int, list[SkippedFile]]:
-    """Photos that were uploaded for a class: how many were new to it, and those that can't be used.
+    """Adds uploaded photos to a class; returns how many were new, and the skipped files with the reasons.
 
-    The files go when the visitor leaves. Raises FewShotError where another model than `base` looked at the photos that
-    are there.
+    The files are deleted when the session ends. Raises FewShotError where another model than `base` embedded the photos
+    of the data set.
     """
     session.dataset.check_backbone(base)
-    # Gradio keeps the same photo once, wherever it is dropped: another tab may show it, so it is not deleted yet.
+    # Gradio stores equal files once: another tab may show this one, so it is not deleted yet.
     session.uploads.update(file for file in files if file.is_file())
     skipped: list[SkippedFile] = []
 
@@ -76,42 +76,42 @@ def add_photos(
     for example in embed(base, photos()):
         try:
             session.dataset = session.dataset.with_examples(class_name, [example])
-        except FewShotError as error:  # one too many, or another class's: that the others are lost helps nobody
+        except FewShotError as error:  # one too many, or another class's: the other photos can be added all the same
             skipped.append(SkippedFile(one_line(example.name), str(error)))
     return len(session.dataset) - before, skipped
 
 
 def keep_photos(session: Session, class_name: str, kept: Sequence[Path]) -> None:
-    """Takes those photos out of a class whose pictures were deleted in the browser."""
+    """Removes the photos of a class whose thumbnails are not among `kept`, resolved paths."""
     (known,) = [one for one in session.dataset.classes if one.name == class_name]
     for example in known.examples:
-        if session.picture_of(example).resolve() not in kept:
+        if session.thumbnail_path(example).resolve() not in kept:
             session.dataset = session.dataset.without_example(class_name, example.name)
 
 
 def add_zip(
-    session: Session, base: Classifier, file: Path, report: Progress = lambda share, what: None
+    session: Session, base: Classifier, file: Path, progress: Progress = no_progress
 ) -> tuple[int, Sequence[SkippedFile]]:
-    """All photos of a zip of class folders: how many are new, and those that can't be used. The file is deleted.
+    """Adds the photos of a zip of class folders, which is deleted; returns what `add_photos` returns.
 
-    Classes without photos make way. Raises FewShotError where the zip can't be used.
+    Empty classes are removed first. Raises FewShotError where the zip can't be used.
     """
     before = len(session.dataset)
     dataset = session.dataset
     for name, count in dataset.counts.items():
         dataset = dataset if count else dataset.without_class(name)
     try:
-        session.dataset, skipped = dataset_with_zip(base, dataset, file, report)
+        session.dataset, skipped = dataset_with_zip(base, dataset, file, progress)
     finally:
         if file.is_file():
             file.unlink()
     return len(session.dataset) - before, skipped
 
 
-def correct(session: Session, base: Classifier, class_name: str, photo: Image.Image) -> int:
-    """Adds a photo that was answered wrongly to the class it is of, and gives how many the class has now.
+def add_correction(session: Session, base: Classifier, class_name: str, photo: Image.Image) -> int:
+    """Adds a wrongly classified photo to its true class, and returns the number of photos of this class.
 
-    A class that stands there without photos makes way for the first correction. Raises FewShotError where it can't.
+    A new class replaces the first empty one, if any. Raises FewShotError where the photo can't be added.
     """
     dataset = session.dataset
     class_name = class_name_of(class_name)
@@ -122,238 +122,219 @@ def correct(session: Session, base: Classifier, class_name: str, photo: Image.Im
     return session.dataset.counts[class_name]
 
 
-def result_sentence(taught: FewShotResult, translate: Translator = ENGLISH) -> str:
-    """How good a taught classifier is, as Markdown."""
-    if taught.report is None:
+def result_sentence(result: FewShotResult, translate: Translator = ENGLISH) -> str:
+    """The cross-validated accuracy of a trained classifier, as Markdown."""
+    if result.report is None:
         return translate("teach.result.unknown")
-    record = taught.report.model_dump()
-    low, high = record["interval"]
-    told = translate(
-        "teach.result",
-        accuracy=f"{record['accuracy']:.0%}",
-        count=record["count"],
-        low=f"{low:.0%}",
-        high=f"{high:.0%}",
-    )
-    detector = taught.classifier.detector
-    return (
-        told
-        if detector is not None and detector.limit is not None
-        else f"{told}\n\n{translate('teach.result.no_limit')}"
-    )
+    metrics = result.report.model_dump()
+    low, high = (f"{bound:.0%}" for bound in metrics["interval"])
+    accuracy = f"{metrics['accuracy']:.0%}"
+    sentence = translate("teach.result", accuracy=accuracy, count=metrics["count"], low=low, high=high)
+    detector = result.classifier.detector
+    has_limit = detector is not None and detector.limit is not None
+    return sentence if has_limit else f"{sentence}\n\n{translate('teach.result.no_limit')}"
 
 
-def answer(
+def predict(
     session: Session, photo: Image.Image, translate: Translator = ENGLISH
 ) -> tuple[str, dict[str, float], list[tuple[str, str]]]:
-    """What the visitor's classifier says of a photo: verdict, probabilities and the nearest of their own photos.
+    """Verdict and probabilities of a photo, and paths and captions of the visitor's nearest photos.
 
-    Raises FewShotError where nothing was taught yet.
+    Raises FewShotError where nothing was trained yet.
     """
-    if session.taught is None:
+    if session.result is None:
         raise FewShotError(translate("teach.untrained"))
-    explanation = session.taught.classifier.explain(photo, NEIGHBOURS)
-    pictures = {
-        f"{one.name}/{example.name}": example for one in session.dataset.classes for example in one.examples
-    }  # those that were taken out since are left out
+    explanation = session.result.classifier.explain(photo, NEIGHBOURS)
+    examples = {f"{one.name}/{example.name}": example for one in session.dataset.classes for example in one.examples}
     nearest = [
-        (str(session.picture_of(pictures[neighbour.name])), f"{one_line(neighbour.label)} {neighbour.distance:.2f}")
-        for neighbour in explanation.neighbours
-        if neighbour.name in pictures
+        (str(session.thumbnail_path(examples[near.name])), f"{one_line(near.label)} {near.distance:.2f}")
+        for near in explanation.neighbours
+        if near.name in examples  # it may have been removed after training
     ]
     prediction = explanation.prediction
     return verdict_sentence(prediction, translate), shown_probabilities(prediction), nearest
 
 
-def push(taught: FewShotResult, repo_id: str, token: str, *, private: bool) -> str:
-    """Pushes the model with the visitor's own token, and gives its address. Raises hub.HubError."""
-    with tempfile.TemporaryDirectory(prefix="antbee-push-") as workshop:
-        folder = Path(workshop) / MODEL_FOLDER
-        write_model_folder(taught.classifier, folder)
+def push(classifier: Classifier, repo_id: str, token: str, *, private: bool) -> str:
+    """Pushes a classifier with the visitor's own token, and returns its URL. Raises hub.HubError."""
+    with tempfile.TemporaryDirectory(prefix="antbee-push-") as temporary:
+        folder = Path(temporary) / MODEL_FOLDER
+        write_model_folder(classifier, folder)
         return hub.push(folder, repo_id, private=private, token=token)
 
 
 class FewShotForm:
-    """The visitors' desks, and what happens at each when its visitor does something in the browser.
-
-    Its methods are Gradio's handlers: they take values of the page and give those of others.
-    """
+    """The Gradio handlers of the tab: they take values of components, and return new ones."""
 
     def __init__(self, registry: ModelRegistry, sessions: Sessions) -> None:
         self.registry = registry
         self.sessions = sessions
 
     @contextmanager
-    def at_desk(self, request: gr.Request) -> Iterator[tuple[Session, Classifier, Translator]]:
-        """The visitor's desk, for one handler at a time, with the model that looks at photos.
-
-        What can't be done is said to the visitor as gr.Error.
-        """
-        translate, shown = translator_of(request), teacher_of(self.registry.now)
-        if shown is None:
+    def locked(self, request: gr.Request) -> Iterator[tuple[Session, Classifier, Translator]]:
+        """The visitor's session, locked, and the model that embeds photos. AntbeeErrors become gr.Error."""
+        translate, base = translator_of(request), base_model_of(self.registry.now)
+        if base is None:
             raise gr.Error(how_to_train(translate), print_exception=False)
         try:
-            with self.sessions.at(_session_of(request)) as session:
-                begin(session, translate)
-                yield session, shown.classifier, translate
-        except (FewShotError, hub.HubError, DataError) as error:
+            with self.sessions.locked(_session_id(request)) as session:
+                fill_up(session, translate)
+                yield session, base.classifier, translate
+        except AntbeeError as error:
             raise gr.Error(translate("teach.failed", error=in_toast(error)), print_exception=False) from error
 
-    def board(self, session: Session, translate: Translator, said: str = "") -> list[Any]:
-        """How many photos there are; then of each place for a class: whether it is used, its name and its photos."""
-        parts: list[Any] = [_status(session, translate, said)]
-        for one in [*session.dataset.classes, *[None] * (MOST_CLASSES - len(session.dataset.classes))]:
-            pictures = [] if one is None else _pictures(session, one)
-            parts += [gr.Column(visible=one is not None), "" if one is None else one.name, pictures]
-        return parts
-
     def start(self, request: gr.Request) -> list[Any]:
-        """What the tab says, and the board."""
-        shown, translate = teacher_of(self.registry.now), translator_of(request)
-        if shown is None:
+        """The introduction, and the form."""
+        base, translate = base_model_of(self.registry.now), translator_of(request)
+        if base is None:
             return [how_to_train(translate), "", *[gr.Column(visible=False), "", None] * MOST_CLASSES]
-        with self.at_desk(request) as (session, _, translate):
-            return [translate("teach.intro", name=as_text(shown.name)), *self.board(session, translate)]
+        with self.locked(request) as (session, _, translate):
+            return [translate("teach.intro", name=as_text(base.name)), *_form(session, translate)]
 
-    def one_more(self, request: gr.Request) -> list[Any]:
-        """The board with one more class."""
-        with self.at_desk(request) as (session, _, translate):
+    def add_class(self, request: gr.Request) -> list[Any]:
+        """The form with one more class."""
+        with self.locked(request) as (session, _, translate):
             add_class(session, translate)
-            return self.board(session, translate)
+            return _form(session, translate)
 
     def clear(self, request: gr.Request) -> list[Any]:
-        """An empty board, and nothing of what was taught."""
-        with self.at_desk(request) as (session, _, translate):
+        """An empty form, no result and no download."""
+        with self.locked(request) as (session, _, translate):
             session.start_again()
-            begin(session, translate)
-            return [*self.board(session, translate), "", gr.DownloadButton(interactive=False)]
+            fill_up(session, translate)
+            return [*_form(session, translate), "", gr.DownloadButton(interactive=False)]
 
-    # Of what a class's own place says, no more is sent back than it asked for: the visitor may be typing in another.
+    # Handlers of one class return no more of the form than they change: the visitor may be typing in another class.
 
-    def rename(self, place: int, name: str, request: gr.Request) -> str:
-        """The name of the class in this place, which is called so from now on."""
-        with self.at_desk(request) as (session, _, _):
-            old = _name_at(session, place)
+    def rename(self, index: int, name: str, request: gr.Request) -> str:
+        """The new name of a class, without surplus whitespace."""
+        with self.locked(request) as (session, _, _):
+            old = _name_at(session, index)
             if name != old:
                 session.dataset = session.dataset.renamed(old, name)
-            return _name_at(session, place)
+            return _name_at(session, index)
 
-    def upload(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
-        """What is said of photos that a gallery shows and did not show before, and what it shows now."""
-        with self.at_desk(request) as (session, base, translate):
-            files = dict.fromkeys(_gallery_files(pictures, translate))
-            new = [file for file in files if not session.shows(file)]
-            said = _added(*add_photos(session, base, _name_at(session, place), new), translate)
-            return [_status(session, translate, said), _pictures(session, session.dataset.classes[place])]
+    def upload(self, index: int, gallery: Any, request: gr.Request) -> list[Any]:
+        """The status and the gallery of a class, to which the visitor has added photos."""
+        with self.locked(request) as (session, base, translate):
+            new = [file for file in dict.fromkeys(_gallery_files(gallery, translate)) if not session.owns(file)]
+            message = _added(*add_photos(session, base, _name_at(session, index), new), translate)
+            return [_status(session, translate, message), _thumbnails(session, session.dataset.classes[index])]
 
-    def delete(self, place: int, pictures: Any, request: gr.Request) -> list[Any]:
-        """The same where a gallery shows less than before."""
-        with self.at_desk(request) as (session, _, translate):
-            keep_photos(session, _name_at(session, place), _gallery_files(pictures, translate))
-            return [_status(session, translate), _pictures(session, session.dataset.classes[place])]
+    def delete(self, index: int, gallery: Any, request: gr.Request) -> list[Any]:
+        """The status and the gallery of a class, from which the visitor has removed photos."""
+        with self.locked(request) as (session, _, translate):
+            keep_photos(session, _name_at(session, index), _gallery_files(gallery, translate))
+            return [_status(session, translate), _thumbnails(session, session.dataset.classes[index])]
 
-    def remove(self, place: int, request: gr.Request) -> list[Any]:
-        """The board without the class in this place."""
-        with self.at_desk(request) as (session, _, translate):
-            session.dataset = session.dataset.without_class(_name_at(session, place))
-            begin(session, translate)
-            return self.board(session, translate)
+    def remove(self, index: int, request: gr.Request) -> list[Any]:
+        """The form without a class."""
+        with self.locked(request) as (session, _, translate):
+            session.dataset = session.dataset.without_class(_name_at(session, index))
+            fill_up(session, translate)
+            return _form(session, translate)
 
     def unzip(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
-        """The board with the photos of a zip."""
-        with self.at_desk(request) as (session, base, translate):
-            told = translate("teach.looking")
-            found = add_zip(session, base, uploaded(upload), lambda share, what: progress(share, told))
-            return self.board(session, translate, _added(*found, translate))
+        """The form with the photos of a zip."""
+        with self.locked(request) as (session, base, translate):
+            step = translate("teach.looking")
+            added = add_zip(session, base, uploaded(upload), lambda fraction, _: progress(fraction, step))
+            return _form(session, translate, _added(*added, translate))
 
     def correct(self, upload: Any, truth: str | None, request: gr.Request) -> list[Any]:
-        """The board with a photo of the Classify tab in the class that the visitor says it shows."""
-        with self.at_desk(request) as (session, base, translate):
+        """The form with the photo of the Classify tab in its true class."""
+        with self.locked(request) as (session, base, translate):
             photo = photo_of(upload, translate)
             if photo is None or not truth:
                 raise FewShotError(translate("teach.which"))
-            count = correct(session, base, truth, photo)
+            count = add_correction(session, base, truth, photo)
             gr.Info(translate("teach.corrected", name=in_toast(truth), count=count))
-            return self.board(session, translate)
+            return _form(session, translate)
 
-    def learn(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
-        """What was learned, the model to take away, and what it says of the photo that is there to be asked about."""
-        with self.at_desk(request) as (session, base, translate):
-            told = translate("teach.learning")
-            session.taught = fit_few_shot(base, session.dataset, progress=lambda share, what: progress(share, told))
-            path = session.place_for(ZIP_NAME)
-            write_zip(session.taught.classifier, path)
-            learned = [result_sentence(session.taught, translate), gr.DownloadButton(value=str(path), interactive=True)]
+    def train(self, upload: Any, request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
+        """The accuracy, the download, and the prediction for the photo that is there to try."""
+        with self.locked(request) as (session, base, translate):
+            step = translate("teach.learning")
+            result = fit_few_shot(base, session.dataset, progress=lambda fraction, _: progress(fraction, step))
+            session.result, path = result, session.path_of(ZIP_NAME)
+            write_zip(result.classifier, path)
+            outputs = [result_sentence(result, translate), gr.DownloadButton(value=str(path), interactive=True)]
             try:
-                return [*learned, *_answers(session, upload, translate)]
-            except gr.Error as error:  # the photo was swept meanwhile; what was learned is there all the same
+                return [*outputs, *_prediction(session, upload, translate)]
+            except gr.Error as error:  # the photo was deleted meanwhile, which is no reason to lose the result
                 gr.Warning(error.message)
-                return [*learned, *_answers(session, None, translate)]
+                return [*outputs, *_prediction(session, None, translate)]
 
-    def ask(self, upload: Any, request: gr.Request) -> list[Any]:
-        """What the visitor's classifier says of a photo."""
-        with self.at_desk(request) as (session, _, translate):
-            return _answers(session, upload, translate)
+    def predict(self, upload: Any, request: gr.Request) -> list[Any]:
+        """The prediction for a photo."""
+        with self.locked(request) as (session, _, translate):
+            return _prediction(session, upload, translate)
 
-    def give(
+    def push(
         self, repo_id: str, typed: str, private: bool, request: gr.Request, signed_in: gr.OAuthToken | None
     ) -> list[str]:
-        """Where the model is on the Hub; and the token's field, emptied."""
-        with self.at_desk(request) as (session, _, translate):
+        """The URL of the pushed model, and an empty string for the token's field."""
+        with self.locked(request) as (session, _, translate):
             token = typed.strip() or (signed_in.token if signed_in else "")
-            if session.taught is None:
+            if session.result is None:
                 raise FewShotError(translate("teach.untrained"))
-            if not token:  # without one the Hub's library would take that of whoever runs this page
+            if not token:  # huggingface_hub would use the token of the account that runs this page
                 raise FewShotError(translate("teach.no_token"))
-            address = push(session.taught, repo_id.strip(), token, private=private)
-            return [translate("teach.pushed", address=address), ""]
+            url = push(session.result.classifier, repo_id.strip(), token, private=private)
+            return [translate("teach.pushed", address=url), ""]
 
     def leave(self, request: gr.Request) -> None:
-        """Nothing of the visitor's is left."""
+        """Deletes the session."""
         self.sessions.leave(request.session_hash or "")
 
 
-def _answers(session: Session, upload: Any, translate: Translator) -> list[Any]:
-    """Verdict, probabilities and nearest photos; nothing without a photo."""
+def _form(session: Session, translate: Translator, message: str = "") -> list[Any]:
+    """The values of `TeachLayout.form`."""
+    values: list[Any] = [_status(session, translate, message)]
+    for one in session.dataset.classes:
+        values += [gr.Column(visible=True), one.name, _thumbnails(session, one)]
+    return values + [gr.Column(visible=False), "", []] * (MOST_CLASSES - len(session.dataset.classes))
+
+
+def _prediction(session: Session, upload: Any, translate: Translator) -> list[Any]:
+    """The values of `TrialParts.outputs`; nothing is visible without a photo."""
     photo = photo_of(upload, translate)
     if photo is None:
         return ["", gr.Label(visible=False), gr.Gallery(visible=False)]
     session.uploads.add(uploaded(upload))
-    verdict, probabilities, neighbours = answer(session, photo, translate)
+    verdict, probabilities, neighbours = predict(session, photo, translate)
     return [verdict, gr.Label(probabilities, visible=True), gr.Gallery(neighbours, visible=bool(neighbours))]
 
 
-def _session_of(request: gr.Request) -> str:
-    """What tells a visitor from all others. Raises FewShotError without it: its desk would be everybody's."""
+def _session_id(request: gr.Request) -> str:
+    """Gradio's session hash. Raises FewShotError without one: all such visitors would share a session."""
     if not request.session_hash:
         raise FewShotError("no session came: open the page in a browser, which starts one")
     return request.session_hash
 
 
-def _name_at(session: Session, place: int) -> str:
-    """The class in a place of the board. Raises FewShotError where it is gone by now."""
+def _name_at(session: Session, index: int) -> str:
+    """The name of a class. Raises FewShotError where it was removed meanwhile."""
     names = session.dataset.label_names
-    if place >= len(names):
+    if index >= len(names):
         raise FewShotError("this class is gone already: go on with one of the others")
-    return names[place]
+    return names[index]
 
 
-def _status(session: Session, translate: Translator, said: str = "") -> str:
-    """What was done, and how many photos there are."""
+def _status(session: Session, translate: Translator, message: str = "") -> str:
     classes = len(session.dataset.classes)
-    told = translate("teach.count", photos=len(session.dataset), classes=classes, most=MOST_PHOTOS)
-    return f"{said}\n\n{told}" if said else told
+    count = translate("teach.count", photos=len(session.dataset), classes=classes, most=MOST_PHOTOS)
+    return f"{message}\n\n{count}" if message else count
 
 
-def _pictures(session: Session, one: FewShotClass) -> list[str]:
-    """What the gallery of a class shows."""
-    return [str(session.picture_of(example)) for example in one.examples]
+def _thumbnails(session: Session, one: FewShotClass) -> list[str]:
+    return [str(session.thumbnail_path(example)) for example in one.examples]
 
 
-def _gallery_files(pictures: Any, translate: Translator) -> list[Path]:
-    """The files that a gallery shows, in the form that the browser sends."""
-    shown = pictures if isinstance(pictures, list) else []
-    return files_of([item.get("image") if isinstance(item, dict) else None for item in shown], translate)
+def _gallery_files(gallery: Any, translate: Translator) -> list[Path]:
+    """The files of a gallery's value, in the form that the browser sends."""
+    items = gallery if isinstance(gallery, list) else []
+    return files_of([item.get("image") if isinstance(item, dict) else None for item in items], translate)
 
 
 def _added(count: int, skipped: Sequence[SkippedFile], translate: Translator) -> str:
@@ -364,127 +345,47 @@ def _added(count: int, skipped: Sequence[SkippedFile], translate: Translator) ->
 
 
 def teach_tab(registry: ModelRegistry, choice: Choice, classifying: Classifying, page: gr.Blocks) -> None:
-    """Classes with their photos, a button that trains, the classifier at work, and ways to take it along."""
-    room = FewShotForm(registry, Sessions(Path(get_upload_folder()) / "visitors"))
-    intro = gr.Markdown()
-    with gr.Row():
-        slots = [_slot() for _ in range(MOST_CLASSES)]
-    with gr.Row():
-        more = gr.Button(label("teach.add"))
-        zipped = gr.UploadButton(str(label("teach.zip")), file_types=[".zip"])
-        fresh = gr.Button(label("teach.clear"))
-    status = gr.Markdown()
-    board = [status, *[part for slot in slots for part in slot.shown]]
-    train = gr.Button(label("teach.train"), variant="primary")
-    result = gr.Markdown(elem_classes="verdict")
-    photo, answers = _trying()
-    with gr.Accordion(label("teach.take"), open=False):
-        download = _taking(room)
-
-    private: dict[str, Any] = {"api_visibility": "private"}
-    # Not where a visitor chooses among the models, as the page does when it opens: it would fill in the names anew that
-    # are being typed, and another choice changes nothing here.
-    gr.on([choice.changes[0], choice.version.change], room.start, None, [intro, *board], **private)
-    more.click(room.one_more, None, board, **private)
-    fresh.click(room.clear, None, [*board, result, download], **private)
-    zipped.upload(room.unzip, zipped, board, preprocess=False, **private)
+    """Adds the tab to the page: classes with their photos, training, prediction, download and push."""
+    handlers = FewShotForm(registry, Sessions(Path(get_upload_folder()) / "visitors"))
+    layout = teach_layout()
+    form, trial, export = layout.form, layout.trial, layout.export
+    # Not when a visitor chooses other models, although the page does so once when it opens: that changes nothing here,
+    # and would overwrite names that are being typed.
+    gr.on([choice.changes[0], choice.version.change], handlers.start, None, [layout.intro, *form], **PRIVATE)
+    layout.add_class.click(handlers.add_class, None, form, **PRIVATE)
+    layout.clear.click(handlers.clear, None, [*form, layout.result, export.download], **PRIVATE)
+    layout.zip.upload(handlers.unzip, layout.zip, form, preprocess=False, **PRIVATE)
     correction = [classifying.photo, classifying.truth]
-    classifying.correct.click(room.correct, correction, board, preprocess=False, **private)
-    train.click(room.learn, photo, [result, download, *answers], preprocess=False, **private)
-    photo.change(room.ask, photo, answers, preprocess=False, **private)
-    page.unload(room.leave)
-    for place, slot in enumerate(slots):
-        _wire(room, place, slot, board)
+    classifying.correct.click(handlers.correct, correction, form, preprocess=False, **PRIVATE)
+    trained = [layout.result, export.download, *trial.outputs]
+    layout.train.click(handlers.train, trial.photo, trained, preprocess=False, **PRIVATE)
+    trial.photo.change(handlers.predict, trial.photo, trial.outputs, preprocess=False, **PRIVATE)
+    push_inputs = [export.repository, export.token, export.private]
+    export.push.click(handlers.push, push_inputs, [export.pushed, export.token], **PRIVATE)
+    page.unload(handlers.leave)
+    for index, slot in enumerate(layout.slots):
+        _wire(handlers, index, slot, form)
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """A place for a class on the board."""
-
-    column: gr.Column
-    name: gr.Textbox
-    photos: gr.Gallery
-    remove: gr.Button
-
-    @property
-    def shown(self) -> list[gr.blocks.Block]:
-        """What `FewShotForm.board` fills."""
-        return [self.column, self.name, self.photos]
-
-
-def _slot() -> _Slot:
-    with gr.Column(visible=False, min_width=280) as column:
-        name = gr.Textbox(label=label("teach.class"), max_length=LONGEST_CLASS_NAME)
-        photos = gallery(
-            label=label("teach.photos"),
-            columns=4,
-            interactive=True,
-            sources=["upload", "webcam", "clipboard"],
-            file_types=["image"],
-            format="png",
-            allow_preview=False,
-        )
-        return _Slot(column, name, photos, gr.Button(label("teach.remove"), size="sm"))
-
-
-def _wire(room: FewShotForm, place: int, slot: _Slot, board: list[Any]) -> None:
-    """What happens in one place of the board. Gradio reads from a function's own arguments what to give it."""
+def _wire(handlers: FewShotForm, index: int, slot: ClassSlot, form: list[gr.blocks.Block]) -> None:
+    """The events of one class. Functions, not partials: Gradio reads their parameters, such as gr.Request."""
 
     def rename(name: str, request: gr.Request) -> None:
-        room.rename(place, name, request)
+        handlers.rename(index, name, request)
 
     def remove(request: gr.Request) -> list[Any]:
-        return room.remove(place, request)
+        return handlers.remove(index, request)
 
-    def upload(pictures: Any, request: gr.Request) -> list[Any]:
-        return room.upload(place, pictures, request)
+    def upload(gallery: Any, request: gr.Request) -> list[Any]:
+        return handlers.upload(index, gallery, request)
 
-    def delete(pictures: Any, request: gr.Request) -> list[Any]:
-        return room.delete(place, pictures, request)
+    def delete(gallery: Any, request: gr.Request) -> list[Any]:
+        return handlers.delete(index, gallery, request)
 
-    private: dict[str, Any] = {"api_visibility": "private"}
-    shown = [board[0], slot.photos]
-    # Nothing is written back, and the last name counts: the visitor may have typed on meanwhile.
-    typed: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
+    status_and_photos = [form[0], slot.photos]
+    # Without an output, and the last name counts: the visitor may have typed on meanwhile.
+    typed: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
     gr.on([slot.name.submit, slot.name.blur], rename, slot.name, None, **typed)
-    slot.remove.click(remove, None, board, **private)
-    slot.photos.upload(upload, slot.photos, shown, preprocess=False, **private)
-    slot.photos.delete(delete, slot.photos, shown, preprocess=False, **private)
-
-
-def _trying() -> tuple[gr.Image, list[gr.blocks.Block]]:
-    with gr.Row():
-        with gr.Column(min_width=280):
-            photo = gr.Image(
-                elem_id="try",
-                label=label("teach.try"),
-                sources=["upload", "webcam", "clipboard"],
-                height=300,
-                format="png",
-            )
-        with gr.Column(min_width=280):
-            verdict = gr.Markdown(elem_classes="verdict")
-            probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False, visible=False)
-            nearest = gallery(label=label("teach.try.neighbours"), columns=NEIGHBOURS, visible=False)
-    return photo, [verdict, probabilities, nearest]
-
-
-def _taking(room: FewShotForm) -> gr.DownloadButton:
-    gr.Markdown(label("teach.take.info"))
-    download = gr.DownloadButton(str(label("teach.download")), interactive=False)
-    with gr.Row():
-        repository = gr.Textbox(label=label("teach.repository"), placeholder="your-name/my-classifier")
-        token = gr.Textbox(label=label("teach.token"), info=label("teach.token.info"), type="password")
-        private = gr.Checkbox(label=label("teach.private"))
-    if _visitors_can_sign_in():
-        gr.LoginButton()
-    push_button = gr.Button(label("teach.push"))
-    pushed = gr.Markdown()
-    push_button.click(room.give, [repository, token, private], [pushed, token], api_visibility="private")
-    return download
-
-
-def _visitors_can_sign_in() -> bool:
-    """Whether this is a Space with `hf_oauth: true`, and gradio[oauth] is there."""
-    is_allowed = get_space() is not None and "OAUTH_CLIENT_ID" in os.environ
-    return is_allowed and all(map(find_spec, ("authlib", "itsdangerous")))
+    slot.remove.click(remove, None, form, **PRIVATE)
+    slot.photos.upload(upload, slot.photos, status_and_photos, preprocess=False, **PRIVATE)
+    slot.photos.delete(delete, slot.photos, status_and_photos, preprocess=False, **PRIVATE)

@@ -1,4 +1,4 @@
-"""Classify: what every model answers to a photo, whether to believe it, and the same of many photos as a table."""
+"""The Classify tab: predictions and verdicts for one photo, and a table for several photos."""
 
 import csv
 import io
@@ -31,8 +31,8 @@ MARKUP = '<img src=x onerror="alert(1)">**bees**[a](b)'
 PREDICTION = Prediction("ants", {"ants": 0.875, "bees": 0.125})
 
 
-def said(verdict):
-    """A verdict without the signs that make its first line a heading."""
+def text_of(verdict):
+    """A verdict without the Markdown of its heading."""
     assert re.match(r"#+ ", verdict)
     return verdict.lstrip("# ")
 
@@ -64,10 +64,10 @@ def test_an_answer_has_every_models_verdict_probabilities_map_and_neighbours(mod
         assert heat.size == photo.size
         assert ImageChops.difference(heat, photo).getbbox() is not None
     assert "a photo like those learned from" in answers[0].verdict
-    assert said(answers[1].verdict).startswith("Neither\n")
+    assert text_of(answers[1].verdict).startswith("Neither\n")
 
 
-def test_answers_are_titled_and_spoken_in_the_visitors_language(models, photos):
+def test_titles_and_verdicts_are_in_the_visitors_language(models, photos):
     photo = draw("ants", 1, 320)
     assert [answer.title for answer in classify(photo, models, photos)] == [
         "**frozen: only the head learned**",
@@ -76,7 +76,7 @@ def test_answers_are_titled_and_spoken_in_the_visitors_language(models, photos):
     chinese = classify(photo, models, photos, CHINESE)
     assert "只有分类头学习" in chinese[0].title
     assert "与学习过的照片相似" in chinese[0].verdict
-    assert said(chinese[1].verdict).startswith("都不是\n")
+    assert text_of(chinese[1].verdict).startswith("都不是\n")
 
 
 def test_photos_of_the_same_names_in_another_folder_are_shown_as_no_neighbours(models, photos):
@@ -86,10 +86,10 @@ def test_photos_of_the_same_names_in_another_folder_are_shown_as_no_neighbours(m
     assert answer.neighbours == []
 
 
-def test_a_model_without_features_gives_its_answer_and_no_word_on_whether_to_believe_it(models, photos):
+def test_without_a_detector_the_verdict_is_the_prediction_alone(models, photos):
     alone = Classifier(models[0].classifier.network, models[0].config)
     (answer,) = classify(draw("ants", 1, 320), [replace(models[0], classifier=alone)], photos)
-    assert re.fullmatch(r"(ants|bees) · \d+%", said(answer.verdict))
+    assert re.fullmatch(r"(ants|bees) · \d+%", text_of(answer.verdict))
     assert answer.neighbours == []
     assert answer.probabilities.keys() == {"ants", "bees"}
 
@@ -104,13 +104,15 @@ NEAR = replace(PREDICTION, distance=0.25, threshold=0.5)
 FAR = replace(PREDICTION, distance=0.75, threshold=0.5)
 
 
-def test_a_verdict_says_the_answer_how_sure_it_is_and_how_near_the_photo_is_to_those_learned_from():
-    assert said(verdict_sentence(PREDICTION)) == "ants · 88%"
-    assert said(verdict_sentence(NEAR)) == ("ants · 88%\na photo like those learned from (distance 0.25, limit 0.50)")
-    assert said(verdict_sentence(FAR)) == (
+def test_a_verdict_says_the_answer_how_sure_it_is_and_how_near_the_photo_is_to_training_photos():
+    assert text_of(verdict_sentence(PREDICTION)) == "ants · 88%"
+    assert text_of(verdict_sentence(NEAR)) == (
+        "ants · 88%\na photo like those learned from (distance 0.25, limit 0.50)"
+    )
+    assert text_of(verdict_sentence(FAR)) == (
         "Neither\nit is like none that was learned from (distance 0.75, limit 0.50): believe no class below"
     )
-    assert said(verdict_sentence(replace(NEAR, threshold=None))) == (
+    assert text_of(verdict_sentence(replace(NEAR, threshold=None))) == (
         "ants · 88%\ntoo little is known to tell whether it is any of the classes"
     )
 
@@ -157,7 +159,7 @@ def test_class_names_that_are_markup_or_no_unicode_reach_a_browser_as_text(odd_m
 # ---- the page's API --------------------------------------------------------------------------------------------------
 
 
-def test_predict_names_every_models_answer(models):
+def test_predict_returns_every_models_prediction(models):
     photo = draw("bees", 2, 200)
     answers = predict(photo, models)
     assert list(answers) == ["frozen", "finetune"]
@@ -174,7 +176,7 @@ def test_predict_names_every_models_answer(models):
     assert answers["finetune"]["verdict"] == "neither"
 
 
-def test_predict_asks_for_a_photo_where_none_came(models):
+def test_predict_without_a_photo_is_an_error(models):
     with pytest.raises(gr.Error, match="No photo came"):
         predict(None, models)
 
@@ -224,7 +226,7 @@ def test_the_table_is_the_same_as_when_each_photo_comes_alone(several, files, mo
     assert tuple(row for file in files for row in classify_several([file], models).rows) == several.rows
 
 
-def test_what_is_no_photo_has_its_reason_in_the_table_and_costs_the_others_nothing(several):
+def test_an_unreadable_file_has_the_reason_in_its_row_and_the_others_are_predicted(several):
     (bad,) = [row for row in several.rows if row[0] == "notes.png"]
     assert bad[1].startswith("not a photo that can be read")
     assert bad[2:] == ("",) * 5

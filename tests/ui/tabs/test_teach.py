@@ -1,4 +1,4 @@
-"""Teach: what a visitor does, from the first photo to a model to take away, and that all of it is theirs alone."""
+"""The Teach tab: what visitors do, from the first photo to the download, and that sessions stay separate."""
 
 import io
 import itertools
@@ -32,10 +32,10 @@ from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.sessions import Sessions
 from antbee.ui.tabs import teach
 from antbee.ui.tabs.classify import NEIGHBOURS
-from antbee.ui.tabs.teach import FewShotForm, result_sentence, teacher_of
+from antbee.ui.tabs.teach import FewShotForm, base_model_of, result_sentence
 
 pytestmark = pytest.mark.usefixtures("gradio_folder")
-CLASSES = [ENGLISH("teach.default", number=number) for number in (1, 2)]  # of an empty lesson
+CLASSES = [ENGLISH("teach.default", number=number) for number in (1, 2)]  # of an empty form
 SOMETHING_ELSE = Image.new("RGB", (96, 96), "red")
 MACHINES, VISITORS = "hf_machines", "hf_visitors"  # tokens
 
@@ -45,7 +45,7 @@ MACHINES, VISITORS = "hf_machines", "hf_visitors"  # tokens
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody at the page: `visitor.upload(...)` is what their browser asks the classroom's `upload` for."""
+    """Somebody at the page: `visitor.upload(...)` is what their browser sends to the handler `upload`."""
 
     room: FewShotForm
     request: Any
@@ -55,7 +55,7 @@ class Visitor:
 
     @property
     def session(self):
-        return self.room.sessions.of(self.request.session_hash)
+        return self.room.sessions.get(self.request.session_hash)
 
     def rename(self, place, name):
         """The board after a class was called so."""
@@ -72,9 +72,9 @@ class Visitor:
         """The board after a gallery lost some."""
         return self._board_with(place, self.room.delete(place, pictures, self.request))
 
-    def learn(self, upload=None):
+    def train(self, upload=None):
         """What was learned, and the model; with a photo also what it says of it."""
-        learned = self.room.learn(upload, self.request)
+        learned = self.room.train(upload, self.request)
         return learned if upload else learned[:2]
 
     def _board_with(self, place, answer):
@@ -87,9 +87,9 @@ class Visitor:
         """The board after photos were dropped on a class."""
         return self.upload(place, [*shown_on(self, place), *map(in_gallery, photos)])
 
-    def give(self, repo_id="visitor/mine", typed="", private=False, signed_in=None):
+    def push(self, repo_id="visitor/mine", typed="", private=False, signed_in=None):
         """Where the model was pushed to."""
-        return self.room.give(repo_id, typed, private, self.request, signed_in)
+        return self.room.push(repo_id, typed, private, self.request, signed_in)
 
 
 def in_gallery(file):
@@ -102,7 +102,7 @@ def sent(file):
 
 def shown_on(visitor, place):
     """What the gallery of a class shows, as the browser sends it."""
-    return [in_gallery(visitor.session.picture_of(one)) for one in visitor.session.dataset.classes[place].examples]
+    return [in_gallery(visitor.session.thumbnail_path(one)) for one in visitor.session.dataset.classes[place].examples]
 
 
 def classes_of(board):
@@ -118,14 +118,14 @@ def counts_of(board):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """One frozen model that learned nothing."""
+    """One untrained frozen model."""
     folder = write_model(tmp_path_factory.mktemp("models") / "frozen", "frozen")
     return ui.load_models([folder], device="cpu")
 
 
 @pytest.fixture(scope="module")
 def room(models, gradio_folder):
-    """A classroom for all tests: each comes with sessions of its own."""
+    """One form for all tests, each of which uses sessions of its own."""
     return FewShotForm(exhibition_of(models, None), Sessions(gradio_folder / "visitors"))
 
 
@@ -182,7 +182,7 @@ def learned(room, drawn):
     for place, kind in enumerate(("ants", "bees")):
         visitor.rename(place, kind)
         visitor.add(place, *drawn(kind, *range(12)))
-    return visitor, visitor.learn()
+    return visitor, visitor.train()
 
 
 def complaint(call, *values):
@@ -210,7 +210,7 @@ def encoded(picture):
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_lesson_has_two_classes_named_in_the_visitors_language(room, visitor):
+def test_an_empty_form_has_two_classes_named_in_the_visitors_language(room, visitor):
     intro, *board = visitor.start()
     assert intro == ENGLISH("teach.intro", name="frozen")
     assert classes_of(board) == {name: [] for name in CLASSES}
@@ -227,11 +227,11 @@ def test_opening_the_page_again_changes_nothing(visitor, drawn):
 
 def test_classes_can_be_added_up_to_a_number_under_names_that_are_free(visitor):
     visitor.rename(0, "class 3")
-    boards = [visitor.one_more() for _ in range(MOST_CLASSES - 2)]
+    boards = [visitor.add_class() for _ in range(MOST_CLASSES - 2)]
     names = list(classes_of(boards[-1]))
     assert names[:3] == ["class 3", "class 2", "class 4"]
     assert len(set(names)) == MOST_CLASSES
-    assert "remove one first" in complaint(visitor.one_more)
+    assert "remove one first" in complaint(visitor.add_class)
 
 
 def test_a_class_gets_another_name_and_keeps_its_photos(visitor, drawn):
@@ -314,7 +314,7 @@ def test_the_pictures_that_a_gallery_shows_already_are_not_added_again_and_stay(
     assert classes_of(visitor.upload(0, shown_on(visitor, 0))) == classes_of(board)
 
 
-def test_the_same_photo_is_learned_once(visitor, drawn):
+def test_the_same_photo_is_added_once(visitor, drawn):
     (ant,) = drawn("ants", 0)
     assert counts_of(visitor.add(0, ant, ant))[CLASSES[0]] == 1
     board = visitor.add(0, *drawn("ants", 0))
@@ -361,7 +361,7 @@ def test_photos_are_found_again_where_the_folder_of_uploads_is_reached_through_a
     assert counts_of(visitor.delete(0, shown_on(visitor, 0)[:1]))[CLASSES[0]] == 1
 
 
-def test_another_models_features_are_never_mixed_in(visitor, drawn, models, tmp_path):
+def test_features_of_two_models_are_never_mixed(visitor, drawn, models, tmp_path):
     board = visitor.add(0, *drawn("ants", 0))
     others = ui.load_models([write_model(tmp_path / "frozen", "frozen", seed=1)], device="cpu")
     later = Visitor(FewShotForm(exhibition_of(others, None), visitor.room.sessions), visitor.request)
@@ -432,50 +432,52 @@ def test_a_correction_that_another_class_has_changes_nothing(visitor, drawn):
     assert classes_of(visitor.start()[1:]) == classes_of(board)
 
 
-# ---- learning and asking ---------------------------------------------------------------------------------------------
+# ---- training and prediction -----------------------------------------------------------------------------------------
 
 
-def test_what_was_learned_is_told_with_its_accuracy_and_an_interval(learned):
+def test_the_result_has_the_accuracy_and_its_interval(learned):
     visitor, (told, download) = learned
-    record = visitor.session.taught.report.model_dump()
+    record = visitor.session.result.report.model_dump()
     low, high = record["interval"]
     values = {"accuracy": f"{record['accuracy']:.0%}", "count": 24, "low": f"{low:.0%}", "high": f"{high:.0%}"}
     assert told == ENGLISH("teach.result", **values)
     assert low < record["accuracy"] < high
-    assert result_sentence(visitor.session.taught, CHINESE) == CHINESE("teach.result", **values)
+    assert result_sentence(visitor.session.result, CHINESE) == CHINESE("teach.result", **values)
     assert download.interactive
 
 
 def test_of_one_photo_a_class_nothing_is_known_and_of_few_no_neither(visitor, drawn):
     for place, kind in enumerate(("ants", "bees")):
         visitor.add(place, *drawn(kind, 0))
-    assert visitor.learn()[0] == ENGLISH("teach.result.unknown")
+    assert visitor.train()[0] == ENGLISH("teach.result.unknown")
     for place, kind in enumerate(("ants", "bees")):
         visitor.add(place, *drawn(kind, 1))
-    told, _ = visitor.learn()
+    told, _ = visitor.train()
     assert "of 4 photos" in told
     assert ENGLISH("teach.result.no_limit") in told
-    verdict, *_ = visitor.ask(sent(drawn("ants", 5)[0]))
+    verdict, *_ = visitor.predict(sent(drawn("ants", 5)[0]))
     assert ENGLISH("classify.unknown") in verdict
 
 
-def test_a_lesson_that_lacks_something_is_refused_with_what_it_lacks(visitor, drawn):
+def test_training_without_photos_of_a_class_is_refused_with_the_reason(visitor, drawn):
     visitor.add(0, *drawn("ants", 0))
-    assert complaint(visitor.learn) == ENGLISH(
+    assert complaint(visitor.train) == ENGLISH(
         "teach.failed", error="class 2 has no photos: add some, or remove the class"
     )
-    assert visitor.session.taught is None
+    assert visitor.session.result is None
 
 
 def test_a_photo_is_answered_with_the_nearest_of_the_visitors_own_pictures(learned, drawn):
     visitor, _ = learned
     (path,) = drawn("bees", 3)
-    verdict, probabilities, gallery = visitor.ask(sent(path))
-    explanation = visitor.session.taught.classifier.explain(photo("bees", 3), NEIGHBOURS)
+    verdict, probabilities, gallery = visitor.predict(sent(path))
+    explanation = visitor.session.result.classifier.explain(photo("bees", 3), NEIGHBOURS)
     assert explanation.prediction.label in verdict
     assert probabilities.value["label"] == explanation.prediction.label
     assert probabilities.visible
-    own = [str(visitor.session.picture_of(one)) for known in visitor.session.dataset.classes for one in known.examples]
+    own = [
+        str(visitor.session.thumbnail_path(one)) for known in visitor.session.dataset.classes for one in known.examples
+    ]
     shown = [(item["image"]["path"], item["caption"]) for item in gallery.value]
     assert {path for path, _ in shown} <= set(own)
     assert [caption for _, caption in shown] == [f"{one.label} {one.distance:.2f}" for one in explanation.neighbours]
@@ -483,32 +485,32 @@ def test_a_photo_is_answered_with_the_nearest_of_the_visitors_own_pictures(learn
     assert path.exists(), "it is still shown"
 
 
-def test_something_else_is_neither(learned, upload):
+def test_an_out_of_distribution_photo_is_neither(learned, upload):
     visitor, _ = learned
-    verdict, *_ = visitor.ask(sent(upload(SOMETHING_ELSE)))
+    verdict, *_ = visitor.predict(sent(upload(SOMETHING_ELSE)))
     assert ENGLISH("classify.neither") in verdict
 
 
 def test_pictures_that_were_taken_out_since_are_no_neighbours(visitor, drawn):
     for place, kind in enumerate(("ants", "bees")):
         visitor.add(place, *drawn(kind, 0, 1))
-    visitor.learn()
+    visitor.train()
     visitor.delete(0, [])
-    *_, gallery = visitor.ask(sent(drawn("ants", 0)[0]))
+    *_, gallery = visitor.predict(sent(drawn("ants", 0)[0]))
     assert [item["caption"].split()[0] for item in gallery.value] == ["class"] * 2
     assert {item["image"]["path"] for item in gallery.value} == {
-        str(visitor.session.picture_of(one)) for one in visitor.session.dataset.classes[1].examples
+        str(visitor.session.thumbnail_path(one)) for one in visitor.session.dataset.classes[1].examples
     }
 
 
 def test_a_photo_that_was_asked_about_is_asked_again_once_more_was_learned_and_though_it_was_learned(visitor, drawn):
     for place, kind in enumerate(("ants", "bees")):
         visitor.add(place, *drawn(kind, 0))
-    visitor.learn()
+    visitor.train()
     (asked,) = drawn("ants", 7)
-    visitor.ask(sent(asked))
+    visitor.predict(sent(asked))
     visitor.add(0, asked)
-    _, _, verdict, *_ = visitor.learn(sent(asked))
+    _, _, verdict, *_ = visitor.train(sent(asked))
     assert verdict.startswith("#")
     visitor.leave()
     assert not asked.exists()
@@ -516,9 +518,9 @@ def test_a_photo_that_was_asked_about_is_asked_again_once_more_was_learned_and_t
 
 def test_without_a_photo_there_is_no_answer(learned):
     visitor, _ = learned
-    verdict, probabilities, gallery = visitor.ask(None)
+    verdict, probabilities, gallery = visitor.predict(None)
     assert (verdict, probabilities.visible, gallery.visible) == ("", False, False)
-    _, _, verdict, probabilities, gallery = visitor.room.learn(None, visitor.request)
+    _, _, verdict, probabilities, gallery = visitor.room.train(None, visitor.request)
     assert (verdict, probabilities.visible, gallery.visible) == ("", False, False)
 
 
@@ -528,28 +530,28 @@ def test_a_photo_that_is_gone_costs_nothing_of_what_was_learned(visitor, drawn):
     (asked,) = drawn("ants", 7)
     asked.unlink()
     with pytest.warns(UserWarning, match="not there"):  # what a browser would show
-        told, download, verdict, *_ = visitor.learn(sent(asked))
+        told, download, verdict, *_ = visitor.train(sent(asked))
     assert told == ENGLISH("teach.result.unknown")
     assert Path(download.value["path"]).is_file()
     assert verdict == ""
 
 
 @pytest.mark.parametrize(("language", "translate"), [("en", ENGLISH), ("zh-CN,en;q=0.5", CHINESE)])
-def test_before_anything_was_taught_the_visitor_is_told_so_in_their_language(room, drawn, language, translate):
+def test_before_training_prediction_and_push_are_refused_in_the_visitors_language(room, drawn, language, translate):
     visitor = visitor_of(room, language)
     told = translate("teach.failed", error=translate("teach.untrained"))
-    assert complaint(visitor.ask, sent(drawn("ants", 0)[0])) == told
-    assert complaint(visitor.give, "visitor/mine", VISITORS) == told
+    assert complaint(visitor.predict, sent(drawn("ants", 0)[0])) == told
+    assert complaint(visitor.push, "visitor/mine", VISITORS) == told
 
 
-# ---- whose model looks -----------------------------------------------------------------------------------------------
+# ---- the base model --------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_backbone_looks_at_photos_where_there_is_one_else_the_first():
+def test_the_base_model_is_a_frozen_one_if_any_else_the_first():
     shown = [SimpleNamespace(config=SimpleNamespace(mode=mode)) for mode in ("finetune", None, "frozen")]
-    assert teacher_of(ui.Snapshot(tuple(shown))) is shown[2]
-    assert teacher_of(ui.Snapshot(tuple(shown[:2]))) is shown[0]
-    assert teacher_of(ui.Snapshot()) is None
+    assert base_model_of(ui.Snapshot(tuple(shown))) is shown[2]
+    assert base_model_of(ui.Snapshot(tuple(shown[:2]))) is shown[0]
+    assert base_model_of(ui.Snapshot()) is None
 
 
 def test_without_a_model_the_visitor_is_told_how_to_train_one(tmp_path):
@@ -557,7 +559,7 @@ def test_without_a_model_the_visitor_is_told_how_to_train_one(tmp_path):
     intro, *board = visitor.start()
     assert "No model yet" in intro
     assert classes_of(board) == {}
-    assert "No model yet" in complaint(visitor.one_more)
+    assert "No model yet" in complaint(visitor.add_class)
     assert len(visitor.room.sessions) == 0
 
 
@@ -573,7 +575,7 @@ def test_the_zip_is_a_whole_model_that_answers_the_same_and_holds_no_picture(lea
         archive.extractall(tmp_path)
     loaded = Classifier.from_pretrained(tmp_path / MODEL_FOLDER, device="cpu")
     photos = [photo("ants", 3), photo("bees", 50), SOMETHING_ELSE]
-    assert loaded.predict(photos) == visitor.session.taught.classifier.predict(photos)
+    assert loaded.predict(photos) == visitor.session.result.classifier.predict(photos)
 
 
 @pytest.fixture
@@ -605,7 +607,7 @@ def test_nothing_is_pushed_without_the_visitors_own_token_though_the_machine_has
     machine.setattr(teach.hub, "push", lambda *values, **options: pytest.fail("it was pushed"))
     assert huggingface_hub.get_token() == MACHINES
     visitor, _ = learned
-    told = complaint(visitor.give, "visitor/mine", typed)
+    told = complaint(visitor.push, "visitor/mine", typed)
     assert told == ENGLISH("teach.failed", error=ENGLISH("teach.no_token"))
 
 
@@ -615,7 +617,7 @@ SIGNED_IN = gr.OAuthToken(VISITORS, "write-repos", 0)
 @pytest.mark.parametrize(("typed", "signed_in"), [(f" {VISITORS}\n", None), (VISITORS, gr.OAuthToken("hf_old", "", 0))])
 def test_a_model_lands_on_the_hub_with_the_visitors_token_which_nobody_is_told(learned, hub, typed, signed_in):
     visitor, _ = learned
-    told, field = visitor.give(" visitor/mine ", typed, private=True, signed_in=signed_in)
+    told, field = visitor.push(" visitor/mine ", typed, private=True, signed_in=signed_in)
     repository = hub.repositories["model", "visitor/mine"]
     assert told == ENGLISH("teach.pushed", address=f"{hub.url}/visitor/mine/commit/{repository.head.oid}")
     assert field == ""
@@ -629,14 +631,14 @@ def test_whoever_signed_in_needs_to_type_no_token(learned, machine):
     used = []
     machine.setattr(teach.hub, "push", lambda *values, **options: used.append(options) or "address")
     visitor, _ = learned
-    assert visitor.give(signed_in=SIGNED_IN) == [ENGLISH("teach.pushed", address="address"), ""]
+    assert visitor.push(signed_in=SIGNED_IN) == [ENGLISH("teach.pushed", address="address"), ""]
     assert used == [{"private": False, "token": VISITORS}]
 
 
 @pytest.mark.parametrize("token", ["hf_unknown", MACHINES, "hf_with a space"])
 def test_a_token_that_the_hub_refuses_is_said_without_it(learned, hub, token):
     visitor, _ = learned
-    told = complaint(visitor.give, "visitor/mine", token)
+    told = complaint(visitor.push, "visitor/mine", token)
     assert told.startswith("That did not work: ")
     assert "token" in told
     assert token not in told
@@ -645,13 +647,13 @@ def test_a_token_that_the_hub_refuses_is_said_without_it(learned, hub, token):
 
 def test_a_name_that_no_repository_can_have_is_said(learned, machine):
     visitor, _ = learned
-    assert "does not name an owner" in complaint(visitor.give, "mine", VISITORS)
+    assert "does not name an owner" in complaint(visitor.push, "mine", VISITORS)
 
 
 # ---- what is not theirs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["upload", "delete", "unzip", "correct", "ask"])
+@pytest.mark.parametrize("call", ["upload", "delete", "unzip", "correct", "predict"])
 def test_a_file_that_was_not_uploaded_is_refused_and_left_alone(visitor, tmp_path, call):
     path = tmp_path / "private.png"
     photo("ants", 0).save(path)
@@ -684,28 +686,28 @@ def test_two_visitors_see_nothing_of_each_other(learned, room, drawn):
     board = second.add(0, *drawn("ants", 0), *drawn("bees", 20))
     pictures = [{path for shown in classes_of(one).values() for path in shown} for one in (first.start()[1:], board)]
     assert not pictures[0] & pictures[1], "not even of the photo that both have"
-    assert ENGLISH("teach.untrained") in complaint(second.ask, sent(drawn("ants", 0)[0]))
+    assert ENGLISH("teach.untrained") in complaint(second.predict, sent(drawn("ants", 0)[0]))
     second.clear()
     second.leave()
     assert classes_of(first.start()[1:]) == before
     assert all(Path(path).is_file() for path in pictures[0])
-    assert first.session.taught is not None
+    assert first.session.result is not None
 
 
-def test_starting_again_forgets_everything_and_so_does_leaving(visitor, drawn):
+def test_starting_again_and_leaving_delete_everything(visitor, drawn):
     for end in (visitor.clear, visitor.leave):
         for place, kind in enumerate(("ants", "bees")):
             visitor.add(place, *drawn(kind, 0))
-        _, download = visitor.learn()
+        _, download = visitor.train()
         (asked,) = drawn("bees", 5)
-        visitor.ask(sent(asked))
+        visitor.predict(sent(asked))
         files = [Path(download.value["path"]), *visitor.session.folder.iterdir()]
         assert all(path.exists() for path in files)
         session, shown = visitor.session, end()
-        assert (len(session.dataset), session.taught) == (0, None)
+        assert (len(session.dataset), session.result) == (0, None)
         assert not any(path.exists() for path in files)
-        assert asked.exists() == (shown is not None), "it is still shown beside a new lesson"
-        assert ENGLISH("teach.untrained") in complaint(visitor.ask, sent(drawn("ants", 0)[0]))
+        assert asked.exists() == (shown is not None), "it is still shown with the new form"
+        assert ENGLISH("teach.untrained") in complaint(visitor.predict, sent(drawn("ants", 0)[0]))
         if shown is not None:
             *board, result, download = shown
             assert classes_of(board) == {name: [] for name in CLASSES}
@@ -715,7 +717,7 @@ def test_starting_again_forgets_everything_and_so_does_leaving(visitor, drawn):
 NO_SESSION = [None, ""]
 REQUESTS = {
     "start": [],
-    "one_more": [],
+    "add_class": [],
     "clear": [],
     "rename": [0, "ants"],
     "remove": [0],
@@ -723,18 +725,18 @@ REQUESTS = {
     "delete": [0, []],
     "unzip": [None],
     "correct": [None, "ants"],
-    "learn": [],
-    "ask": [None],
+    "train": [],
+    "predict": [None],
 }
 
 
 @pytest.mark.parametrize("session", NO_SESSION)
-def test_whoever_has_no_session_gets_no_desk_for_it_would_be_everybodys(room, session):
+def test_requests_without_a_session_hash_are_refused(room, session):
     nobody = Visitor(room, SimpleNamespace(session_hash=session, headers={}))
     sessions = len(room.sessions)
     for name, values in REQUESTS.items():
         assert "no session came" in complaint(getattr(nobody, name), *values), name
-    assert "no session came" in complaint(nobody.give, "visitor/mine", VISITORS)
+    assert "no session came" in complaint(nobody.push, "visitor/mine", VISITORS)
     assert nobody.leave() is None
     assert len(room.sessions) == sessions
 
@@ -791,11 +793,11 @@ def test_every_handler_fills_what_the_page_shows_of_it_and_says_what_it_can_not_
         ("_wire.<locals>.upload", [[in_gallery(ant)]]),
         ("_wire.<locals>.delete", [[]]),
         ("_wire.<locals>.remove", []),
-        ("FewShotForm.one_more", []),
+        ("FewShotForm.add_class", []),
         ("FewShotForm.correct", [sent(bee), "bees"]),
         ("FewShotForm.unzip", [zipped]),
-        ("FewShotForm.learn", [sent(asked)]),
-        ("FewShotForm.ask", [sent(asked)]),
+        ("FewShotForm.train", [sent(asked)]),
+        ("FewShotForm.predict", [sent(asked)]),
         ("FewShotForm.clear", []),
     ]
     with serving(page) as url:
@@ -803,5 +805,5 @@ def test_every_handler_fills_what_the_page_shows_of_it_and_says_what_it_can_not_
             output = ask_page(url, page, name, values, "visitor")
             assert "error" not in output, name
             assert None not in output["data"][:1], name
-        output = ask_page(url, page, "FewShotForm.give", ["visitor/mine", "", False], "visitor")
+        output = ask_page(url, page, "FewShotForm.push", ["visitor/mine", "", False], "visitor")
         assert output["error"] == ENGLISH("teach.failed", error=ENGLISH("teach.untrained"))

@@ -1,0 +1,136 @@
+"""The components of the Teach tab, without their events."""
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+import gradio as gr
+from gradio.utils import get_space
+
+from antbee.data.archive import LONGEST_CLASS_NAME, MOST_CLASSES
+from antbee.ui.components import gallery
+from antbee.ui.i18n import label
+from antbee.ui.tabs.classify import NEIGHBOURS
+
+PHOTO_SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
+
+
+@dataclass(frozen=True)
+class ClassSlot:
+    """The components of one class."""
+
+    column: gr.Column
+    name: gr.Textbox
+    photos: gr.Gallery
+    remove: gr.Button
+
+
+@dataclass(frozen=True)
+class TrialParts:
+    """The components with which a visitor tries the trained classifier."""
+
+    photo: gr.Image
+    verdict: gr.Markdown
+    probabilities: gr.Label
+    neighbours: gr.Gallery
+
+    @property
+    def outputs(self) -> list[gr.blocks.Block]:
+        """All but the photo."""
+        return [self.verdict, self.probabilities, self.neighbours]
+
+
+@dataclass(frozen=True)
+class ExportParts:
+    """The components that download the trained model or push it to the Hub."""
+
+    download: gr.DownloadButton
+    repository: gr.Textbox
+    token: gr.Textbox
+    private: gr.Checkbox
+    push: gr.Button
+    pushed: gr.Markdown
+
+
+@dataclass(frozen=True)
+class TeachLayout:
+    """All components of the tab."""
+
+    intro: gr.Markdown
+    slots: tuple[ClassSlot, ...]
+    add_class: gr.Button
+    zip: gr.UploadButton
+    clear: gr.Button
+    status: gr.Markdown
+    train: gr.Button
+    result: gr.Markdown
+    trial: TrialParts
+    export: ExportParts
+
+    @property
+    def form(self) -> list[gr.blocks.Block]:
+        """The status, then column, name and photos of each slot."""
+        return [self.status, *(part for slot in self.slots for part in (slot.column, slot.name, slot.photos))]
+
+
+def teach_layout() -> TeachLayout:
+    """Adds the components to the current gr.Blocks, and returns them."""
+    intro = gr.Markdown()
+    with gr.Row():
+        slots = tuple(_class_slot() for _ in range(MOST_CLASSES))
+    with gr.Row():
+        add_class = gr.Button(label("teach.add"))
+        zipped = gr.UploadButton(str(label("teach.zip")), file_types=[".zip"])
+        clear = gr.Button(label("teach.clear"))
+    status = gr.Markdown()
+    train = gr.Button(label("teach.train"), variant="primary")
+    result = gr.Markdown(elem_classes="verdict")
+    trial = _trial()
+    with gr.Accordion(label("teach.take"), open=False):
+        export = _export()
+    return TeachLayout(intro, slots, add_class, zipped, clear, status, train, result, trial, export)
+
+
+def _class_slot() -> ClassSlot:
+    with gr.Column(visible=False, min_width=280) as column:
+        name = gr.Textbox(label=label("teach.class"), max_length=LONGEST_CLASS_NAME)
+        photos = gallery(
+            label=label("teach.photos"),
+            columns=4,
+            interactive=True,
+            sources=PHOTO_SOURCES,
+            file_types=["image"],
+            format="png",
+            allow_preview=False,
+        )
+        return ClassSlot(column, name, photos, gr.Button(label("teach.remove"), size="sm"))
+
+
+def _trial() -> TrialParts:
+    with gr.Row():
+        with gr.Column(min_width=280):
+            photo = gr.Image(elem_id="try", label=label("teach.try"), sources=PHOTO_SOURCES, height=300, format="png")
+        with gr.Column(min_width=280):
+            verdict = gr.Markdown(elem_classes="verdict")
+            probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False, visible=False)
+            neighbours = gallery(label=label("teach.try.neighbours"), columns=NEIGHBOURS, visible=False)
+    return TrialParts(photo, verdict, probabilities, neighbours)
+
+
+def _export() -> ExportParts:
+    gr.Markdown(label("teach.take.info"))
+    download = gr.DownloadButton(str(label("teach.download")), interactive=False)
+    with gr.Row():
+        repository = gr.Textbox(label=label("teach.repository"), placeholder="your-name/my-classifier")
+        token = gr.Textbox(label=label("teach.token"), info=label("teach.token.info"), type="password")
+        private = gr.Checkbox(label=label("teach.private"))
+    if _sign_in_is_available():
+        gr.LoginButton()
+    return ExportParts(download, repository, token, private, gr.Button(label("teach.push")), gr.Markdown())
+
+
+def _sign_in_is_available() -> bool:
+    """Whether this is a Space with `hf_oauth: true`, and gradio[oauth] is installed."""
+    is_allowed = get_space() is not None and "OAUTH_CLIENT_ID" in os.environ
+    return is_allowed and all(map(find_spec, ("authlib", "itsdangerous")))
