@@ -186,7 +186,8 @@ def processes(bench: Bench) -> Iterator[Row]:
     epochs = []
     for count in ("1", "2"):
         with tempfile.TemporaryDirectory() as output:
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+            torchrun = str(Path(sys.executable).with_name("torchrun"))
+            command = [torchrun, "--standalone", "--nproc-per-node", count]
             command += [str(ROOT / "scripts" / "train.py"), "--data", str(bench.data), "--weights", bench.weights]
             command += ["--output", output, "--device", "cpu", "--precision", "float32"]
             command += ["--mode", "finetune", "--epochs", "1"]

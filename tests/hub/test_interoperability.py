@@ -88,7 +88,7 @@ def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(serv
     card = uploaded_text(server.repositories["model", "tester/bugs"], "README.md", server)
     for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
         exec(code, {"print": lambda *values: printed.append(values)})
-    ((antbee,),), (names, timm), (transformers,) = printed
+    (antbee,), (names, timm), (transformers,) = printed
     answers = (
         antbee.probabilities,
         dict(zip(names, timm[0].tolist(), strict=True)),
