@@ -115,8 +115,8 @@ def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]
 
 def _write_counts(axes: Axes, counts: Sequence[Sequence[int]], font: Mapping[str, Any]) -> None:
     highest = max(max(row) for row in counts)
-    for row, answers in enumerate(counts):
-        for column, count in enumerate(answers):
+    for row, row_counts in enumerate(counts):
+        for column, count in enumerate(row_counts):
             colour = "white" if count > highest / 2 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour, **font)
 

@@ -291,7 +291,7 @@ _EXPECTED = {  # by pydantic's error types; of other types the message of pydant
     "too_long": "{max_length} entries",
     "greater_than_equal": "{ge} or more",
     "less_than_equal": "{le} or less",
-    "extra_forbidden": "no such key: only a plain ResNet is known here",
+    "extra_forbidden": "no such key: only a plain ResNet is supported",
     "string_unicode": "valid Unicode",
     "string_pattern_mismatch": "a SHA-256 in 64 hexadecimal digits",
 }
