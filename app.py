@@ -80,7 +80,7 @@ def main() -> None:
                 share=arguments.share,
                 root_path=arguments.root_path,
                 password=os.environ.get(PASSWORD_VARIABLE),
-                for_this_computer=may_train(arguments) and is_for_this_computer(arguments),
+                local_only=may_train(arguments) and is_for_this_computer(arguments),
             )
             for address in addresses:
                 print(f"page      {address}", flush=True)

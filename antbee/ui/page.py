@@ -6,11 +6,8 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from antbee.data.images import DataError
-from antbee.hub import HubError
+from antbee.errors import AntbeeError
 from antbee.installation import home
-from antbee.models.config import ModelFolderError
-from antbee.models.weights import WeightsError
 from antbee.text import as_text
 from antbee.training.background import BackgroundTraining
 from antbee.ui.components import Choice, newly_chosen
@@ -25,13 +22,11 @@ from antbee.ui.tabs.teach import teach_tab
 from antbee.ui.tabs.train import train_tab
 from antbee.ui.uploads import UploadsOnly
 
-LOOK = 10  # seconds between two looks at the models' folders
-USER = "antbee"  # whose password it is where the page has one
-MOST_WAITING = (
-    256  # fifty visitors who open the page at one moment ask for five answers each; more are told to try again
-)
-MOST_SESSIONS = 200  # that Gradio remembers, 0.3 MB each; it begins anew with those that it forgot
-SWEEP, KEEP = 600, 3600  # seconds: how often uploads and pictures shown are swept, and how old they may get
+POLL_SECONDS = 10  # between two checks for changed models
+USER = "antbee"  # the user name where the page has a password
+LONGEST_QUEUE = 256  # requests: opening the page makes five, so that 50 visitors can open it at once
+MOST_SESSIONS = 200  # kept by Gradio, 0.3 MB each; older ones lose their state
+SWEEP, KEEP = 600, 3600  # seconds: how often uploads and shown pictures are deleted, and from which age
 STYLE = """
 .notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
 .notice .notice { border: 0; padding: 0; } /* Gradio gives the class to the block and to the text in it */
@@ -59,11 +54,11 @@ STYLE = """
 
 
 def build_page(registry: ModelRegistry, training: BackgroundTraining | None = None) -> gr.Blocks:
-    """The whole page; with the tab that trains where there is something to train with."""
+    """The whole page; the Train tab is there where `training` is given."""
     with gr.Blocks(title="antbee", analytics_enabled=False, delete_cache=(SWEEP, KEEP)) as page:
         choice = _sidebar(registry, page)
         gr.Markdown(label("page.title"))
-        _announce(registry, choice)
+        _notices(registry, choice)
         with gr.Tabs(overflow_behavior="wrap"):  # a phone shows all of them
             with gr.Tab(label("classify.tab")):
                 classifying = classify_tab(registry, choice)
@@ -82,7 +77,7 @@ def build_page(registry: ModelRegistry, training: BackgroundTraining | None = No
 
 
 def _sidebar(registry: ModelRegistry, page: gr.Blocks) -> Choice:
-    """Which models answer; and an offer where others have come meanwhile."""
+    """The choice of models, and an offer to load those that changed on the disk."""
     with gr.Sidebar(label("page.models"), open=False):
         names = registry.now.names
         chosen = gr.Dropdown(
@@ -97,39 +92,39 @@ def _sidebar(registry: ModelRegistry, page: gr.Blocks) -> Choice:
     news = gr.Markdown(visible=False, elem_classes="notice")
     renew = gr.Button(label("page.models.renew"), visible=False, size="sm")
 
-    def look(request: gr.Request) -> list[Any]:
+    def poll(request: gr.Request) -> list[Any]:
         changed = registry.changed()
-        told = translator_of(request)("page.models.changed", names=", ".join(map(as_text, changed)))
-        return [gr.Markdown(told, visible=bool(changed)), gr.Button(visible=bool(changed))]
+        text = translator_of(request)("page.models.changed", names=", ".join(map(as_text, changed)))
+        return [gr.Markdown(text, visible=bool(changed)), gr.Button(visible=bool(changed))]
 
-    def take(request: gr.Request) -> list[Any]:
+    def reload(request: gr.Request) -> list[Any]:
         translate = translator_of(request)
         try:
             registry.renew()
-        except (ModelFolderError, WeightsError, DataError, HubError, OSError) as error:
-            print(f"the models shown stay: {error}", file=sys.stderr)  # where folders lie is no visitor's business
+        except (AntbeeError, OSError) as error:
+            print(f"the models shown stay: {error}", file=sys.stderr)  # visitors must not see the owner's paths
             raise gr.Error(translate("page.models.failed"), print_exception=False) from error
         return [*newly_chosen(registry), gr.Markdown(visible=False), gr.Button(visible=False)]
 
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     page.load(lambda: newly_chosen(registry), None, [chosen, version], **quiet)
-    gr.Timer(LOOK).tick(look, None, [news, renew], **quiet)
-    renew.click(take, None, [chosen, version, news, renew], api_visibility="private")
+    gr.Timer(POLL_SECONDS).tick(poll, None, [news, renew], **quiet)
+    renew.click(reload, None, [chosen, version, news, renew], api_visibility="private")
     return Choice(chosen, version, [page.load, chosen.change, version.change])
 
 
-def _announce(registry: ModelRegistry, choice: Choice) -> None:
+def _notices(registry: ModelRegistry, choice: Choice) -> None:
     notice = gr.Markdown(visible=False, elem_classes="notice")
 
-    def announce(request: gr.Request) -> gr.Markdown:
-        said = notices(registry.now.models, translator_of(request))
-        return gr.Markdown("\n\n".join(said), visible=bool(said))
+    def show(request: gr.Request) -> gr.Markdown:
+        texts = notices(registry.now.models, translator_of(request))
+        return gr.Markdown("\n\n".join(texts), visible=bool(texts))
 
-    gr.on(choice.changes, announce, None, notice, api_visibility="private", queue=False)
+    gr.on(choice.changes, show, None, notice, api_visibility="private", queue=False)
 
 
 def _theme() -> gr.themes.Base:
-    """Gradio's own, with enough contrast for whoever sees less: 4.5 to 1 and more, as WCAG 2.2 asks for (1.4.3)."""
+    """Gradio's default theme with a contrast of at least 4.5 : 1 (WCAG 2.2, 1.4.3)."""
     return gr.themes.Default(primary_hue="amber", secondary_hue="blue").set(
         button_primary_text_color="*neutral_950",
         button_primary_text_color_dark="*neutral_950",
@@ -155,15 +150,15 @@ def launch(
     share: bool,
     root_path: str | None = None,
     password: str | None = None,
-    for_this_computer: bool = False,
+    local_only: bool = False,
 ) -> list[str]:
-    """Serves the page in the background and gives its addresses; `page.block_thread()` waits until it is stopped.
+    """Serves the page in the background and returns its addresses; `page.block_thread()` waits until it is stopped.
 
-    `root_path` is where a proxy shows it, such as /antbee; with a password, visitors sign in as USER; and where it is
-    for this computer alone, no other name leads to it. Raises OSError where the port is taken.
+    `root_path` is the path behind a proxy, such as /antbee; with a password, visitors sign in as USER; `local_only`
+    refuses requests by other names of this computer. Raises OSError where the port is taken.
     """
-    # Not open: calls would go around the queue and all its bounds.
-    page.queue(max_size=MOST_WAITING, default_concurrency_limit=1, api_open=False)
+    # api_open would let calls bypass the queue and its bounds.
+    page.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1, api_open=False)
     try:
         _, local, public = page.launch(
             server_name=host,
@@ -176,7 +171,7 @@ def launch(
             i18n=translations(),
             app_kwargs={
                 "middleware": [
-                    Middleware(RequestLimits, for_this_computer=for_this_computer),
+                    Middleware(RequestLimits, local_only=local_only),
                     Middleware(UploadsOnly, page),
                 ]
             },

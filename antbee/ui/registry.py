@@ -1,4 +1,4 @@
-"""What the page shows: models, and the photos they learned from; looked up again when their folders change."""
+"""The models that the page shows and their photos, reloaded when their folders change."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ DRAWN_EXAMPLES = 8  # of each class in each split, where the models' own photos 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """One model of the page, with all that its folder tells."""
+    """A model and the contents of its folder."""
 
     name: str
     classifier: Classifier
@@ -38,43 +38,43 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Models and photos that belong together; both may be missing."""
+    """Models and photos that were loaded together; both may be missing."""
 
     models: tuple[LoadedModel, ...] = ()
     photos: ImageDataset | None = None
 
     def chosen(self, names: Sequence[str] | None) -> list[LoadedModel]:
-        """The models of these names; without any that is here, the first ones."""
+        """The models with these names; the first ones where there is none."""
         found = [shown for shown in self.models if shown.name in (names or ())]
         return (found or list(self.models))[:SIDE_BY_SIDE]
 
     @property
     def names(self) -> list[str]:
-        """What the models are called."""
+        """The names of the models."""
         return [shown.name for shown in self.models]
 
 
 def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple[LoadedModel, ...]:
-    """The models in folders or Hub repositories, under names that tell them apart.
+    """The models in folders or Hub repositories, under unique names.
 
     Raises what `Classifier.from_pretrained` raises.
     """
     folders = [find_folder(source) for source in sources]
     classifiers = [Classifier.from_pretrained(folder, device=device) for folder in folders]
     names = _names([classifier.config.mode for classifier in classifiers], sources)
-    # Where somebody else trained a model, a history.json would be one of their own kind.
+    # A model that antbee did not train may have a history.json of another format.
     histories = [
         read_history(folder) if classifier.config.mode else ()
         for folder, classifier in zip(folders, classifiers, strict=True)
     ]
-    written = [_card(classifier.config, source) for classifier, source in zip(classifiers, sources, strict=True)]
-    return tuple(map(LoadedModel, names, classifiers, histories, written))
+    cards = [_card(classifier.config, source) for classifier, source in zip(classifiers, sources, strict=True)]
+    return tuple(map(LoadedModel, names, classifiers, histories, cards))
 
 
 def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[str]:
-    """What visitors know the models by: the mode where it tells them apart, else the Hub id or the folder's name.
+    """The mode where it is unique, else the Hub id or the last two parts of the path.
 
-    Never the whole path of a folder, which is nobody's business but its owner's.
+    Never the whole path: visitors must not see where the owner keeps files.
     """
     paths = [Path(source).resolve() if Path(source).is_dir() else Path(source) for source in sources]
     folders = [one_line("/".join(path.parts[-2:])) for path in paths]
@@ -87,12 +87,12 @@ def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[s
 
 
 def _card(config: ClassifierConfig, source: str | Path) -> str:
-    """The model's card, written anew from its config: nothing but weights and JSON is downloaded of a model."""
+    """The model card, rendered from the config: of a Hub repository only weights and JSON are downloaded."""
     return page_text(config.to_json(), PLACEHOLDER if Path(source).is_dir() else str(source))
 
 
 def of_classes(models: Sequence[LoadedModel], photos: ImageDataset) -> list[LoadedModel]:
-    """The models that know the photos' classes, in whatever order."""
+    """The models with the photos' classes, in any order."""
     return [shown for shown in models if set(shown.config.label_names) == set(photos.class_names)]
 
 
@@ -123,39 +123,39 @@ def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary:
 
 
 def learned_from(shown: LoadedModel, photos: ImageDataset | None) -> bool:
-    """Whether these are the very photos that a model learned from; others may be called the same."""
+    """Whether a model was trained on these very photos, by the digest: another set may have the same name."""
     return photos is not None and shown.config.data.digest == photos.digest
 
 
 def notices(models: Sequence[LoadedModel], translate: Translator = ENGLISH) -> list[str]:
-    """What a visitor has to know before believing a prediction, as Markdown."""
-    said = []
+    """Warnings about models of drawn pictures or random weights, as Markdown."""
+    texts = []
     joint = " + "
     if drawn := [as_text(shown.name) for shown in models if shown.config.data.name == "drawn"]:
-        said.append(translate("page.drawn", names=joint.join(drawn)))
+        texts.append(translate("page.drawn", names=joint.join(drawn)))
     if random := [as_text(shown.name) for shown in models if shown.config.weights.name == "random"]:
-        said.append(translate("page.random", names=joint.join(random)))
-    return said
+        texts.append(translate("page.random", names=joint.join(random)))
+    return texts
 
 
 def how_to_train(translate: Translator = ENGLISH) -> str:
-    """What stands where a model would be shown, as Markdown."""
+    """How to train a model, as Markdown, where there is none."""
     return translate("page.no_model", train=command_name("train"), app=command_name("app"))
 
 
 FindModels = Callable[[], Sequence[str | Path]]
 ChoosePhotos = Callable[[Sequence[LoadedModel]], ImageDataset | None]
-Stamp = tuple[tuple[int, int], ...]  # of the files that make a model: when they were written, and which they are
+Stamp = tuple[tuple[int, int], ...]  # modification time and inode of the config and the weights
 
 
 def stamp_of(source: str | Path) -> Stamp:
-    """Another one once a folder was written anew; always the same for a repository of the Hub."""
+    """Differs once a folder was written again; constant for a Hub repository."""
     files = [Path(source) / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
     return tuple((found.st_mtime_ns, found.st_ino) for path in files if path.is_file() for found in [path.stat()])
 
 
 class ModelRegistry:
-    """What a running page shows now. Visitors who are being answered keep what they began with."""
+    """The models and photos that the page shows. A request keeps the snapshot that it began with."""
 
     def __init__(
         self,
@@ -170,33 +170,35 @@ class ModelRegistry:
         self._renewing = threading.Lock()
         self._stamps: dict[str, Stamp] = {}
         self.now = Snapshot()
-        self.version = 0  # counts how often what is shown was looked up
+        self.version = 0  # counts the loads
         self.renew()
 
     def changed(self) -> list[str]:
-        """The folders' names of models that were trained, or trained anew, since they were loaded."""
+        """The names of the folders whose models are new or changed since they were loaded."""
         found = {str(source): stamp_of(source) for source in self._find()}
         return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
 
     def turn_to(self, outputs: Path, data: Path | None) -> None:
-        """Shows the models in a folder of model folders from now on, and the photos they learned from.
+        """Loads the models in a folder of model folders, and the photos in `data`; from now on they are shown.
 
-        Raises what `renew` raises, and stays with what is shown then.
+        Raises what `renew` raises; the current snapshot then stays.
         """
         choose_photos = self._choose_photos if data is None else lambda models: read_folder(data)
         self._show(lambda: model_folders(outputs), choose_photos)
 
     def renew(self) -> None:
-        """Loads what is there now, all or nothing: where it raises, the models shown stay.
+        """Loads models and photos again; where it raises, the current snapshot stays.
 
-        Raises what `load_models` raises, and data.DataError where the photos can't be used.
+        Raises what `load_models` raises, and DataError where the photos can't be used.
         """
         self._show(self._find, self._choose_photos)
 
     def _show(self, find: FindModels, choose_photos: ChoosePhotos) -> None:
         with self._renewing:
             sources = list(find())
-            stamps = {str(source): stamp_of(source) for source in sources}  # before: what is written meanwhile is news
+            stamps = {
+                str(source): stamp_of(source) for source in sources
+            }  # taken before loading: a write meanwhile is a change
             models = load_models(sources, device=self._device)
             self.now = Snapshot(models, choose_photos(models))
             self._find, self._choose_photos, self._stamps = find, choose_photos, stamps

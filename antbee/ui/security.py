@@ -1,6 +1,6 @@
-"""What may reach the page: bodies of a size that it has a use for, and, where it is for this computer alone, no others.
+"""Limits of requests: the size of bodies, the number of files and, for a local page, host names and origins.
 
-It stands before Gradio, which would keep a JSON body of any size in memory, and answer under any name.
+This middleware comes before Gradio, which keeps JSON bodies of any size in memory and answers under any host name.
 """
 
 from collections.abc import Iterable
@@ -16,41 +16,40 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from antbee.ui.i18n import Translator, translator_in
 
-if TYPE_CHECKING:  # it is not there to be imported otherwise
+if TYPE_CHECKING:  # it does not exist at run time
     from python_multipart.multipart import MultipartCallbacks
 
-
-# Bytes of all that is no upload. The page's own largest are galleries of 400 photos, whose files have long names.
+# Bytes of a request but for uploads. The page's own largest ones list galleries of 400 photos with long file names.
 LARGEST_BODY = 1_000_000
-LARGEST_UPLOAD = 1_000_000_000  # bytes of all files of a request, which go to the disk one after another
-MOST_FILES = 400  # of a request: browsers send all that were dropped in one, and no tab takes more
-LARGEST_FIELDS = 10_000  # bytes of an upload that are no file's: Gradio keeps them in memory, and uses none of them
+LARGEST_UPLOAD = 1_000_000_000  # bytes of all files of a request, which are written to the disk one after another
+MOST_FILES = 400  # per request: browsers send all dropped files in one, and no tab accepts more
+LARGEST_FIELDS = 10_000  # bytes of an upload's other form fields: Gradio keeps them in memory and uses none of them
 
 UPLOAD = "/gradio_api/upload"
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110, 9.2.1: they ask for no change
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110, 9.2.1: requests that change nothing
 
 
 class RequestLimits:
-    """A middleware of ASGI that answers by itself what must not go on: 413 too large, 400 and 403 from elsewhere."""
+    """ASGI middleware that refuses requests: 413 for too large ones; on a local page, 400 and 403 for remote ones."""
 
-    def __init__(self, app: ASGIApp, *, for_this_computer: bool) -> None:
+    def __init__(self, app: ASGIApp, *, local_only: bool) -> None:
         self._app = app
-        self._for_this_computer = for_this_computer
+        self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or whatever else a server has to say to an app."""
+        """Handles one request; other ASGI scopes pass."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         translate = translator_in(headers.get("accept-language", ""))
-        if self._for_this_computer and (refusal := _from_elsewhere(scope["method"], headers, translate)):
+        if self._local_only and (refusal := _refuse_remote(scope["method"], headers, translate)):
             await refusal(scope, receive, send)
             return
         kind, largest = (_Upload, LARGEST_UPLOAD) if route_of(scope) == UPLOAD else (_Body, LARGEST_BODY)
-        await self._let_in(scope, kind(receive, headers, largest, translate), send)
+        await self._pass_on(scope, kind(receive, headers, largest, translate), send)
 
-    async def _let_in(self, scope: Scope, body: "_Body", send: Send) -> None:
+    async def _pass_on(self, scope: Scope, body: "_Body", send: Send) -> None:
         is_answered = False
 
         async def unless_answered(message: Message) -> None:
@@ -63,7 +62,7 @@ class RequestLimits:
                 return await body.receive()
             except TooMuchError as error:
                 if not is_answered:
-                    # Now, since whoever reads the body makes something else of the exception. The rest stays unread.
+                    # Here, since the app may turn the exception into another answer. The rest of the body stays unread.
                     answer = PlainTextResponse(str(error), 413, {"Connection": "close"})
                     await answer(scope, receive, send)
                     is_answered = True
@@ -81,39 +80,39 @@ class RequestLimits:
 
 
 def route_of(scope: Scope) -> str:
-    """The path of a request as Gradio's routes know it: below --root-path, which not every proxy takes away."""
+    """The path of a request without --root-path, which not every proxy removes."""
     return str(scope["path"].removeprefix(scope.get("root_path", "")))
 
 
-# MultiPartException: at it, and at no other, Gradio deletes what it has written of an upload.
+# MultiPartException is the only one at which Gradio deletes the files that it has written of an upload.
 class TooMuchError(MultiPartException):
-    """More came than is taken; the message says so to a visitor."""
+    """A request exceeds a limit; the message is for the visitor."""
 
     def __str__(self) -> str:
-        """The sentence."""
+        """The message."""
         return self.message
 
 
 class InterruptedUploadError(MultiPartException):
-    """Whoever was sending files is gone."""
+    """The client disconnected during an upload."""
 
 
 class _Body:
-    """A request's body, which may have so many bytes."""
+    """A request's body of at most `largest` bytes."""
 
     def __init__(self, receive: Receive, headers: Headers, largest: int, translate: Translator) -> None:
         self._receive = receive
         self._headers = headers
         self._largest = largest
-        self._speech = translate
+        self._translate = translate
         self._count = 0
 
     def check_announced(self) -> None:
-        """Raises TooMuchError where the headers say that more will come."""
+        """Raises TooMuchError where the content-length is too large."""
         self._check(int(self._headers.get("content-length", 0)))
 
     async def receive(self) -> Message:
-        """The next message. Raises TooMuchError once too much came."""
+        """The next message. Raises TooMuchError once the body is too large."""
         message = await self._receive()
         self._count += len(message.get("body", b""))
         self._check(self._count)
@@ -121,11 +120,11 @@ class _Body:
 
     def _check(self, count: int) -> None:
         if count > self._largest:
-            raise TooMuchError(self._speech("gate.large", most=self._largest // 1_000_000))
+            raise TooMuchError(self._translate("security.large", most=self._largest // 1_000_000))
 
 
 class _Upload(_Body):
-    """A body of files; what is in it is read as Gradio reads it, so that both see the same parts."""
+    """An upload, parsed with the parser that Gradio uses, so that both see the same parts."""
 
     def __init__(self, receive: Receive, headers: Headers, largest: int, translate: Translator) -> None:
         super().__init__(receive, headers, largest, translate)
@@ -140,10 +139,10 @@ class _Upload(_Body):
         self._parser = None if boundary is None else MultipartParser(boundary, self._callbacks())
 
     async def receive(self) -> Message:
-        """The next message. Raises TooMuchError; and InterruptedUploadError where the rest will not come."""
+        """The next message. Raises TooMuchError, and InterruptedUploadError where the client disconnects."""
         message = await super().receive()
         if message["type"] == "http.disconnect" and not self._is_complete:
-            raise InterruptedUploadError("gone")
+            raise InterruptedUploadError("disconnected")
         if message["type"] == "http.request":
             self._is_complete = not message.get("more_body", False)
             if self._parser is not None:
@@ -177,37 +176,37 @@ class _Upload(_Body):
             self._is_file = b"filename" in parse_options_header(self._value)[1]
             self._files += self._is_file
             if self._files > MOST_FILES:
-                raise TooMuchError(self._speech("gate.many", most=MOST_FILES))
+                raise TooMuchError(self._translate("security.many", most=MOST_FILES))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._fields += 0 if self._is_file else end - start
         if self._fields > LARGEST_FIELDS:
-            raise TooMuchError(self._speech("gate.fields"))
+            raise TooMuchError(self._translate("security.fields"))
 
 
-def _from_elsewhere(method: str, headers: Headers, translate: Translator) -> PlainTextResponse | None:
-    """What is answered to a request that did not come from a page of this computer.
+def _refuse_remote(method: str, headers: Headers, translate: Translator) -> PlainTextResponse | None:
+    """The refusal of a request that did not come from a page on this computer; None for the others.
 
-    A name of somebody else's that leads here would let their pages read this one: DNS rebinding. And any page on the
-    web may send a form to here.
+    Another host name that resolves to this computer would let its pages read this one (DNS rebinding), and any web page
+    can post a form to this address.
     """
-    if not all(map(_is_this_computer, _named(headers, "host", "x-forwarded-host"))):
-        return PlainTextResponse(translate("gate.host"), 400)
-    if method not in SAFE_METHODS and not all(map(_is_this_computer, _named(headers, "origin"))):
-        return PlainTextResponse(translate("gate.origin"), 403)
+    if not all(map(_is_loopback, _hosts(headers, "host", "x-forwarded-host"))):
+        return PlainTextResponse(translate("security.host"), 400)
+    if method not in SAFE_METHODS and not all(map(_is_loopback, _hosts(headers, "origin"))):
+        return PlainTextResponse(translate("security.origin"), 403)
     return None
 
 
-def _named(headers: Headers, *names: str) -> Iterable[str]:
-    """What headers of these names say, however often they are there."""
+def _hosts(headers: Headers, *names: str) -> Iterable[str]:
+    """The values of all headers of these names, which may occur several times."""
     return [host for name in names for value in headers.getlist(name) for host in value.split(",")]
 
 
-def _is_this_computer(host: str) -> bool:
-    """Whether a host, with or without scheme and port, is a name of the computer that it is read on."""
+def _is_loopback(host: str) -> bool:
+    """Whether a host, with or without scheme and port, is a name or an address of this computer."""
     host = host.strip()
     try:
         name = urlsplit(host if "://" in host else f"//{host}").hostname or ""
         return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:  # no address: another name, or nothing that names a host
+    except ValueError:  # another name, or no host at all
         return False

@@ -1,8 +1,7 @@
-"""What may be named as a file: one that was uploaded here, and nothing else.
+"""Calls may name uploaded files only.
 
-Gradio looks for files in every argument of a call, text fields included, and downloads what one of them names by an
-address before any handler runs; and for whoever asks for `file=https://...` it downloads that. So requests are read
-before Gradio reads them.
+Gradio looks for files in every argument of a call, text fields included, and downloads URLs before any handler runs;
+a request for `file=https://...` makes it download that URL. So requests are checked before Gradio reads them.
 """
 
 import json
@@ -29,21 +28,21 @@ DOWNLOADS = ("/gradio_api/file=", "/gradio_api/file/")
 
 
 class UploadsOnly:
-    """A middleware of ASGI that answers by itself what names any file but an upload: 403 an address, 422 a call."""
+    """ASGI middleware that refuses other files than uploads: 403 for a URL in the path, 422 for a file in a call."""
 
     def __init__(self, app: ASGIApp, page: gr.Blocks) -> None:
         self._app = app
         self._functions = _functions_of(page)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, or whatever else a server has to say to an app. Reads a body whole, but for uploads."""
+        """Handles one request, whose body it reads as a whole, but for uploads; other ASGI scopes pass."""
         if scope["type"] != "http" or (route := route_of(scope)) == UPLOAD:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
         translate = translator_in(request.headers.get("accept-language", ""))
         if not _may_download(route):
-            await PlainTextResponse(translate("gate.file"), 403)(scope, receive, send)
+            await PlainTextResponse(translate("security.file"), 403)(scope, receive, send)
             return
         try:
             body = await request.body()
@@ -56,41 +55,41 @@ class UploadsOnly:
 
     def _may_call(self, route: str, body: bytes) -> bool:
         try:
-            call = json.loads(body)  # as Starlette reads it for Gradio
+            call = json.loads(body)  # as Starlette does for Gradio
         except RecursionError:
             return False
         except ValueError:
-            return True  # no call
-        # Names of arguments may be those of a file's fields, so the outermost object is no file.
+            return True  # not a call
+        # An argument may be called like a file's field, so the outermost object is never a file.
         values = call.values() if isinstance(call, dict) else [call]
-        return all(map(_is_upload, _files_in(values))) and self._suits(route, call)
+        return all(map(_is_upload, _files_in(values))) and self._fits(route, call)
 
-    def _suits(self, route: str, call: Any) -> bool:
-        """Whether the arguments for parts of the page that hold files are files. Text fields may say what they like."""
+    def _fits(self, route: str, call: Any) -> bool:
+        """Whether the arguments for file components are files. Text fields may hold anything."""
         if not isinstance(call, dict):
             return True
         index, name = _integer(call.get("fn_index")), route.rstrip("/").rpartition("/")[2]
-        # A call is told by a number or by its address. Where both are there, it has to suit both.
+        # A call names its function by index or by route; with both, it has to fit both.
         named = [function for function in self._functions if function.index == index or function.name == name]
         return all(function.takes(call, by_name="/call/v2/" in route) for function in named)
 
 
 @dataclass(frozen=True)
 class _Function:
-    """What can be called, by a number or by name, with Gradio's model of each argument that is for files, else None."""
+    """A function that can be called, with Gradio's data model of each argument; None where it takes no file."""
 
     index: int
     name: str | bool | None
     models: tuple[type[BaseModel] | None, ...]
-    given: dict[str, type[BaseModel] | None]  # those that callers give, by name: the server itself knows the others
+    named: dict[str, type[BaseModel] | None]  # of API callers, who do not send the values of gr.State
 
     def takes(self, call: Mapping[str, Any], *, by_name: bool) -> bool:
-        """Whether each argument for files is what its model takes."""
-        values = [call.get(name) for name in self.given] if by_name else call.get("data")
+        """Whether each argument is valid for its model."""
+        values = [call.get(name) for name in self.named] if by_name else call.get("data")
         if not isinstance(values, list):
             return True
-        models = self.models if len(values) == len(self.models) else self.given.values()
-        return all(_suits(model, value) for model, value in zip(models, values, strict=False))
+        models = self.models if len(values) == len(self.models) else self.named.values()
+        return all(_fits(model, value) for model, value in zip(models, values, strict=False))
 
 
 def _functions_of(page: gr.Blocks) -> tuple[_Function, ...]:
@@ -99,9 +98,9 @@ def _functions_of(page: gr.Blocks) -> tuple[_Function, ...]:
     for index, function in page.fns.items():
         models = tuple(map(_model_of, function.inputs))
         given = [model for model, part in zip(models, function.inputs, strict=True) if not part.skip_api]
-        # The page's own functions have no names of arguments: none but the page calls them.
-        told = endpoints.get(f"/{function.api_name}", {"parameters": []})["parameters"]
-        names = [str(one["parameter_name"]) for one in told] or map(str, range(len(given)))
+        # Private functions have no argument names.
+        parameters = endpoints.get(f"/{function.api_name}", {"parameters": []})["parameters"]
+        names = [str(one["parameter_name"]) for one in parameters] or map(str, range(len(given)))
         functions.append(_Function(index, function.api_name, models, dict(zip(names, given, strict=True))))
     return tuple(functions)
 
@@ -110,7 +109,7 @@ def _model_of(part: Any) -> type[BaseModel] | None:
     return part.data_model if value_is_file(part.api_info()) else None
 
 
-def _suits(model: type[BaseModel] | None, value: Any) -> bool:
+def _fits(model: type[BaseModel] | None, value: Any) -> bool:
     if model is None or value is None:
         return True
     try:
@@ -121,7 +120,7 @@ def _suits(model: type[BaseModel] | None, value: Any) -> bool:
 
 
 def _integer(value: Any) -> int | None:
-    """A number of a function as Gradio takes it: 3, 3.0 or "3"."""
+    """An index as Gradio parses it: 3, 3.0 or "3"."""
     try:
         return TypeAdapter(int).validate_python(value)
     except ValidationError:
@@ -129,9 +128,9 @@ def _integer(value: Any) -> int | None:
 
 
 def _files_in(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """All that Gradio may take for a file, at any depth."""
+    """All objects that Gradio may take for a file, at any depth."""
     pending = list(values)
-    while pending:  # no recursion: whoever sends it says how deep it is
+    while pending:  # no recursion: the sender decides how deep it is
         value = pending.pop()
         if isinstance(value, dict):
             if "path" in value or "url" in value:
@@ -143,32 +142,37 @@ def _files_in(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 def _is_upload(file: dict[str, Any]) -> bool:
     try:
-        told = FileData.model_validate(file)
+        data = FileData.model_validate(file)
         uploaded(file)
     except (ValidationError, DataError):
         return False
-    # Gradio puts an address of its own there, but only beside "meta"; any other address would reach browsers.
-    return told.url is None or ("meta" in file and unquote(told.url).endswith(f"{DOWNLOADS[0]}{told.path}"))
+    # Gradio replaces the URL, but only next to "meta"; any other URL would be sent to browsers.
+    return data.url is None or ("meta" in file and unquote(data.url).endswith(f"{DOWNLOADS[0]}{data.path}"))
 
 
 def _may_download(route: str) -> bool:
-    """Whether it is no address that is to be downloaded. Of paths here Gradio itself gives uploads alone."""
+    """Whether a route is not a request to download a URL. Of local paths Gradio serves uploads only."""
     return all(
         Path(route.removeprefix(beginning)).is_absolute() for beginning in DOWNLOADS if route.startswith(beginning)
     )
 
 
 def _refusal(translate: Translator) -> JSONResponse:
-    """In the form in which Gradio says that an argument is wrong: its clients show the sentence."""
-    wrong = {"__type__": "validate", "is_valid": False, "parameter_name": "file", "message": translate("gate.file")}
-    return JSONResponse({"detail": [wrong]}, 422)
+    """The refusal in the form of a validation error of Gradio, whose message clients show."""
+    detail = {
+        "__type__": "validate",
+        "is_valid": False,
+        "parameter_name": "file",
+        "message": translate("security.file"),
+    }
+    return JSONResponse({"detail": [detail]}, 422)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read once more, then whatever else comes."""
+    """Receives a body that was already read, then the remaining messages."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def again() -> Message:
+    async def receive_again() -> Message:
         return pending.pop() if pending else await receive()
 
-    return again
+    return receive_again

@@ -200,7 +200,7 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
     with end:
         app.main()
     (training,), (options,) = built, launched
-    assert options["for_this_computer"] == (words == ["--train"])
+    assert options["local_only"] == (words == ["--train"])
     assert options["password"] is None
     assert (training is not None) == (words == ["--train"])
     if training is not None:

@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def served(exhibit: ui.Snapshot, gradio_folder: Path) -> Iterator[str]:
     """The address of the page with both models and their photos."""
     page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
-    with serving(page, for_this_computer=True) as url:
+    with serving(page, local_only=True) as url:
         yield url
 
 

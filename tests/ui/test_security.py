@@ -13,7 +13,7 @@ FORM = ("content-type", "multipart/form-data; boundary=b")
 DISPOSITION = b'Content-Disposition: form-data; name="files"'
 
 
-def asked(*pieces, path="/gradio_api/queue/join", headers=(), method="POST", for_this_computer=False, ends=True):
+def asked(*pieces, path="/gradio_api/queue/join", headers=(), method="POST", local_only=False, ends=True):
     """The status and the text that a request in pieces is answered with, and what the app behind the gate has read."""
     seen, said = [], []
     waiting = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
@@ -41,7 +41,7 @@ def asked(*pieces, path="/gradio_api/queue/join", headers=(), method="POST", for
 
     named = [(name.encode(), str(value).encode()) for name, value in headers]
     scope = {"type": "http", "method": method, "path": path, "headers": named}
-    asyncio.run(RequestLimits(app, for_this_computer=for_this_computer)(scope, receive, send))
+    asyncio.run(RequestLimits(app, local_only=local_only)(scope, receive, send))
     start, *bodies = said
     assert [message["type"] for message in said].count("http.response.start") == 1
     return start["status"], b"".join(body["body"] for body in bodies).decode(), seen
@@ -115,7 +115,7 @@ def test_an_upload_that_breaks_off_ends_as_gradio_cleans_up_after():
     "host", ["localhost", "LOCALHOST:7860", "127.0.0.1:7860", "127.8.9.1", "[::1]", "[::1]:7860", " localhost "]
 )
 def test_this_computer_is_known_by_all_its_names(host):
-    assert asked(b"", headers=[("host", host), ("origin", f"http://{host.strip()}")], for_this_computer=True)[0] == 200
+    assert asked(b"", headers=[("host", host), ("origin", f"http://{host.strip()}")], local_only=True)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_this_computer_is_known_by_all_its_names(host):
 @pytest.mark.parametrize("name", ["host", "x-forwarded-host"])
 def test_another_name_that_leads_to_this_computer_gets_nothing_where_the_page_is_for_it_alone(name, host):
     headers = [("host", "localhost"), (name, host)]
-    assert asked(b"", method="GET", headers=headers, for_this_computer=True) == (400, ENGLISH("gate.host"), [])
+    assert asked(b"", method="GET", headers=headers, local_only=True) == (400, ENGLISH("gate.host"), [])
     assert asked(b"", method="GET", headers=headers)[0] == 200
 
 
@@ -143,6 +143,6 @@ def test_another_name_that_leads_to_this_computer_gets_nothing_where_the_page_is
 def test_another_sites_page_may_ask_nothing_of_a_page_for_this_computer_alone(origin):
     headers = [("host", "localhost:7860"), ("origin", origin)]
     for path in ("/gradio_api/queue/join", UPLOAD):
-        assert asked(b"", path=path, headers=headers, for_this_computer=True) == (403, ENGLISH("gate.origin"), [])
+        assert asked(b"", path=path, headers=headers, local_only=True) == (403, ENGLISH("gate.origin"), [])
         assert asked(b"", path=path, headers=headers)[0] == 200
-    assert asked(b"", method="GET", headers=headers, for_this_computer=True)[0] == 200
+    assert asked(b"", method="GET", headers=headers, local_only=True)[0] == 200

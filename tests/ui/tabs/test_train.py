@@ -19,7 +19,7 @@ from antbee.text import as_text
 from antbee.training.background import BackgroundError, TrainingRequest, TrainingState
 from antbee.ui.i18n import CHINESE, ENGLISH, label
 from antbee.ui.tabs import train
-from antbee.ui.tabs.train import LINES, Shop, histories_of, request_of, status_sentence
+from antbee.ui.tabs.train import LINES, TrainingJob, histories_of, request_of, status_sentence
 
 EPOCHS = tuple(
     {"mode": mode, "epoch": epoch, "val_accuracy": 0.5, "train_accuracy": 0.6, "val_loss": 1.0, "train_loss": 1.0}
@@ -132,52 +132,52 @@ def test_an_error_that_looks_like_markup_is_no_markup():
 
 
 def test_its_models_are_shown_once_it_is_done_and_taken_once_however_many_look(registry, training, turns, trained):
-    shop = Shop(registry, training, trained)
-    shop.start("", "fast", "both")
+    job = TrainingJob(registry, training, trained)
+    job.start("", "fast", "both")
     assert training.started == [TrainingRequest(trained)]
     for status in ("running", "stopping", "cancelled", "failed"):
         training.now = replace(training.now, status=status)
-        shop.look()
+        job.poll()
     assert (turns, registry.now.names) == ([], [])
     before = registry.version
     train_again(trained)
     training.now = replace(training.now, status="finished")
-    looks = [shop.look() for _ in range(3)]
+    looks = [job.poll() for _ in range(3)]
     assert looks == [(training.now, ENGLISH("train.done"))] * 3
     assert registry.now.names == ["frozen"]
     assert registry.version == before + 1
     assert turns == [(trained, None)]
     training.now = replace(training.now)
-    shop.look()
+    job.poll()
     assert len(turns) == 2, "another training's models are others"
 
 
 def test_they_are_shown_with_the_photos_that_they_learned_from(registry, training, trained, drawn_root):
-    shop = Shop(registry, training, trained)
-    shop.start(str(drawn_root), "fast", "both")
+    job = TrainingJob(registry, training, trained)
+    job.start(str(drawn_root), "fast", "both")
     train_again(trained)
     training.now = replace(training.now, status="finished")
-    shop.look()
+    job.poll()
     assert registry.now.photos.root == drawn_root
 
 
 def test_models_that_stay_in_place_are_said_to_and_the_others_can_be_put_there(registry, training, tmp_path):
     write_model(tmp_path / "frozen", "frozen", seed=1)
     write_model(tmp_path / "versions" / "2026-11-28_17-12-46" / "frozen", "frozen", seed=2)
-    shop = Shop(registry, training, tmp_path)
-    shop.start("", "fast", "both")
+    job = TrainingJob(registry, training, tmp_path)
+    job.start("", "fast", "both")
     training.now = replace(training.now, status="finished")
-    assert shop.look()[1] == ENGLISH("train.not_placed", folder=as_text(str(tmp_path / "versions")))
+    assert job.poll()[1] == ENGLISH("train.not_placed", folder=as_text(str(tmp_path / "versions")))
     before = load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"]
     assert torch.equal(registry.now.models[0].classifier.network.fc.weight.cpu(), before)
-    ((title, name),) = shop.versions()
+    ((title, name),) = job.versions()
     assert title == "2026-11-28_17-12-46: frozen 75.0%"
-    assert "2026-11-28_17-12-46" in shop.restore(name)
+    assert "2026-11-28_17-12-46" in job.restore(name)
     after = load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"]
     assert not torch.equal(before, after)
     assert torch.equal(registry.now.models[0].classifier.network.fc.weight.cpu(), after)
-    ((_, name),) = shop.versions()
-    shop.restore(name)
+    ((_, name),) = job.versions()
+    job.restore(name)
     assert torch.equal(load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"], before)
 
 
@@ -188,10 +188,10 @@ def test_what_can_not_be_shown_is_said_with_the_reason_and_what_was_shown_stays(
     (tmp_path / "frozen").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "frozen" / name).write_text("{}")
-    shop, before = Shop(registry, training, tmp_path), registry.now
-    shop.start("", "fast", "both")
+    job, before = TrainingJob(registry, training, tmp_path), registry.now
+    job.start("", "fast", "both")
     training.now = replace(training.now, status="finished")
-    looks = [shop.look(translate)[1] for _ in range(2)]
+    looks = [job.poll(translate)[1] for _ in range(2)]
     with pytest.raises(ModelFolderError) as raised:
         ui.load_models([tmp_path / "frozen"])
     told = {"folder": as_text(str(tmp_path)), "error": as_text(str(raised.value))}
@@ -202,13 +202,13 @@ def test_what_can_not_be_shown_is_said_with_the_reason_and_what_was_shown_stays(
 
 
 def test_photos_that_are_gone_by_then_are_said_and_the_next_training_is_shown(registry, training, trained, tmp_path):
-    shop = Shop(registry, training, trained)
-    shop.start(str(tmp_path / "gone"), "fast", "both")
+    job = TrainingJob(registry, training, trained)
+    job.start(str(tmp_path / "gone"), "fast", "both")
     train_again(trained)
     training.now = replace(training.now, status="finished")
-    assert "gone" in shop.look()[1]
+    assert "gone" in job.poll()[1]
     training.now = TrainingState("finished", TrainingRequest(trained))
-    assert shop.look()[1] == ENGLISH("train.done")
+    assert job.poll()[1] == ENGLISH("train.done")
     assert registry.now.names == ["frozen"]
 
 
