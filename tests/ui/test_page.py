@@ -214,7 +214,7 @@ def test_a_call_that_names_a_file_that_was_not_uploaded_is_refused(caller, gradi
     assert {name: told for name, told in verdicts.items() if told} == {}
     assert private.is_untouched()
     refused = caller.join(handler, among(sent["a picture elsewhere as a path"]))
-    assert (refused.status_code, ENGLISH("gate.file") in refused.text) == (422, True)
+    assert (refused.status_code, ENGLISH("security.file") in refused.text) == (422, True)
 
 
 def test_every_sink_of_files_is_tried(caller):

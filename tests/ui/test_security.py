@@ -61,7 +61,7 @@ def files(count):
 def test_a_body_is_let_in_up_to_its_size_and_a_larger_one_is_answered_before_it_is_read():
     half = b"x" * (LARGEST_BODY // 2)
     assert asked(half, half) == (200, "read", [half, half])
-    sentence = ENGLISH("gate.large", most=1)
+    sentence = ENGLISH("security.large", most=1)
     assert asked(half, headers=[("content-length", LARGEST_BODY + 1)]) == (413, sentence, [])
     assert asked(half, half, b"x", half) == (413, sentence, [half, half, "TooMuchError"])
 
@@ -81,7 +81,7 @@ def test_files_may_be_larger_than_other_bodies_but_not_without_end(monkeypatch):
     assert asked(photo, path=UPLOAD, headers=[FORM])[0] == 200
     monkeypatch.setattr(security, "LARGEST_UPLOAD", 2 * LARGEST_BODY)
     status, told, _ = asked(photo, photo, path=UPLOAD, headers=[FORM])
-    assert (status, told) == (413, ENGLISH("gate.large", most=2))
+    assert (status, told) == (413, ENGLISH("security.large", most=2))
 
 
 def test_more_files_than_a_tab_takes_are_refused_in_the_visitors_language():
@@ -89,7 +89,7 @@ def test_more_files_than_a_tab_takes_are_refused_in_the_visitors_language():
     status, told, seen = asked(
         files(MOST_FILES + 1), path=UPLOAD, headers=[FORM, ("accept-language", "zh-CN,zh;q=0.9")]
     )
-    assert (status, told) == (413, CHINESE("gate.many", most=MOST_FILES))
+    assert (status, told) == (413, CHINESE("security.many", most=MOST_FILES))
     assert seen == ["TooMuchError"]
 
 
@@ -98,7 +98,7 @@ def test_a_field_that_is_no_file_stays_small_whatever_its_other_headers_say(head
     field = part(*headers, content=b"x" * 100_000) + b"--b--\r\n"
     cut = len(field) // 2
     status, told, seen = asked(field[:cut], field[cut:], path=UPLOAD, headers=[FORM])
-    assert (status, told) == (413, ENGLISH("gate.fields"))
+    assert (status, told) == (413, ENGLISH("security.fields"))
     assert seen == ["TooMuchError"]
 
 
@@ -135,7 +135,7 @@ def test_this_computer_is_known_by_all_its_names(host):
 @pytest.mark.parametrize("name", ["host", "x-forwarded-host"])
 def test_another_name_that_leads_to_this_computer_gets_nothing_where_the_page_is_for_it_alone(name, host):
     headers = [("host", "localhost"), (name, host)]
-    assert asked(b"", method="GET", headers=headers, local_only=True) == (400, ENGLISH("gate.host"), [])
+    assert asked(b"", method="GET", headers=headers, local_only=True) == (400, ENGLISH("security.host"), [])
     assert asked(b"", method="GET", headers=headers)[0] == 200
 
 
@@ -143,6 +143,6 @@ def test_another_name_that_leads_to_this_computer_gets_nothing_where_the_page_is
 def test_another_sites_page_may_ask_nothing_of_a_page_for_this_computer_alone(origin):
     headers = [("host", "localhost:7860"), ("origin", origin)]
     for path in ("/gradio_api/queue/join", UPLOAD):
-        assert asked(b"", path=path, headers=headers, local_only=True) == (403, ENGLISH("gate.origin"), [])
+        assert asked(b"", path=path, headers=headers, local_only=True) == (403, ENGLISH("security.origin"), [])
         assert asked(b"", path=path, headers=headers)[0] == 200
     assert asked(b"", method="GET", headers=headers, local_only=True)[0] == 200

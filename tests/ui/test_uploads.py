@@ -123,7 +123,7 @@ def refusals(response):
     return 422, [one["message"] for one in response.json()["detail"]]
 
 
-REFUSED = (422, [ENGLISH("gate.file")])
+REFUSED = (422, [ENGLISH("security.file")])
 
 
 # ---- every endpoint --------------------------------------------------------------------------------------------------
@@ -204,9 +204,9 @@ def test_gradios_own_client_shows_the_sentence_and_a_browser_gets_it_in_its_lang
     client = Client(served, verbose=False, analytics_enabled=False)
     with pytest.raises(ValidationError) as raised:
         client.predict(handle_file("http://example.com/photo.png"), api_name="/predict")
-    assert ENGLISH("gate.file") in str(raised.value)
+    assert ENGLISH("security.file") in str(raised.value)
     response = caller.http.post("gradio_api/call/predict", json={"data": [PIXEL]}, headers={"Accept-Language": "zh-CN"})
-    assert refusals(response) == (422, [CHINESE("gate.file")])
+    assert refusals(response) == (422, [CHINESE("security.file")])
     assert asked == []
 
 
@@ -218,7 +218,7 @@ def test_nothing_is_downloaded_for_whoever_asks_for_it_but_uploads(caller, photo
             assert asked == [], name
             assert response.status_code in (403, 405), name  # 405: Gradio's own, of a HEAD that it doesn't know
             if method == "GET" and not target.startswith("/"):
-                assert response.text == ENGLISH("gate.file"), name
+                assert response.text == ENGLISH("security.file"), name
     assert caller.http.get(f"gradio_api/{route}{photo['path']}").status_code == 200
     assert asked == []
 

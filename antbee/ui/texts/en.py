@@ -14,18 +14,18 @@ TEXTS = {
     "page.no_model": "## No model yet\nTrain both modes, then start this page again:\n```\n{train}\n{app}\n```",
     "page.no_photos": "## No photos here\nName the folder the models learned from: `{app} --data DIR`",
     # what does not reach the page
-    "gate.large": "Too much came at once: {most} MB at most are taken. Send less.",
-    "gate.many": "Too many files came at once: {most} at most are taken. Send the rest afterwards.",
-    "gate.fields": "Nothing but files can be uploaded here: send each with its name.",
-    "gate.file": (
+    "security.large": "Too much came at once: {most} MB at most are taken. Send less.",
+    "security.many": "Too many files came at once: {most} at most are taken. Send the rest afterwards.",
+    "security.fields": "Nothing but files can be uploaded here: send each with its name.",
+    "security.file": (
         "Only files that were uploaded to this page are opened: upload the file first, then name it as the "
         "upload's answer does. Addresses, data: URLs and other paths are never followed."
     ),
-    "gate.host": (
+    "security.host": (
         "This page is for the computer that it runs on, since it can train there: open it as localhost or "
         "127.0.0.1, or start it with --no-train to have it answer under other names."
     ),
-    "gate.origin": (
+    "security.origin": (
         "Another site asked this page to do something, and this page is for the computer that it runs on: open it "
         "there, as localhost or 127.0.0.1."
     ),

@@ -14,17 +14,17 @@ TEXTS = {
     "page.no_model": "## 还没有模型\n先训练两种模式，再重新打开本页：\n```\n{train}\n{app}\n```",
     "page.no_photos": "## 这里没有照片\n请指定模型学习时所用的文件夹：`{app} --data DIR`",
     # what does not reach the page
-    "gate.large": "一次发送的内容太多：最多接收 {most} MB。请减少后再发。",
-    "gate.many": "一次发送的文件太多：最多接收 {most} 个。其余请稍后再发。",
-    "gate.fields": "这里只能上传文件：请连同文件名一起发送。",
-    "gate.file": (
+    "security.large": "一次发送的内容太多：最多接收 {most} MB。请减少后再发。",
+    "security.many": "一次发送的文件太多：最多接收 {most} 个。其余请稍后再发。",
+    "security.fields": "这里只能上传文件：请连同文件名一起发送。",
+    "security.file": (
         "本页只打开已上传到本页的文件：请先上传文件，再使用上传后返回的路径。网址、data: URL 和其他路径一律不会打开。"
     ),
-    "gate.host": (
+    "security.host": (
         "本页可以在所运行的电脑上训练，因此只供该电脑使用：请用 localhost 或 127.0.0.1 打开，或用 --no-train 启动，"
         "使其能以其他名称访问。"
     ),
-    "gate.origin": (
+    "security.origin": (
         "另一个网站要求本页执行操作，而本页只供所运行的电脑使用：请在该电脑上用 localhost 或 127.0.0.1 打开。"
     ),
     # modes
