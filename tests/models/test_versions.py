@@ -272,7 +272,7 @@ def moves_of(path):
         for call in ast.walk(function):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
                 is_replace = call.func.attr == "replace" and len(call.args) == 1 and not call.keywords
-                is_of_a_class_name = ast.unparse(call.func) == "room.rename"
+                is_of_a_class_name = ast.unparse(call.func) == "handlers.rename"
                 is_move = call.func.attr in MOVING or ast.unparse(call.func) in ("os.remove", "shutil.move")
                 if (is_move and not is_of_a_class_name) or is_replace:
                     yield path.stem, function.name
