@@ -288,8 +288,8 @@ def hostile_address(tmp_path_factory, gradio_folder):
     photos = read_folder(root)
     models = ui.load_models(
         [
-            write_model(root / "models" / FOLDERS[0], label_names=photos.class_names, photos=photos, metrics={}),
-            write_model(root / "models" / FOLDERS[2], label_names=NAMES, metrics={}),
+            write_model(root / "models" / FOLDERS[0], label_names=photos.class_names, photos=photos, metrics=None),
+            write_model(root / "models" / FOLDERS[2], label_names=NAMES, metrics=None),
         ],
         device="cpu",
     )
