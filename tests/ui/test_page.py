@@ -305,7 +305,7 @@ def test_too_many_who_wait_are_told_so_and_whoever_leaves_makes_room(
         assert go_on.wait(30)
         return {}
 
-    monkeypatch.setattr("antbee.ui.page.MOST_WAITING", 1)
+    monkeypatch.setattr("antbee.ui.page.LONGEST_QUEUE", 1)
     monkeypatch.setattr("antbee.ui.tabs.classify.predict", slow)
     with serving(ui.build_page(exhibition_of(exhibit.models, exhibit.photos))) as url:
         *running, waiting, another = (call_at(url) for _ in range(ANSWERED_AT_ONCE + 2))
