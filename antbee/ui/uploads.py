@@ -69,8 +69,10 @@ class UploadsOnly:
         if not isinstance(call, dict):
             return True
         index, name = _integer(call.get("fn_index")), route.rstrip("/").rpartition("/")[2]
-        # A call names its function by index or by route; with both, it has to fit both.
-        named = [function for function in self._functions if function.index == index or function.name == name]
+        # A call names its function by index or by route; with both, it has to fit both. But browsers send every call
+        # outside the queue to run/predict, where the index alone counts.
+        is_indexed = index is not None and route.startswith("/gradio_api/run/")
+        named = [one for one in self._functions if one.index == index or (one.name == name and not is_indexed)]
         return all(function.takes(call, by_name="/call/v2/" in route) for function in named)
 
 

@@ -158,11 +158,11 @@ def test_a_file_that_is_no_upload_is_refused_by_every_function_in_every_argument
     assert tried > 1_000
 
 
-def routes(name):
+def routes(name, index):
     """Every way to call a function: an address, and how its data are put into the body."""
     for route in (f"call/{name}", f"run/{name}", f"api/{name}"):
         yield route, lambda value: {"data": [value]}
-        yield f"{route}/", lambda value: {"data": [value], "fn_index": 0}
+        yield f"{route}/", lambda value: {"data": [value], "fn_index": index}
     for route in (f"call/v2/{name}", f"call/v2/{name}/"):
         yield route, lambda value: {"photo": value}
     yield "queue/join", lambda value: {"data": [value], "fn_index": "8.0", "session_hash": "a"}
@@ -172,7 +172,7 @@ def routes(name):
 
 def test_every_shape_is_refused_at_every_address_that_takes_a_call_and_nobody_is_asked(caller, photo, asked):
     shapes = [shape for target in targets(photo).values() for shape in arguments(target, photo)]
-    for at, (route, body) in enumerate(routes("predict")):
+    for at, (route, body) in enumerate(routes("predict", caller.predict["id"])):
         for shape in shapes[at % 5 :: 5]:  # every one at two addresses at least
             response = caller.http.post(f"gradio_api/{route}", json=body(shape))
             assert refusals(response) == REFUSED, (route, shape)
@@ -182,7 +182,7 @@ def test_every_shape_is_refused_at_every_address_that_takes_a_call_and_nobody_is
 @pytest.mark.parametrize("value", ["photo.png", 7, True, [], [[]], {"image": None, "size": "x"}, {"path": 10**30}])
 def test_what_is_no_file_at_all_is_refused_where_a_file_belongs(caller, value):
     wrong = {"size": "x"} if isinstance(value, dict) and "image" in value else value
-    for route, body in itertools.islice(routes("predict"), 8):
+    for route, body in itertools.islice(routes("predict", caller.predict["id"]), 8):
         assert refusals(caller.http.post(f"gradio_api/{route}", json=body(wrong))) == REFUSED, route
 
 
@@ -372,3 +372,12 @@ def test_files_of_others_stay_theirs_where_a_private_file_lies_beside(caller, gr
 def is_nothing(answer):
     """Whether no photo was found in what was sent."""
     return answer.get("data") == [{}] or "error" in answer
+
+
+def test_a_call_outside_the_queue_is_taken_as_its_index_says(caller):
+    unqueued = [one for one in caller.config["dependencies"] if one["queue"] is False and one["inputs"]]
+    assert unqueued
+    for handler in unqueued:
+        body = {"data": ["text"] * len(handler["inputs"]), "fn_index": handler["id"], "session_hash": caller.session}
+        response = caller.http.post("gradio_api/run/predict", json=body)
+        assert ENGLISH("security.file") not in response.text, handler["id"]
