@@ -42,6 +42,14 @@ NEIGHBOUR_SIDE = 160  # pixels
 Captioned = tuple[Image.Image, str]  # what a gallery shows
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """The title and the captioned pictures of a gallery."""
+
+    title: str
+    pictures: list[Captioned]
+
+
 def photo_of(upload: dict[str, Any] | None, translate: Translator = ENGLISH) -> Image.Image | None:
     """The photo of an upload in Gradio's own form, which `preprocess=False` leaves as it came.
 

@@ -1,7 +1,6 @@
 """Batches: sample batches of both splits, augmentation, and the models' predictions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -18,7 +17,7 @@ from antbee.evaluation import plots
 from antbee.installation import command_name
 from antbee.text import one_line
 from antbee.training.recipe import FAST
-from antbee.ui.components import Captioned, Choice, gallery, picture_of
+from antbee.ui.components import Captioned, Choice, Pictures, gallery, picture_of
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, Snapshot, of_classes
 
@@ -28,14 +27,6 @@ AUGMENTED = 8  # augmented versions of one photo
 FRAME = 8  # pixels
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The title and the captioned pictures of a gallery."""
-
-    title: str
-    pictures: list[Captioned]
-
-
 def positions_of(split: Split, which: str, size: int, seed: int) -> Tensor:
     """The positions of the photos of a batch: int64 (min(size, N),), reproducible by seed."""
     return torch.randperm(len(split), generator=seeded_generator(seed, which))[:size]
@@ -43,7 +34,7 @@ def positions_of(split: Split, which: str, size: int, seed: int) -> Tensor:
 
 def batch(
     snapshot: Snapshot, names: Sequence[str] | None, which: str, size: int, seed: int, translate: Translator = ENGLISH
-) -> list[Grid]:
+) -> list[Pictures]:
     """A random batch of a split, which is "train" or "val".
 
     Training photos are augmented: one grid. Validation photos are shown with the predictions of each chosen model that
@@ -56,7 +47,7 @@ def batch(
     positions = positions_of(split, which, size, seed)
     if which == "val" and (models := of_classes(snapshot.chosen(names), photos)):
         return [
-            Grid(
+            Pictures(
                 translate("batches.grid", name=model.name, split=which, seed=seed),
                 predicted(model, photos, positions, translate),
             )
@@ -66,7 +57,7 @@ def batch(
     images = unnormalised(ImageLoader(split, _preprocessing(snapshot), augmentation, seed=seed), positions)
     captions = [one_line(photos.class_names[split.labels[position]]) for position in positions]
     pictures = [(picture_of(image), caption) for image, caption in zip(images, captions, strict=True)]
-    return [Grid(translate("batches.grid", name=photos.name, split=which, seed=seed), pictures)]
+    return [Pictures(translate("batches.grid", name=photos.name, split=which, seed=seed), pictures)]
 
 
 def augmented(

@@ -15,7 +15,7 @@ from antbee.evaluation import plots
 from antbee.models.activations import MAPS, Activations, block_count, depth, record_activations, strongest_channels
 from antbee.models.config import ClassifierConfig
 from antbee.text import as_text, one_line
-from antbee.ui.components import Captioned, Choice, gallery, photo_of, picture_of
+from antbee.ui.components import Choice, Pictures, gallery, photo_of, picture_of
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train
 
@@ -24,14 +24,6 @@ SHOWN_STAGES = tuple(name for name in MAPS if name != "maxpool")  # maxpool only
 COLOURS = ("red", "green", "blue")
 MOST_NAMES = 10  # class names in a sentence
 PHOTO_SIDE = 640  # pixels
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The title and the captioned pictures of a gallery."""
-
-    title: str
-    pictures: list[Captioned]
 
 
 @dataclass(frozen=True)
