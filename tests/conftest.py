@@ -1,5 +1,7 @@
 """What several test files share: a small drawn set, the real photos and weights where there are any, and no network."""
 
+import copy
+import functools
 import importlib.util
 import io
 import ipaddress
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import pytest
 
 # Before torch is imported, whose threads would spin while they wait for each other: where other programs run too, small
@@ -21,10 +24,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers share the processor's cores already
 
+import torch
+
 from antbee.data.drawn import write_drawn_set
 from antbee.data.folder import ImageDataset, read_folder
+from antbee.models import backbone
 
 if TYPE_CHECKING:  # the page's imports take seconds: they are where they are used
+    from torchvision.models import ResNet
+
     from antbee.ui import LoadedModel, Snapshot
 
 
@@ -40,6 +48,34 @@ def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
 
 def _fail_to_clean_up(number: int, frame: object) -> None:
     pytest.fail(f"the fixtures had not ended {CLEANING_UP} s after the test failed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates() -> Iterator[None]:
+    """Compiles the template of the model cards once: for each card anew it takes twenty times as long as the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2, "Template", functools.cache(jinja2.Template))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_networks() -> Iterator[None]:
+    """Copies random weights that were drawn before with the same seed, in a third of the time."""
+    draw = backbone.get_model
+
+    @functools.lru_cache(4)
+    def drawn(architecture: str, class_count: int, state: bytes) -> "ResNet":
+        return draw(architecture, weights=None, num_classes=class_count)
+
+    def get_model(architecture: str, *, weights: None, num_classes: int) -> "ResNet":
+        if torch.get_default_device().type == "meta":  # no weights are drawn
+            return draw(architecture, weights=weights, num_classes=num_classes)
+        state = torch.default_generator.get_state().numpy().tobytes()
+        return copy.deepcopy(drawn(architecture, num_classes, state))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "get_model", get_model)
+        yield
 
 
 @pytest.fixture(scope="session")

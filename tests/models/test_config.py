@@ -333,7 +333,7 @@ def shown_everywhere(config):
     json.dumps(config.to_json())
 
 
-@pytest.mark.parametrize("of_its_own", [{}, {"cross_validation": 5}])
+@pytest.mark.parametrize("of_its_own", [{}, {"cross_validation": 5}], ids=["validated", "cross-validated"])
 def test_any_value_at_any_key_can_be_used_or_is_refused_in_one_line(of_its_own):
     whole = copied(CONFIG.to_json()) | {"model_args": {"num_classes": 2}, "later": {"a": 1}}
     whole["antbee"]["data"]["skipped"] = [{"file": "a", "reason": "b"}]
