@@ -1,4 +1,4 @@
-"""Training with small crops and fewer synthetic images, for tests that check how a run behaves, not how good it is.
+"""Training with small crops, few synthetic images and no figures, for tests of how a run behaves, not how good it is.
 
 As a program it runs scripts/train.py so, for tests that need processes: with flags it trains once; without any it
 trains once for each line on stdin, which is a JSON list of flags, or of "torchrun" and its own arguments. Each of these
@@ -21,18 +21,19 @@ SCRIPT = str(ROOT / "scripts" / "train.py")
 sys.path.insert(0, str(ROOT))
 
 from antbee.evaluation import ood  # noqa: E402 (needs the path)
-from antbee.training import context  # noqa: E402
+from antbee.training import context, output  # noqa: E402
 from antbee.training.recipe import Recipe  # noqa: E402
 
 SMALL = 64  # pixels a side of the crops
 TIMEOUT = 120  # seconds, after which a run is ended
+NO_FIGURES = (output, "figures_of", lambda *run: {})
 
 
 def quickening() -> list[tuple[ModuleType, str, Any]]:
     """The patches that make a run quick: modules, the names in them, and their values."""
     recipes = {name: getattr(context, name) for name in ("RECIPES", "RECIPES_FROM_RANDOM")}
     smaller = {name: {key: small(recipe) for key, recipe in known.items()} for name, known in recipes.items()}
-    return [(ood, "COUNT", 1), *((context, name, known) for name, known in smaller.items())]
+    return [(ood, "COUNT", 1), NO_FIGURES, *((context, name, known) for name, known in smaller.items())]
 
 
 def small(recipe: Recipe) -> Recipe:
@@ -49,6 +50,13 @@ def run(arguments: list[str]) -> None:
     runpy.run_path(SCRIPT, run_name="__main__")
 
 
+def end(status: int) -> None:
+    """Ends a forked process; an ordinary end would first copy all the memory that it shares, which takes a second."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def run_lines() -> None:
     """Runs the script in one or several new processes for every line of flags."""
     from torch.distributed import run as torchrun
@@ -59,11 +67,11 @@ def run_lines() -> None:
             signal.alarm(TIMEOUT)
             print(os.getpid(), flush=True)
             arguments = json.loads(line)
-            if arguments[0] == "torchrun":
-                torchrun.main(arguments[1:])
-            else:
-                run(arguments)
-            sys.exit()
+            try:
+                torchrun.main(arguments[1:]) if arguments[0] == "torchrun" else run(arguments)
+            except SystemExit as ended:
+                end(ended.code)
+            end(0)
         _, status = os.waitpid(process, 0)
         print("ended", os.waitstatus_to_exitcode(status), flush=True)
 

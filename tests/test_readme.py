@@ -1,6 +1,7 @@
 """The README's Python runs as it stands there."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from quick_training import quickening
 import antbee
 from antbee.data.drawn import draw, write_drawn_set
 from antbee.training import context
-from antbee.training import output as output_module
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -22,7 +22,9 @@ def test_the_python_of_the_readme_runs_as_it_stands_there(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     for change in quickening():
         monkeypatch.setattr(*change)
-    monkeypatch.setattr(output_module, "figures_of", lambda *run: {})
+    recipe = context.RECIPES_FROM_RANDOM["fast"]
+    short = replace(recipe, finetune=replace(recipe.finetune, epochs=1))
+    monkeypatch.setattr(context, "RECIPES_FROM_RANDOM", {"fast": short})
     monkeypatch.setattr(context, "home", lambda: tmp_path)  # where outputs/ is
     starting_weights = context.load_starting_weights
     monkeypatch.setattr(context, "load_starting_weights", lambda choice, backbone: starting_weights("random", backbone))

@@ -20,7 +20,6 @@ from antbee.data.folder import read_folder
 from antbee.data.images import open_photo
 from antbee.models.backbone import build_network
 from antbee.models.weights import StartingWeights
-from antbee.training import output as output_module
 from antbee.training import trainer
 from antbee.ui.predictions import PredictionCache
 from antbee.ui.tabs.classify import classify
@@ -44,7 +43,6 @@ def trained(drawn_root, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "compute_rows", note)
-        patch.setattr(output_module, "figures_of", lambda *run: {})
         for change in quickening():
             patch.setattr(*change)
         settings = {"weights": str(weights), "device": "cpu", "precision": "float32", "epochs": 1, "output": output}

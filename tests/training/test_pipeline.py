@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from quick_training import quickening
+from quick_training import NO_FIGURES, quickening
 from safetensors.torch import load_file, save_file
 
 import antbee
@@ -31,7 +31,6 @@ from antbee.models import weights
 from antbee.models.backbone import build_network
 from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, list_versions, restore_version
 from antbee.training import context, pipeline, steps, summary
-from antbee.training import output as output_module
 from antbee.training.checkpoint import DeferredSignals
 from antbee.training.context import Settings, prepare
 from antbee.training.distributed import DistributedContext
@@ -43,15 +42,12 @@ QUICK_SCRIPT = ROOT / "tests" / "quick_training.py"
 FILES = {
     "README.md",
     "config.json",
-    "figures/batch.png",
-    "figures/confusion.png",
-    "figures/curves.png",
-    "figures/photos.png",
     "history.json",
     "model.safetensors",
     "neighbours.safetensors",
 }
-FIGURES_OF_MISTAKES = {"figures/mistakes.png", "figures/differences.png"}
+FIGURES = {"batch.png", "confusion.png", "curves.png", "photos.png"}
+FIGURES_OF_MISTAKES = {"mistakes.png", "differences.png"}  # which not every run has
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +73,8 @@ def flags_of(arguments):
 def run_quickly(patch, *, figures=False, **arguments):
     """Trains in this process with small crops, by default without figures."""
     for change in quickening():
-        patch.setattr(*change)
-    if not figures:
-        patch.setattr(output_module, "figures_of", lambda *run: {})
+        if not (figures and change == NO_FIGURES):
+            patch.setattr(*change)
     return antbee.train(**arguments)
 
 
@@ -89,8 +84,8 @@ def train(monkeypatch):
 
 
 def files_of(folder):
-    """The files of a model folder, without the figures of mistakes, which not every run has."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - FIGURES_OF_MISTAKES
+    """The files of a model folder, without the figures."""
+    return {path.name for path in folder.iterdir() if path.is_file()}
 
 
 # ---- a whole run -----------------------------------------------------------------------------------------------------
@@ -98,19 +93,20 @@ def files_of(folder):
 
 @pytest.fixture(scope="session")
 def whole_run(tiny_root, tmp_path_factory):
-    """An uninterrupted run of both modes: its output folder and its log."""
+    """An uninterrupted run of both modes: its output folder, its log, and what `antbee.train` returns."""
     output, lines = tmp_path_factory.mktemp("whole"), []
     with pytest.MonkeyPatch.context() as patch, threads(1):
-        run_quickly(patch, figures=True, **settings(tiny_root, output, epochs=3, log=lines.append))
-    return output, "\n".join(lines)
+        run = run_quickly(patch, figures=True, **settings(tiny_root, output, epochs=3, log=lines.append))
+    return output, "\n".join(lines), run
 
 
 @pytest.mark.parametrize(("mode", "trainable"), [("frozen", 1_026), ("finetune", 11_177_538)])
 def test_a_run_trains_both_modes_and_writes_two_complete_model_folders(whole_run, mode, trainable):
-    output, _ = whole_run
+    output, *_ = whole_run
     assert sorted(path.name for path in output.iterdir()) == [".training", "finetune", "frozen"]
     assert {path.name for path in (output / ".training").iterdir()} == {"lock", MARKER}
     assert files_of(output / mode) == FILES
+    assert {path.name for path in (output / mode / "figures").iterdir()} - FIGURES_OF_MISTAKES == FIGURES
     config = Classifier.from_pretrained(output / mode, device="cpu").config
     assert (config.mode, config.label_names, config.seed) == (mode, ("ants", "bees"), 0)
     assert config.data.train == {"ants": 3, "bees": 3}
@@ -121,12 +117,12 @@ def test_a_run_trains_both_modes_and_writes_two_complete_model_folders(whole_run
     assert metrics.kept.accuracy == max(record["val_accuracy"] for record in history)
     assert metrics.last.accuracy == history[-1]["val_accuracy"]
     assert sum(map(sum, metrics.confusion)) == metrics.kept.count == 4
-    for name in ("batch", "curves", "confusion"):
-        Image.open(output / mode / "figures" / f"{name}.png").verify()
+    for name in FIGURES:
+        Image.open(output / mode / "figures" / name).verify()
 
 
 def test_the_log_has_the_data_the_epochs_and_the_comparison_of_both_modes(whole_run, tiny_root):
-    output, printed = whole_run
+    output, printed, _ = whole_run
     assert "3 train, 2 val" in printed
     assert "weights: random.safetensors" in printed
     assert printed.count("epoch  3") == 2
@@ -615,21 +611,23 @@ def test_an_invalid_setting_is_an_error_of_one_line_before_models_are_written(
 # ---- the Python API --------------------------------------------------------------------------------------------------
 
 
-def test_a_run_returns_its_models_with_metrics_and_history_and_the_better_one(train, tiny_root, tmp_path):
-    dataset = antbee.load_folder(tiny_root)
-    run = train(**settings(tiny_root, tmp_path, epochs=1) | {"data": dataset})
+def test_a_run_returns_its_models_with_metrics_and_history_and_the_better_one(whole_run, tiny_root):
+    output, _, run = whole_run
     assert [model.mode for model in run.models] == ["frozen", "finetune"]
-    assert [model.folder for model in run.models] == [tmp_path / "frozen", tmp_path / "finetune"]
-    assert run.frozen.history.best.number == 1
+    assert [model.folder for model in run.models] == [output / "frozen", output / "finetune"]
+    for model in run.models:
+        assert model.history.best.number == model.metrics.kept.epoch
     assert run.best in (run.frozen.classifier, run.finetune.classifier)
     accuracy = run.best.config.metrics.accuracy
     assert accuracy == max(model.metrics.accuracy for model in run.models)
-    assert antbee.evaluate(run.best, dataset.val).accuracy == accuracy
-    assert str(antbee.evaluate(run.best, dataset.val)).startswith(f"accuracy  {accuracy:.1%} (")
+    evaluation = antbee.evaluate(run.best, antbee.load_folder(tiny_root).val)
+    assert evaluation.accuracy == accuracy
+    assert str(evaluation).startswith(f"accuracy  {accuracy:.1%} (")
 
 
-def test_a_run_outside_the_main_thread_works_without_signal_handlers(train, tiny_root, tmp_path):
+def test_a_data_set_in_memory_is_trained_on_outside_the_main_thread_without_signal_handlers(train, tiny_root, tmp_path):
+    arguments = settings(tiny_root, tmp_path, epochs=1, mode="frozen") | {"data": antbee.load_folder(tiny_root)}
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(train, **settings(tiny_root, tmp_path, epochs=1, mode="frozen")).result()
+        run = pool.submit(train, **arguments).result()
     assert run.finetune is None
     assert run.frozen.folder == tmp_path / "frozen"
