@@ -1,6 +1,7 @@
 """The rules of imports: they point one way, fenced libraries stay in their places, importing is quick and quiet."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ MODULES = {module_of(path): path for path in sorted((ROOT / "antbee").rglob("*.p
 FILES = MODULES | {module_of(path): path for path in ENTRIES}
 
 
+@functools.cache
 def imports(path, *, everywhere=True):
     """The dotted names that a file imports, at its top or in functions too."""
     tree = ast.parse(path.read_text("utf-8"))

@@ -40,10 +40,13 @@ COMMANDS = {
     "push": "push outputs me/bugs --space --dry-run",
     "help": "predict --help",
 }
-# Runs all commands in one interpreter, since starting one takes longer than a command.
+# Runs all commands in one interpreter, since starting one takes longer than a command; without figures for that reason.
 ENTRY = """
 import sys
+from antbee.evaluation import ood
 from antbee.installation import main
+from antbee.training import output
+ood.COUNT, output.figures_of = 1, lambda *run: {}
 for line in sys.stdin:
     sys.argv = ["antbee", *line.split()]
     try:

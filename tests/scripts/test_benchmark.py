@@ -1,7 +1,9 @@
 """scripts/benchmark.py: processes, rounds, and the code that is measured; no test depends on a time."""
 
 import json
+import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -89,9 +91,12 @@ def test_flags_choose_the_figures(measure, monkeypatch, flags, extra):
     }
 
 
-def test_an_error_in_a_figure_is_raised_with_its_message(measure, tmp_path):
-    with pytest.raises(errors.AntbeeError, match="empty"):
+def test_an_error_in_a_figure_is_raised_with_its_message(measure, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", lambda count, **options: ThreadPoolExecutor(count))
+    with pytest.raises(errors.AntbeeError, match="empty") as raised:
         measure("--only", "photos", "--data", tmp_path / "empty")
+    passed = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - as it is passed from the process
+    assert (type(passed), str(passed)) == (type(raised.value), str(raised.value))
 
 
 def test_the_tutorials_loop_yields_each_epoch_and_trains_the_backbone_when_fine_tuning_only(bench, monkeypatch):

@@ -21,12 +21,6 @@ def script(script_module):
     return script_module(SCRIPT)
 
 
-def run(*words):
-    """The script in a process of its own, in an empty folder."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([sys.executable, SCRIPT, *words], cwd="/", env=environment, capture_output=True, text=True)
-
-
 def test_flags_have_the_names_and_defaults_of_the_arguments_of_train(script):
     flags = vars(script.parse_arguments([]))
     arguments = inspect.signature(antbee.train).parameters
@@ -41,20 +35,23 @@ def test_arch_is_another_name_of_the_flag_backbone(script):
     assert script.parse_arguments(["--arch", "resnet34"]).backbone == "resnet34"
 
 
-@pytest.mark.parametrize(
-    ("words", "remedy"),
-    [
-        (["--data", "/nowhere", "--weights", "random"], "/nowhere is not there"),
-        (["--epochs", "0"], "epochs is 0"),
-        (["--restore", "yesterday"], "no version yesterday"),
-    ],
-)
-def test_what_can_not_be_used_ends_with_one_line_and_status_2(words, remedy, tmp_path):
-    ended = run("--output", tmp_path / "outputs", *words)
+def test_a_process_that_can_not_use_its_data_ends_with_one_line_and_status_2(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, SCRIPT, "--data", "/nowhere", "--weights", "random", "--output", tmp_path / "outputs"]
+    ended = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ")
-    assert remedy in line
+    assert "/nowhere is not there" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"), [(["--epochs", "0"], "epochs is 0"), (["--restore", "yesterday"], "no version yesterday")]
+)
+def test_what_can_not_be_used_ends_with_one_line_and_status_2(command, error_of, words, remedy, tmp_path):
+    status, error = error_of(command, "train", "--output", tmp_path / "outputs", *words)
+    assert status == 2
+    assert remedy in error
 
 
 @pytest.mark.parametrize("words", [["--mode", "all"], ["--lr", "x"], ["--x"]])
