@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from antbee.data.images import open_photo, upright_rgb
+from antbee.data.images import DataError, open_photo, upright_rgb
 from antbee.data.transforms import pixels_of
 from antbee.models import backbone
 from antbee.models.backbone import class_activation_map, feature_count, feature_map, fuse_conv_bn, network_with, pooled
@@ -51,7 +51,7 @@ class Prediction:
     label: str  # the most probable class
     probabilities: dict[str, float]  # of every class, by name
     distance: float | None = None  # to the k-th nearest training image; None: the model has no detector
-    threshold: float | None = None  # of the detector; None: there were too few images to choose one
+    threshold: float | None = None  # of the detector; None: no images, or too few, were left out of training for it
 
     @property
     def is_out_of_distribution(self) -> bool:
@@ -97,6 +97,13 @@ class Classifier:
         self.network = network.eval()
         self.config = config
         self.detector = detector
+
+    def __repr__(self) -> str:
+        """The network, the classes and the accuracy."""
+        config = self.config
+        accuracy = f", accuracy {config.metrics.accuracy:.1%}" if config.metrics else ""
+        classes = ", ".join(config.label_names[:5]) + ", ..." * (len(config.label_names) > 5)
+        return f"<Classifier {config.architecture} ({config.mode or 'unknown mode'}): {classes}{accuracy}>"
 
     @property
     def device(self) -> torch.device:
@@ -266,7 +273,12 @@ class Classifier:
 
 
 def _opened(photo: Photo) -> Image.Image:
-    return upright_rgb(photo) if isinstance(photo, Image.Image) else open_photo(Path(photo))
+    if isinstance(photo, Image.Image):
+        return upright_rgb(photo)
+    try:
+        return open_photo(Path(photo))
+    except DataError as error:
+        raise DataError(f"{photo}: {error}") from error
 
 
 def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None:
