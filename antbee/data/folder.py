@@ -94,6 +94,11 @@ class ImageDataset:
     damaged: tuple[SkippedFile, ...] = ()  # of those skipped, the photos that can't be read or decoded
     leaked: int = 0  # validation images that are byte-identical to a training image
 
+    def __repr__(self) -> str:
+        """The folder, the classes and the number of photos."""
+        names = ", ".join(self.class_names[:5]) + ", ..." * (len(self.class_names) > 5)
+        return f"<ImageDataset {self.root}: {names}; {len(self.train)} train, {len(self.val)} val>"
+
     def without(self, excluded: Sequence[str]) -> "ImageDataset":
         """The data set without some training images, named as by `Split.names`.
 

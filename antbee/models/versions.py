@@ -41,7 +41,6 @@ MARKER_TEXT = "A training of antbee in progress: its checkpoints, and the models
 MODEL_FILES = {WEIGHTS_FILE, DETECTOR_FILE, CONFIG_FILE, HISTORY_FILE, "README.md", "figures"}
 
 Replace = Literal["unless-worse", "always", "never"]
-REPLACE: tuple[Replace, ...] = ("unless-worse", "always", "never")
 
 
 class OutputError(InputError):
@@ -50,7 +49,7 @@ class OutputError(InputError):
 
 @dataclass(frozen=True)
 class Version:
-    """Models of one training run that are not the current ones."""
+    """Models of one training run, usually not the current ones."""
 
     folder: Path
     accuracies: Mapping[str, float | None]  # by mode, 0..1; None where the model has no metrics
@@ -209,12 +208,13 @@ def discard_run(output: Path) -> None:
 
 def list_versions(output: Path) -> list[Version]:
     """The versions of an output folder, latest first."""
-    found = {folder: _models_in(folder) for folder in sorted((output / VERSIONS).glob("*"), reverse=True)}
-    return [
-        Version(folder, {mode: _accuracy(_read(path)) for mode, path in models.items()})
-        for folder, models in found.items()
-        if models
-    ]
+    found = map(read_version, sorted((output / VERSIONS).glob("*"), reverse=True))
+    return [version for version in found if version.accuracies]
+
+
+def read_version(folder: Path) -> Version:
+    """The models in a folder, which may be the output folder itself, with their accuracies."""
+    return Version(folder, {mode: _accuracy(_read(path)) for mode, path in _models_in(folder).items()})
 
 
 def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in: bool = False) -> Placement:

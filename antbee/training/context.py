@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torchvision.models import ResNet
 
 from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
@@ -18,7 +18,7 @@ from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderO
 from antbee.errors import InputError
 from antbee.installation import home
 from antbee.models.backbone import build_network
-from antbee.models.config import MODES
+from antbee.models.config import MODES, validating
 from antbee.models.device import choose_precision
 from antbee.models.versions import Replace, RunFolder
 from antbee.models.weights import StartingWeights, WeightsUnreachableError, load_starting_weights
@@ -71,12 +71,8 @@ class Settings(BaseModel):
     @classmethod
     def checked(cls, **values: object) -> "Settings":
         """Validates the values. Raises SettingsError."""
-        try:
+        with validating(SettingsError):
             settings = cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}") from error
         if settings.folds == 1:
             raise SettingsError(
                 "folds is 1, which leaves nothing to train on: expected 0 (no calibration), or 2 or more"

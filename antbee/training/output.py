@@ -16,6 +16,7 @@ from antbee.evaluation import metrics, plots
 from antbee.evaluation.report import COMPARISON_COLUMNS, comparison
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, DataInfo, Mode, WeightsInfo
+from antbee.text import counted
 from antbee.training.context import RunContext
 from antbee.training.history import History
 from antbee.training.trainer import shuffled_batches
@@ -179,6 +180,6 @@ def difference_sentence(context: RunContext, logits: Mapping[str, Tensor]) -> st
     verdict = "a difference that chance hardly explains" if found.is_significant else "no more than chance explains"
     chosen = " Each answers with the epoch that is best on these photos." if context.settings.select == "val" else ""
     return (
-        f"Of {found.count} validation photos, only {one} got {found.first_alone} right and only {other} got "
-        f"{found.second_alone}: {verdict} (McNemar's exact test, p = {found.p:.2g}).{chosen}"
+        f"Of {counted(found.count, 'validation photo')}, {found.first_alone} were right with {one} alone and "
+        f"{found.second_alone} with {other} alone: {verdict} (McNemar's exact test, p = {found.p:.2g}).{chosen}"
     )

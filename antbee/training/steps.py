@@ -13,11 +13,13 @@ from torchvision.models import ResNet
 
 from antbee.data.folder import Split
 from antbee.evaluation import metrics
+from antbee.evaluation.calibration import HOTTEST
 from antbee.models.backbone import apply_temperature, freeze_backbone, zero_shot_head
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig
 from antbee.models.device import choose_precision
-from antbee.models.metrics import Metrics
+from antbee.models.metrics import Evaluation, Metrics
+from antbee.text import counted
 from antbee.training import assessment
 from antbee.training.checkpoint import Checkpoint
 from antbee.training.context import RunContext
@@ -201,10 +203,7 @@ def calibrate_and_evaluate(
         temperature = assessment.calibrate(network.fc, left_out, torch.tensor(context.train.labels))
         after = metrics.evaluate(logits_of(network.fc, val), val.labels)
         calibration = assessment.calibration_record(temperature, left_out, before)
-        context.say(
-            f"  calibrated: temperature {temperature:.2f}, val loss {before.loss:.3f} -> {after.loss:.3f}, "
-            f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}"
-        )
+        context.say(calibration_line(temperature, before, after))
     names = context.train.names(context.dataset.root)
     detector = assessment.fit_detector(train, names, left_out, backbone_is_frozen=mode == "frozen")
     val_logits = logits_of(network.fc, val)
@@ -219,6 +218,16 @@ def calibrate_and_evaluate(
     }
     config = replace(config, metrics=Metrics.model_validate(measured))
     return Classifier(network, config, detector), val_logits
+
+
+def calibration_line(temperature: float, before: Evaluation, after: Evaluation) -> str:
+    """The temperature and its effect on the validation photos, which may be none."""
+    limit = " (the largest allowed: the logits tell little)" if temperature > 0.999 * HOTTEST else ""
+    verdict = "" if after.loss <= before.loss else "; no better on these photos"
+    return (
+        f"  calibrated: temperature {temperature:.2f}{limit}, val loss {before.loss:.3f} -> {after.loss:.3f}, "
+        f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}{verdict}"
+    )
 
 
 def features_of(context: RunContext, network: ResNet, split: Split) -> Features:
@@ -242,7 +251,9 @@ def predict_left_out(
     wanted = recipe.schedule(mode).folds
     folds = stratified_folds(torch.tensor(context.train.labels), wanted, seed)
     if (count := len(folds.unique())) < wanted:
-        context.say(f"  calibrating with {count} folds, the images of the smallest class; at least 2 are needed")
+        context.say(
+            f"  calibrating with {counted(count, 'fold')}, the photos of the smallest class; at least 2 are needed"
+        )
     if count < 2:
         return None
     if mode == "frozen" and recipe.cached_features:
@@ -265,7 +276,7 @@ def predict_left_out(
         )
         return network
 
-    context.say("  calibrating: training again on folds of the images")
+    context.say("  calibrating: training again on folds of the photos")
     precision = choose_precision(recipe.precision, context.distributed.device)
     return network_out_of_fold(train_on, context.loader(context.train), folds, context.distributed, precision)
 
