@@ -23,7 +23,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
 from antbee.data.files import ENOUGH, FileError, content_of, kind_of
-from antbee.data.images import LARGEST_FILE, DataError, open_photo
+from antbee.data.images import EMPTY, LARGEST_FILE, DataError, open_photo
 from antbee.data.seeds import seeded_generator
 
 MOST_DAMAGED = 0.1  # of the photos of a class, see `refuse_damaged`
@@ -350,6 +350,8 @@ def _refused_link(path: Path, allowed: Sequence[Path]) -> str | None:
 
 
 def _wrong_extension(path: Path, start: bytes) -> str:
+    if not start:
+        return EMPTY
     kind = kind_of(start) or "of a kind unknown here"
     remedy = "rename it" if kind in ("JPEG", "PNG", "WebP") else "export it as JPEG to use it"
     extensions = " ".join(IMG_EXTENSIONS)

@@ -63,10 +63,8 @@ def check_architecture(architecture: str) -> None:
     """Raises WeightsError, with the supported names, for an architecture that is not supported."""
     if architecture not in ARCHITECTURES:
         near = " or ".join(get_close_matches(architecture, ARCHITECTURES, n=2))
-        raise WeightsError(
-            f"unknown backbone {architecture!r:.100}: {f'did you mean {near}? ' if near else ''}Expected one of "
-            f"{', '.join(ARCHITECTURES)}"
-        )
+        hint = f" (did you mean {near}?)" if near else ""
+        raise WeightsError(f"unknown backbone {architecture!r:.100}{hint}: expected one of {', '.join(ARCHITECTURES)}")
 
 
 def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> None:

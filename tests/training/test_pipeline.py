@@ -645,7 +645,7 @@ def test_a_calibration_that_tells_or_helps_little_says_so(whole_run, temperature
     [
         ({"weights": "/nowhere.pth"}, "expected imagenet, random, or a .safetensors"),
         ({"device": "abacus"}, "no device 'abacus' here"),
-        ({"backbone": "vgg11"}, "unknown backbone 'vgg11': Expected one of resnet18, "),
+        ({"backbone": "vgg11"}, "unknown backbone 'vgg11': expected one of resnet18, "),
         ({"backbone": "resnet19"}, "did you mean resnet18"),
         ({"epochs": 0}, "epochs is 0, expected more than 0"),
         ({"lr": math.nan}, "lr is nan, expected a finite number"),
