@@ -22,21 +22,20 @@ class Row:
 
 def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
     """The modes in comparison: a row of COMPARISON_COLUMNS for each config that has metrics."""
-    return [_comparison_row(str(config.mode), config.metrics) for config in configs if config.metrics]
-
-
-def _comparison_row(mode: str, metrics: Metrics) -> tuple[str, ...]:
-    kept, last = metrics.kept, metrics.last
-    return (
-        mode,
-        f"{metrics.parameters.trainable:,}",
-        f"{kept.accuracy:.1%}" + (" (cross-validated)" if metrics.cross_validation else ""),
-        interval(kept.interval),
-        f"{kept.epoch} of {metrics.epochs}",
-        metrics.selected_on or "unknown",
-        f"{last.accuracy:.1%}" if last else "not measured",
-        f"{metrics.seconds:.1f}",
-    )
+    return [
+        (
+            str(config.mode),
+            f"{metrics.parameters.trainable:,}",
+            f"{metrics.kept.accuracy:.1%}" + (" (cross-validated)" if metrics.cross_validation else ""),
+            interval(metrics.kept.interval),
+            f"{metrics.kept.epoch} of {metrics.epochs}",
+            metrics.selected_on or "unknown",
+            f"{metrics.last.accuracy:.1%}" if metrics.last else "not measured",
+            f"{metrics.seconds:.1f}",
+        )
+        for config in configs
+        if (metrics := config.metrics)
+    ]
 
 
 def metric_rows(metrics: Metrics) -> list[Row]:

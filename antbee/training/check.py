@@ -100,12 +100,7 @@ def check(
             result = check_data(path, weights=weights, allow_bad=allow_bad, log=log)
     except (DataError, ModelFolderError, WeightsError, OSError) as error:
         result = CheckResult(str(path), kind, ok=False, error=str(error))
-    if (
-        sheets is not None
-        and kind == "data"
-        and result.findings
-        and (sheet := contact_sheet(path, result.findings)) is not None
-    ):
+    if sheets is not None and kind == "data" and (sheet := contact_sheet(path, result.findings)) is not None:
         file = Path(sheets) / f"check-{path.resolve().name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(file)

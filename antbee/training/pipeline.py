@@ -167,7 +167,7 @@ def train_modes(context: RunContext) -> list[TrainedModel]:
     trained: dict[str, TrainedModel] = {}
     start = HeadInitialisation()
     for mode in modes:
-        trained[mode] = finish_mode(context, features, mode, start, checkpoints[mode], write=mode in wanted)
+        trained[mode] = finish_mode(features, mode, start, checkpoints[mode], write=mode in wanted)
         if context.recipe.head_first:
             start = HeadInitialisation.of(trained[mode].classifier)
     return [trained[mode] for mode in wanted]
@@ -197,22 +197,17 @@ def space_needed(context: RunContext, modes: Sequence[str]) -> int:
 
 
 def finish_mode(
-    context: RunContext,
-    features: StartingFeatures,
-    mode: Mode,
-    start: HeadInitialisation,
-    checkpoint: Checkpoint,
-    *,
-    write: bool,
+    features: StartingFeatures, mode: Mode, start: HeadInitialisation, checkpoint: Checkpoint, *, write: bool
 ) -> TrainedModel:
     """Trains, calibrates, evaluates and writes a mode, unless an interrupted run has finished it."""
+    context = features.context
     if (finished := finished_earlier(context, mode, checkpoint)) is not None:
         context.say(f"\n{mode}: finished before")
         return finished
     context.say(f"\n{mode}")
-    network, fitted = train_mode(context, features, mode, start, checkpoint)
+    network, fitted = train_mode(features, mode, start, checkpoint)
     config = output.config_of(context, mode, checkpoint.fingerprint)
-    classifier, val_logits = calibrate_and_evaluate(context, features, mode, start, network, fitted, config)
+    classifier, val_logits = calibrate_and_evaluate(features, mode, start, network, fitted, config)
     if write and context.distributed.is_first:
         figures = output.figures_of(context, classifier, val_logits, fitted.history)
         with context.run_folder.writing(mode) as folder:
