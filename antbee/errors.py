@@ -15,7 +15,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from antbee.text import one_line
@@ -67,6 +68,29 @@ def run(main: Callable[[], None], *, stopped: str = "stopped") -> None:
         _end(error.exit_status, error)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at exit, Python would print the SystemExit
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For the imports of a command, which take seconds: Ctrl-C and SIGTERM end the process at once, with their status.
+
+    An exception would not do, as some libraries drop exceptions while they are imported.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as SIGINT is in a shell's background jobs
+            signal.signal(number, _exit_at_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_at_signal(number: int, frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        print("\nstopped", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _format_warning(message: Warning | str, *args: object, **kwargs: object) -> str:

@@ -9,6 +9,8 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from antbee import errors
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -37,7 +39,8 @@ def command_name(name: str) -> str:
 def main() -> None:
     """Runs `antbee COMMAND ...`: the script of that name, with its own flags, help and exit status."""
     scripts = {path.stem: path for path in (project() / "app.py", *(project() / "scripts").glob("[!_]*.py"))}
-    parser = argparse.ArgumentParser("antbee", epilog="`antbee COMMAND --help` lists the flags of a command.")
+    epilog = "`antbee COMMAND --help` lists the flags of a command."
+    parser = argparse.ArgumentParser("antbee", epilog=epilog, allow_abbrev=False)
     parser.add_argument("command", metavar="COMMAND", choices=sorted(scripts), help=", ".join(sorted(scripts)))
     parser.add_argument("flags", metavar="...", nargs=argparse.REMAINDER, help="the flags of the command")
     arguments = parser.parse_args()
@@ -47,4 +50,5 @@ def main() -> None:
     assert spec is not None
     assert spec.loader is not None
     sys.modules["__main__"] = module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["__main__"])
+    loader, module = spec.loader, sys.modules["__main__"]
+    errors.run(lambda: loader.exec_module(module))  # also while the script imports what it needs

@@ -16,6 +16,11 @@ def as_text(value: object, longest: int = 100) -> str:
     return re.sub(f"(?!{harmless}){punctuation}", lambda found: f"&#{ord(found[0])};", line)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, as in "1 photo" and "2,000 photos"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def printable(name: object) -> str:
     """A file or class name of any length, on one line that any terminal can show."""
     return one_line(str(name), longest=4096)

@@ -2,7 +2,7 @@
 
 Checks data folders, model folders and pictures, and changes nothing in them. In a data folder it finds files that can't
 be used, placeholders, duplicates, photos in both splits, suspicious labels, tiny, thin, dark and blurred photos, and
-classes of very different size; it prints a table and writes a contact sheet.
+classes of very different size, and prints a table of them.
 """
 
 import argparse
@@ -15,25 +15,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script 
 
 import antbee
 from antbee import errors
-from antbee.installation import home
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.check`, except --json."""
-    parser = argparse.ArgumentParser(description="Check photos or models.")
+    parser = argparse.ArgumentParser(description="Check photos or models.", allow_abbrev=False)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="data folder, model folder or picture")
     parser.add_argument("--weights", metavar="imagenet|random|FILE", help="weights of the network that compares photos")
-    parser.add_argument(
-        "--sheets", type=Path, metavar="DIR", help="folder for contact sheets (default: outputs/; with --json none)"
-    )
+    parser.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of the findings to a folder")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write a list of photos for train.py --exclude")
     parser.add_argument("--allow-bad", action="store_true", help="accept a class with over a tenth of damaged files")
     parser.add_argument("--json", action="store_true", help="print a JSON object per PATH instead of tables")
     arguments = parser.parse_args()
     if arguments.list is not None and len(arguments.paths) > 1:
         parser.error("--list is for one data folder: check the others without it")
-    if arguments.sheets is None and not arguments.json:
-        arguments.sheets = home() / "outputs"
     return arguments
 
 
@@ -41,9 +36,11 @@ def main() -> None:
     """Checks every path; ends with status 2 if one can't be used."""
     options = vars(parse_arguments())
     paths, as_json = options.pop("paths"), options.pop("json")
+    with errors.importing():
+        check = antbee.check
     results = []
     for path in paths:
-        results.append(antbee.check(path, **options, log=log))
+        results.append(check(path, **options, log=log))
         print(json.dumps(asdict(results[-1])) if as_json else results[-1], flush=True)
     if unusable := [str(result.error) for result in results if not result.ok]:
         raise errors.InputError(f"{len(unusable)} of {len(results)} can't be used: {'; '.join(unusable)}")

@@ -17,7 +17,7 @@ from antbee import errors
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.evaluate`."""
-    parser = argparse.ArgumentParser(description="Evaluate a model on a data folder.")
+    parser = argparse.ArgumentParser(description="Evaluate a model on a data folder.", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
     parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (default: the model's own in data/)")
     parser.add_argument("--split", default="val", choices=("val", "train"), help="default: %(default)s")
@@ -28,7 +28,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Prints the evaluation."""
     arguments = parse_arguments()
-    print(antbee.evaluate(**vars(arguments)))
+    with errors.importing():
+        evaluate = antbee.evaluate
+    print(evaluate(**vars(arguments)))
     if arguments.json is not None:
         print(f"written to {arguments.json}")
 

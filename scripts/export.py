@@ -19,7 +19,7 @@ from antbee import errors
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.export`."""
-    parser = argparse.ArgumentParser(description="Export a model to an ONNX file.")
+    parser = argparse.ArgumentParser(description="Export a model to an ONNX file.", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
     parser.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="the file to write")
     parser.add_argument("--int8", type=Path, metavar="FILE", help="also write a version in 8-bit integers")
@@ -31,7 +31,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Exports the model and prints what was written."""
-    print(antbee.export(**vars(parse_arguments())))
+    options = vars(parse_arguments())
+    with errors.importing():
+        export = antbee.export
+    print(export(**options))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from antbee import errors
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.predict_files`."""
-    parser = argparse.ArgumentParser(description="Predict photos.")
+    parser = argparse.ArgumentParser(description="Predict photos.", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos, or folders of photos")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions to a CSV file")
@@ -28,7 +28,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Prints the predictions; ends with status 2 if a file can't be read."""
     arguments = parse_arguments()
-    results = antbee.predict_files(**vars(arguments))
+    with errors.importing():
+        predict_files = antbee.predict_files
+    results = predict_files(**vars(arguments))
     predicted = [result for result in results if result.prediction is not None]
     if arguments.csv is None:
         for result in predicted:

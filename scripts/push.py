@@ -14,16 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script run from a clone, from any folder
 
-from antbee import errors, hub
-from antbee.hub.space import space_files
+from antbee import errors
 from antbee.installation import command_name
-from antbee.models.config import CONFIG_FILE
-from antbee.models.folder import model_folders
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description="Push trained models to the Hugging Face Hub.")
+    parser = argparse.ArgumentParser(description="Push trained models to the Hugging Face Hub.", allow_abbrev=False)
     parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, or a folder of them such as outputs/")
     parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, your-name/model-name")
     parser.add_argument("--space", action="store_true", help="also create a Space with the page for the models")
@@ -44,7 +41,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Pushes the models, or prints what would be pushed."""
     arguments = parse_arguments()
-    models = models_to_push(arguments.model, arguments.repo_id)
+    with errors.importing():
+        from antbee import hub
+
+        models = models_to_push(arguments.model, arguments.repo_id)
     for repo_id, folder in models.items():  # checks all of them before the first is uploaded
         hub.repository_files(folder)
         hub.card_for(folder, repo_id)
@@ -60,6 +60,9 @@ def main() -> None:
 
 def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
     """Model folders by repository: a model folder itself, or the model folders in `folder`, one repository each."""
+    from antbee.models.config import CONFIG_FILE
+    from antbee.models.folder import model_folders
+
     if (folder / CONFIG_FILE).exists() or not (models := model_folders(folder)):
         return {repo_id: folder}
     return {f"{repo_id}-{model.name}": model for model in models}
@@ -67,6 +70,8 @@ def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
 
 def push_model(folder: Path, repo_id: str, arguments: argparse.Namespace) -> None:
     """Pushes a model folder to its repository, or prints its files and its card."""
+    from antbee import hub
+
     files = hub.repository_files(folder)
     card = hub.card_for(folder, repo_id)
     print_files(files, f"from {folder} to {repo_id}")
@@ -86,6 +91,9 @@ def push_model(folder: Path, repo_id: str, arguments: argparse.Namespace) -> Non
 
 def push_space(model_ids: Sequence[str], arguments: argparse.Namespace) -> None:
     """Pushes the Space, or prints its files and its card."""
+    from antbee import hub
+    from antbee.hub.space import space_files
+
     files = space_files(arguments.repo_id, model_ids)
     print_files([(path, len(content)) for path, content in files.items()], f"to the Space {arguments.repo_id}")
     if arguments.dry_run:

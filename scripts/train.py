@@ -19,55 +19,51 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets the script 
 
 from antbee import errors
 from antbee.installation import home
-from antbee.models.config import MODES
-from antbee.models.device import PRECISIONS
-from antbee.models.versions import REPLACE, restore_version
-from antbee.training import summary
-from antbee.training.context import Settings
-from antbee.training.pipeline import run
-from antbee.training.recipe import RECIPES
-from antbee.training.tracking import TRACKERS
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of the command line, by the names of `antbee.train`'s arguments."""
-    parser = argparse.ArgumentParser(description="Train a backbone by transfer learning, frozen and fine-tuned.")
+    parser = argparse.ArgumentParser(
+        description="Train a backbone by transfer learning, frozen and fine-tuned.", allow_abbrev=False
+    )
     what = parser.add_argument_group("what is trained")
     what.add_argument("--data", metavar="DIR|drawn", help="folder with train/ and val/, or with class folders")
     what.add_argument("--allow-bad", action="store_true", help="train also where over a tenth of a class is damaged")
-    what.add_argument("--exclude", type=Path, metavar="FILE", help="list of images that are not trained on")
+    what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not trained on")
     what.add_argument("--weights", metavar="imagenet|random|FILE", help="starting weights (.safetensors or .pth)")
     what.add_argument("--backbone", "--arch", default="resnet18", metavar="NAME", help="resnet18, resnet50, ...")
-    what.add_argument("--mode", default="both", choices=("both", *MODES), help="default: %(default)s")
+    what.add_argument("--mode", default="both", choices=("both", "frozen", "finetune"), help="default: %(default)s")
     how = parser.add_argument_group("how it is trained")
-    how.add_argument("--recipe", default="fast", choices=sorted(RECIPES), help="default: %(default)s")
+    how.add_argument("--recipe", default="fast", choices=("fast", "tutorial"), help="default: %(default)s")
     how.add_argument("--epochs", type=int, metavar="N", help="of each mode (default: the recipe's)")
-    how.add_argument("--batch-size", type=int, metavar="N", help="images a step (default: the recipe's)")
+    how.add_argument("--batch-size", type=int, metavar="N", help="photos a step (default: the recipe's)")
     how.add_argument("--lr", type=float, metavar="X", help="highest learning rate (default: the recipe's)")
     how.add_argument(
         "--select",
         default="val",
         choices=("val", "holdout", "last"),
-        help="what the epoch to keep is chosen on: the images in val/, a fifth of those in train/, or nothing",
+        help="what the epoch to keep is chosen on: the photos in val/, a fifth of those in train/, or nothing",
     )
-    how.add_argument("--balance", action="store_true", help="weigh every class the same, however many images it has")
+    how.add_argument("--balance", action="store_true", help="weigh every class the same, however many photos it has")
     how.add_argument("--folds", type=int, metavar="N", help="folds to calibrate with (default: the recipe's; 0: don't)")
     how.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds: mean and spread")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="repeats a run on the same machine (default: 0)")
     where = parser.add_argument_group("where it runs and what it writes")
     where.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="default: the fastest there is")
-    where.add_argument("--precision", choices=("auto", *PRECISIONS), help="default: the recipe's")
+    where.add_argument("--precision", choices=("auto", "float32", "bfloat16"), help="default: the recipe's")
     where.add_argument("--compile", action="store_true", help="torch.compile the network: on a GPU, for long runs")
-    where.add_argument("--workers", type=int, metavar="N", help="threads that decode images (default: cores)")
+    where.add_argument("--workers", type=int, metavar="N", help="threads that decode photos (default: cores)")
     where.add_argument("--output", type=Path, default=home() / "outputs", metavar="DIR", help="default: outputs/")
     where.add_argument(
-        "--track", choices=TRACKERS, help="also log the epochs to a tracker (pip install it), or to epochs.jsonl"
+        "--track",
+        choices=("trackio", "tensorboard", "jsonl"),
+        help="also log the epochs to a tracker (pip install it), or to epochs.jsonl",
     )
     where.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     where.add_argument(
         "--replace",
-        default=REPLACE[0],
-        choices=REPLACE,
+        default="unless-worse",
+        choices=("unless-worse", "always", "never"),
         help="whether new models take the places of those in --output, which are kept in versions/ (default: "
         "%(default)s, by the validation accuracy); new models that don't are kept there too",
     )
@@ -80,10 +76,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main() -> None:
     """Train the modes asked for and compare them, or put earlier models back."""
     arguments = vars(parse_arguments())
+    with errors.importing():
+        from antbee.models.versions import restore_version
+        from antbee.training import summary
+        from antbee.training.context import Settings
+        from antbee.training.pipeline import run
+
     restore, data = arguments.pop("restore"), arguments.pop("data")
     if restore is not None:
         placed = restore_version(arguments["output"], restore)
-        for line in summary.version_lines(arguments["output"], placed.put_aside):
+        for line in summary.restored_lines(arguments["output"], placed):
             print(line)
         return
     run(data, Settings.checked(**arguments), say)

@@ -21,7 +21,7 @@ SCRIPT = str(ROOT / "scripts" / "train.py")
 sys.path.insert(0, str(ROOT))
 
 from antbee.evaluation import ood  # noqa: E402 (needs the path)
-from antbee.training import context, output  # noqa: E402
+from antbee.training import context, output, pipeline  # noqa: E402, F401 (pipeline for its imports, before the forks)
 from antbee.training.recipe import Recipe  # noqa: E402
 
 SMALL = 64  # pixels a side of the crops
@@ -61,7 +61,6 @@ def run_lines() -> None:
     """Runs the script in one or several new processes for every line of flags."""
     from torch.distributed import run as torchrun
 
-    runpy.run_path(SCRIPT)  # for its imports: it trains as __main__ alone
     for line in sys.stdin:
         if (process := os.fork()) == 0:
             signal.alarm(TIMEOUT)

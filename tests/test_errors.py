@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from antbee.errors import AntbeeError, InputError, run
+from antbee.errors import AntbeeError, InputError, importing, run
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -88,6 +88,30 @@ def test_a_signal_ends_the_command_with_its_status_and_without_a_traceback(own_s
         run(lambda: os.kill(os.getpid(), number))
     assert ended.value.code == 128 + number
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+@pytest.mark.parametrize(("number", "message"), [(signal.SIGINT, "\nstopped\n"), (signal.SIGTERM, "")])
+def test_a_signal_during_imports_ends_the_process_even_where_a_library_drops_exceptions(number, message):
+    code = f"""
+import os
+from antbee import errors
+with errors.importing():
+    try:
+        os.kill(os.getpid(), {int(number)})
+    except BaseException:
+        pass
+    print("went on", flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", message)
+
+
+def test_after_the_imports_signals_raise_as_before(own_signals):
+    before = signal.getsignal(signal.SIGINT)
+    with importing():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_warning_is_one_printable_line_without_source_code(own_signals, capsys):

@@ -23,7 +23,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
 from antbee.data.files import ENOUGH, FileError, content_of, kind_of
-from antbee.data.images import LARGEST_FILE, DataError, open_photo
+from antbee.data.images import EMPTY, LARGEST_FILE, DataError, open_photo
 from antbee.data.seeds import seeded_generator
 
 MOST_DAMAGED = 0.1  # of the photos of a class, see `refuse_damaged`
@@ -93,6 +93,11 @@ class ImageDataset:
     excluded: tuple[str, ...] = ()  # images that are not trained on, see `without`
     damaged: tuple[SkippedFile, ...] = ()  # of those skipped, the photos that can't be read or decoded
     leaked: int = 0  # validation images that are byte-identical to a training image
+
+    def __repr__(self) -> str:
+        """The folder, the classes and the number of photos."""
+        names = ", ".join(self.class_names[:5]) + ", ..." * (len(self.class_names) > 5)
+        return f"<ImageDataset {self.root}: {names}; {len(self.train)} train, {len(self.val)} val>"
 
     def without(self, excluded: Sequence[str]) -> "ImageDataset":
         """The data set without some training images, named as by `Split.names`.
@@ -345,6 +350,8 @@ def _refused_link(path: Path, allowed: Sequence[Path]) -> str | None:
 
 
 def _wrong_extension(path: Path, start: bytes) -> str:
+    if not start:
+        return EMPTY
     kind = kind_of(start) or "of a kind unknown here"
     remedy = "rename it" if kind in ("JPEG", "PNG", "WebP") else "export it as JPEG to use it"
     extensions = " ".join(IMG_EXTENSIONS)

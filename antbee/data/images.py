@@ -38,6 +38,7 @@ UNREADABLE = (
     zlib.error,
 )
 PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # names that `kind_of` returns
+EMPTY = "an empty file: copy it again"
 
 
 class DataError(InputError):
@@ -101,7 +102,10 @@ def _refuse_size(width: int, height: int, largest: int) -> None:
 def _not_a_photo(file: BinaryIO) -> str:
     """The message for a file that no decoder accepts."""
     file.seek(0)
-    what = kind_of(file.read(ENOUGH))
+    start = file.read(ENOUGH)
+    if not start:
+        return EMPTY
+    what = kind_of(start)
     if what in PHOTO_KINDS:
         return f"a damaged photo (it begins as {what} does): copy or export it again"
     found = f"it is {what}, " if what else ""

@@ -83,13 +83,8 @@ def roc_auc(logits: Tensor, labels: Tensor) -> float:
     It is the probability that an image of the second class ranks above one of the first; ties count half (Hanley and
     McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
     """
-    return area_under_roc((logits[:, 1] - logits[:, 0]).double(), labels == 1)
-
-
-def area_under_roc(values: Tensor, positive: Tensor) -> float:
-    """The area under the ROC curve of scores `values` (N,) for the examples that are `positive`, bool (N,)."""
-    negatives = values[~positive].sort().values.contiguous()
-    positives = values[positive].contiguous()
+    values = (logits[:, 1] - logits[:, 0]).double()
+    negatives, positives = values[labels == 0].sort().values, values[labels == 1]
     below, not_above = (torch.searchsorted(negatives, positives, right=right) for right in (False, True))
     return float((below + not_above).double().mean() / 2 / len(negatives))
 
@@ -116,7 +111,7 @@ class Difference:
     count: int  # images
     first_alone: int  # images that only the first classifier predicts correctly
     second_alone: int
-    p: float  # see `mcnemar`
+    p: float  # the two-sided p-value of McNemar's exact test
 
     @property
     def is_significant(self) -> bool:
@@ -125,27 +120,18 @@ class Difference:
 
 
 def difference(first_right: Tensor, second_right: Tensor) -> Difference:
-    """Compares two classifiers: bool (N,) each, whether they predict the same images correctly."""
-    first_alone, second_alone = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
-    return Difference(len(first_right), first_alone, second_alone, _mcnemar(first_alone, second_alone))
+    """Compares two classifiers: bool (N,) each, whether they predict the same images correctly.
 
-
-def mcnemar(first_right: Tensor, second_right: Tensor) -> float:
-    """The two-sided p-value of McNemar's exact test: bool (N,) each, as in `difference`.
-
-    Under the null hypothesis an image that only one classifier predicts correctly belongs to either with probability
-    1/2. https://en.wikipedia.org/wiki/McNemar%27s_test
+    Under the null hypothesis of McNemar's test an image that only one classifier predicts correctly belongs to either
+    with probability 1/2. https://en.wikipedia.org/wiki/McNemar%27s_test
     """
-    return difference(first_right, second_right).p
-
-
-def _mcnemar(first_alone: int, second_alone: int) -> float:
+    first_alone, second_alone = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
     count = first_alone + second_alone
     tail, ways = 0, 1  # of 2**count: exact integers, which do not underflow
     for successes in range(min(first_alone, second_alone) + 1):
         tail += ways
         ways = ways * (count - successes) // (successes + 1)
-    return min(1.0, 2 * tail / 2**count)
+    return Difference(len(first_right), first_alone, second_alone, min(1.0, 2 * tail / 2**count))
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from antbee.data.images import open_photo, upright_rgb
+from antbee.data.images import DataError, open_photo, upright_rgb
 from antbee.data.transforms import pixels_of
 from antbee.models import backbone
 from antbee.models.backbone import class_activation_map, feature_count, feature_map, fuse_conv_bn, network_with, pooled
@@ -51,7 +51,7 @@ class Prediction:
     label: str  # the most probable class
     probabilities: dict[str, float]  # of every class, by name
     distance: float | None = None  # to the k-th nearest training image; None: the model has no detector
-    threshold: float | None = None  # of the detector; None: there were too few images to choose one
+    threshold: float | None = None  # of the detector; None: no images, or too few, were left out of training for it
 
     @property
     def is_out_of_distribution(self) -> bool:
@@ -98,6 +98,13 @@ class Classifier:
         self.config = config
         self.detector = detector
 
+    def __repr__(self) -> str:
+        """The network, the classes and the accuracy."""
+        config = self.config
+        accuracy = f", accuracy {config.metrics.accuracy:.1%}" if config.metrics else ""
+        classes = ", ".join(config.label_names[:5]) + ", ..." * (len(config.label_names) > 5)
+        return f"<Classifier {config.architecture} ({config.mode or 'unknown mode'}): {classes}{accuracy}>"
+
     @property
     def device(self) -> torch.device:
         """The device of the network."""
@@ -135,7 +142,7 @@ class Classifier:
         if not crops:
             return []
         with torch.inference_mode():
-            return self._predictions(pooled(self._fused, self._maps(crops)))
+            return self._predictions(self._pooled(crops))
 
     def features(self, photos: Sequence[Image.Image]) -> Tensor:
         """The head's input for RGB photos: float32 (N, C), on the CPU; other heads can be trained on it."""
@@ -144,14 +151,13 @@ class Classifier:
     def features_of_crops(self, crops: Sequence[Image.Image]) -> Tensor:
         """The features of crops made by `crop`, which take less memory than the photos."""
         with torch.inference_mode():
-            features = pooled(self._fused, self._maps(crops)).cpu()
+            features = self._pooled(crops).cpu()
         return features.clone()  # inference tensors can't be used for training
 
     def logits(self, photos: Sequence[Image.Image]) -> Tensor:
         """The logits of RGB photos: float32 (N, classes), on the CPU."""
         with torch.inference_mode():
-            maps = self._maps([self.crop(photo) for photo in photos])
-            logits: Tensor = self._fused.fc(pooled(self._fused, maps))
+            logits: Tensor = self._fused.fc(self._pooled([self.crop(photo) for photo in photos]))
         return logits.cpu()
 
     def explain(self, photo: Photo, neighbours: int = 4) -> Explanation:
@@ -175,6 +181,9 @@ class Classifier:
         """The last feature maps of crops: float32 (B, C, h, w), on the device."""
         images = self.config.preprocessing.normalise(pixels_of(crops).to(self._fused.fc.weight.device))
         return feature_map(self._fused, images)
+
+    def _pooled(self, crops: Sequence[Image.Image]) -> Tensor:
+        return pooled(self._fused, self._maps(crops))
 
     def _predictions(self, features: Tensor) -> list[Prediction]:
         """Predictions from features (B, C)."""
@@ -266,7 +275,12 @@ class Classifier:
 
 
 def _opened(photo: Photo) -> Image.Image:
-    return upright_rgb(photo) if isinstance(photo, Image.Image) else open_photo(Path(photo))
+    if isinstance(photo, Image.Image):
+        return upright_rgb(photo)
+    try:
+        return open_photo(Path(photo))
+    except DataError as error:
+        raise DataError(f"{photo}: {error}") from error
 
 
 def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None:
@@ -274,11 +288,9 @@ def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None
     path = folder / DETECTOR_FILE
     if not path.exists() and DETECTOR_FILE not in config.files:
         return None
-    width, class_count = feature_count(config.architecture), len(config.label_names)
+    counts = {"feature_count": feature_count(config.architecture), "class_count": len(config.label_names)}
     try:
-        return KNNDetector.load(
-            path, feature_count=width, class_count=class_count, digest=config.files.get(DETECTOR_FILE)
-        )
+        return KNNDetector.load(path, **counts, digest=config.files.get(DETECTOR_FILE))
     except DetectorError as error:
         raise ModelFolderError(f"{error}: delete it to go without, or train or download the model again") from error
 

@@ -226,7 +226,7 @@ class ClassifierConfig:
         flat = {key: content[key] for key in PretrainedCfg.model_fields if key in content}
         if content.get("pretrained_cfg") is None and flat.keys() - {"crop_mode"}:
             content = {**content, "pretrained_cfg": flat}
-        with _explained():
+        with validating(ModelFolderError):
             file = ConfigFile.model_validate(content)
         check_architecture(file.architecture)
         own: dict[str, Any] = {"format": FORMAT} if file.antbee is None else file.antbee
@@ -235,7 +235,7 @@ class ClassifierConfig:
         _expect(written_in == FORMAT and written_in is not True, "antbee.format", written_in, f"{FORMAT}: {remedy}")
         # null counts as missing, and so do metrics without keys.
         given = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and (key, own[key]) != ("metrics", {})}
-        with _explained("antbee"):
+        with validating(ModelFolderError, "antbee"):
             config = cls(file.architecture, file.label_names, _preprocessing(file.pretrained_cfg), **given)
         _check_together(file, config)
         written = config.to_json()
@@ -289,17 +289,22 @@ _EXPECTED = {  # by pydantic's error types; of other types the message of pydant
     "tuple_type": "a list",
     "too_short": "{min_length} entries",
     "too_long": "{max_length} entries",
+    "greater_than": "more than {gt}",
     "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
     "less_than_equal": "{le} or less",
-    "extra_forbidden": "no such key: only a plain ResNet is supported",
+    "int_parsing": "a valid integer",
+    "float_parsing": "a valid number",
+    "bool_parsing": "true or false",
+    "extra_forbidden": "no such key",
     "string_unicode": "valid Unicode",
     "string_pattern_mismatch": "a SHA-256 in 64 hexadecimal digits",
 }
 
 
 @contextmanager
-def _explained(*place: str) -> Iterator[None]:
-    """Raises ModelFolderError for the first validation error; `place` are the keys of the validated object."""
+def validating(kind: type[InputError], *place: str) -> Iterator[None]:
+    """Raises an error of this kind for pydantic's ValidationError; `place` are the keys of the validated object."""
     try:
         yield
     except ValidationError as found:
@@ -310,7 +315,7 @@ def _explained(*place: str) -> Iterator[None]:
         else:
             expected = template.format(**first.get("ctx", {})) if template else first["msg"]
             what = f"{key} is {_shown(first['input'])}, expected {expected.removeprefix('Input should be ')}"
-        raise ModelFolderError(what + f" (and {len(others)} more)" * bool(others)) from found
+        raise kind(what + f" (and {len(others)} more)" * bool(others)) from found
 
 
 def _key(place: Sequence[str | int]) -> str:

@@ -53,7 +53,10 @@ class KNNDetector:
 
     @property
     def limit(self) -> float | None:
-        """The threshold; None where there were too few images to choose one, then nothing is "neither"."""
+        """The threshold; None where no images, or too few, were left out of training to choose it.
+
+        Then nothing is "neither".
+        """
         return self.threshold if self.threshold < NO_LIMIT else None
 
     @cached_property

@@ -19,6 +19,10 @@ def find_folder(
     """
     folder = Path(source)
     if folder.is_dir():
+        if not (folder / CONFIG_FILE).exists() and (models := model_folders(folder)):
+            raise ModelFolderError(
+                f"{folder} is a folder of models, expected one of them: {' or '.join(map(str, models))}"
+            )
         return folder
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise ModelFolderError(f"no folder {source}: expected a model folder, or a Hub id such as user/name")

@@ -39,9 +39,11 @@ RUN_FOLDER = ".training"
 MARKER = "antbee.txt"
 MARKER_TEXT = "A training of antbee in progress: its checkpoints, and the models that it has finished.\n"
 MODEL_FILES = {WEIGHTS_FILE, DETECTOR_FILE, CONFIG_FILE, HISTORY_FILE, "README.md", "figures"}
+# The files of a run: of each mode the model, complete and partial, and the checkpoints.
+RUN_FILES = {f"{mode}{end}" for mode in MODES for end in ("", ".unfinished", ".pt", ".previous.pt", ".writing")}
+ELSEWHERE = "or choose another folder with --output"
 
 Replace = Literal["unless-worse", "always", "never"]
-REPLACE: tuple[Replace, ...] = ("unless-worse", "always", "never")
 
 
 class OutputError(InputError):
@@ -50,7 +52,7 @@ class OutputError(InputError):
 
 @dataclass(frozen=True)
 class Version:
-    """Models of one training run that are not the current ones."""
+    """Models of one training run, usually not the current ones."""
 
     folder: Path
     accuracies: Mapping[str, float | None]  # by mode, 0..1; None where the model has no metrics
@@ -83,12 +85,10 @@ def check_output(output: Path, modes: Sequence[str]) -> None:
     """Raises OutputError where files that antbee did not write are in the place of a model."""
     for place in (output / mode for mode in modes):
         if (place.exists() or place.is_symlink()) and not is_model_folder(place):
-            raise OutputError(
-                f"{place} is there and is no model of antbee's (no {CONFIG_FILE} that says so): "
-                "move it, or choose another folder with --output"
-            )
+            what = f"is there and is no model of antbee's (no {CONFIG_FILE} that says so)"
+            raise OutputError(f"{place} {what}: move it, {ELSEWHERE}")
     if (output / VERSIONS).exists() and not (output / VERSIONS).is_dir():
-        raise OutputError(f"{output / VERSIONS} is no folder: move it, or choose another folder with --output")
+        raise OutputError(f"{output / VERSIONS} is no folder: move it, {ELSEWHERE}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class RunFolder:
     @contextmanager
     def writing(self, mode: str) -> Iterator[Path]:
         """An empty folder for a model, which is renamed to `model(mode)` if the block succeeds."""
-        unfinished = self._unfinished(mode)
+        unfinished = self.path / f"{mode}.unfinished"
         _remove_model(unfinished)
         unfinished.mkdir()
         yield unfinished
@@ -126,13 +126,10 @@ class RunFolder:
             return
         marker = self.path / MARKER
         is_own = marker.is_file() and marker.read_bytes() == MARKER_TEXT.encode()
-        others = sorted({path.name for path in self.path.iterdir()} - self._own_names())
+        others = sorted({path.name for path in self.path.iterdir()} - {MARKER, "lock", *RUN_FILES})
         if others or not is_own:
             what = f"holds {others[0]}" if others else f"has no {MARKER}"
-            raise OutputError(
-                f"{self.path} {what}, so it is not (only) a run of antbee's: move it, or choose another folder "
-                "with --output"
-            )
+            raise OutputError(f"{self.path} {what}, so it is not (only) a run of antbee's: move it, {ELSEWHERE}")
 
     def clear(self) -> None:
         """Removes checkpoints and models of a finished or cancelled run; the caller holds the lock.
@@ -140,11 +137,11 @@ class RunFolder:
         Raises OutputError, before anything is removed, where the folder contains files that no training run wrote.
         """
         self.check()
-        for mode in MODES:
-            _remove_model(self.model(mode))
-            _remove_model(self._unfinished(mode))
-            for suffix in (".pt", ".previous.pt", ".writing"):
-                (self.path / f"{mode}{suffix}").unlink(missing_ok=True)
+        for path in (self.path / name for name in sorted(RUN_FILES)):
+            if path.is_dir():
+                _remove_model(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @property
     def is_interrupted(self) -> bool:
@@ -165,25 +162,15 @@ class RunFolder:
             lock = FileLock(self.path / "lock", timeout=0)
             lock.acquire()
         except Timeout as error:
-            raise OutputError(
-                f"another run is writing into {self.output}: wait until it ends, or choose another folder with --output"
-            ) from error
+            message = f"another run is writing into {self.output}: wait until it ends, {ELSEWHERE}"
+            raise OutputError(message) from error
         except OSError as error:
-            raise OutputError(
-                f"{self.output} can't be written to ({error.strerror or error}): choose another folder with --output"
-            ) from error
+            reason = error.strerror or error
+            raise OutputError(f"{self.output} can't be written to ({reason}): make it writable, {ELSEWHERE}") from error
         try:
             yield
         finally:
             lock.release()
-
-    def _unfinished(self, mode: str) -> Path:
-        return self.path / f"{mode}.unfinished"
-
-    @staticmethod
-    def _own_names() -> set[str]:
-        suffixes = ("", ".unfinished", ".pt", ".previous.pt", ".writing")
-        return {MARKER, "lock", *(f"{mode}{suffix}" for mode in MODES for suffix in suffixes)}
 
 
 def _remove_model(folder: Path) -> None:
@@ -209,12 +196,13 @@ def discard_run(output: Path) -> None:
 
 def list_versions(output: Path) -> list[Version]:
     """The versions of an output folder, latest first."""
-    found = {folder: _models_in(folder) for folder in sorted((output / VERSIONS).glob("*"), reverse=True)}
-    return [
-        Version(folder, {mode: _accuracy(_read(path)) for mode, path in models.items()})
-        for folder, models in found.items()
-        if models
-    ]
+    found = map(read_version, sorted((output / VERSIONS).glob("*"), reverse=True))
+    return [version for version in found if version.accuracies]
+
+
+def read_version(folder: Path) -> Version:
+    """The models in a folder, which may be the output folder itself, with their accuracies."""
+    return Version(folder, {mode: _accuracy(_read(path)) for mode, path in _models_in(folder).items()})
 
 
 def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in: bool = False) -> Placement:
@@ -263,13 +251,11 @@ def _swap(output: Path, models: Mapping[str, Path]) -> Placement:
 def _new_version(output: Path, models: Mapping[str, Path]) -> dict[str, Path]:
     """Moves models to a new version folder, named after the time of their training."""
     trained = max((model / CONFIG_FILE).stat().st_mtime for model in models.values())
-    name = stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
-    for number in count(2):
-        with suppress(FileExistsError):
-            (output / VERSIONS / name).mkdir(parents=True)
-            break
-        name = f"{stamp}_{number}"
-    return _move(models, output / VERSIONS / name)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
+    names = (stamp if number == 1 else f"{stamp}_{number}" for number in count(1))
+    folder = next(folder for name in names if not (folder := output / VERSIONS / name).exists())
+    folder.mkdir(parents=True)
+    return _move(models, folder)
 
 
 def _move(models: Mapping[str, Path], target: Path) -> dict[str, Path]:

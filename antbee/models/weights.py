@@ -8,6 +8,7 @@ import struct
 import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -61,7 +62,9 @@ class StartingWeights:
 def check_architecture(architecture: str) -> None:
     """Raises WeightsError, with the supported names, for an architecture that is not supported."""
     if architecture not in ARCHITECTURES:
-        raise WeightsError(f"unknown architecture {architecture!r:.100}: expected one of {', '.join(ARCHITECTURES)}")
+        near = " or ".join(get_close_matches(architecture, ARCHITECTURES, n=2))
+        hint = f" (did you mean {near}?)" if near else ""
+        raise WeightsError(f"unknown backbone {architecture!r:.100}{hint}: expected one of {', '.join(ARCHITECTURES)}")
 
 
 def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> None:

@@ -3,16 +3,14 @@
 Temperature and threshold are fitted to out-of-fold predictions, see `crossvalidation`.
 """
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from antbee.evaluation import ood
 from antbee.evaluation.calibration import fit_temperature
-from antbee.models.backbone import apply_temperature, count_parameters
+from antbee.models.backbone import apply_temperature
 from antbee.models.classifier import Classifier
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, build_detector, leave_classes_out, threshold
-from antbee.models.metrics import Evaluation
+from antbee.models.metrics import Calibration, Evaluation, Found, OODMetrics
 from antbee.training.crossvalidation import OutOfFold, distances_left_out
 from antbee.training.features import Features
 
@@ -27,14 +25,10 @@ def calibrate(head: nn.Linear, left_out: OutOfFold, labels: Tensor) -> float:
     return temperature
 
 
-def calibration_record(temperature: float, left_out: OutOfFold, before: Evaluation) -> dict[str, Any]:
+def calibration_of(temperature: float, left_out: OutOfFold, before: Evaluation) -> Calibration:
     """The calibration's record in config.json: its temperature, and loss and calibration error without it."""
-    return {
-        "temperature": temperature,
-        "folds": left_out.folds,
-        "loss_before": before.loss,
-        "error_before": before.calibration_error,
-    }
+    loss, error = before.loss, before.calibration_error
+    return Calibration(temperature=temperature, folds=left_out.folds, loss_before=loss, error_before=error)
 
 
 def fit_detector(
@@ -53,7 +47,7 @@ def fit_detector(
     return build_detector(features.features, features.labels, names, limit)
 
 
-def ood_record(classifier: Classifier, val: Features, *, backbone_is_frozen: bool) -> dict[str, Any] | None:
+def ood_metrics(classifier: Classifier, val: Features, *, backbone_is_frozen: bool) -> OODMetrics | None:
     """How often the detector answers "neither" for validation images and for synthetic images.
 
     With a frozen backbone also for validation images of each class when the detector lacks that class. None if the
@@ -62,27 +56,18 @@ def ood_record(classifier: Classifier, val: Features, *, backbone_is_frozen: boo
     detector = classifier.detector
     if detector is None or detector.limit is None:
         return None
-    alarms = int((detector.distance(val.features) > detector.limit).sum())
-    predictions = {kind: classifier.predict(ood.synthetic_images(kind, ood.COUNT)) for kind in ood.KINDS}
-    left_out = None
+    left_out, found = None, {}
+    for kind in ood.KINDS:
+        predictions = classifier.predict(ood.synthetic_images(kind, ood.COUNT))
+        found[kind] = Found(found=sum(one.is_out_of_distribution for one in predictions), count=ood.COUNT)
     if backbone_is_frozen:
-        found = leave_classes_out(detector.features, detector.labels, val.features, val.labels)
-        left_out = {"found": found, "count": len(val)}
-    return {
-        "threshold": detector.limit,
-        "rate": FALSE_ALARM_RATE,
-        "val": {"found": alarms, "count": len(val)},
-        "foreign": {
-            kind: {"found": sum(one.is_out_of_distribution for one in found), "count": len(found)}
-            for kind, found in predictions.items()
-        },
-        "left_out": left_out,
-    }
-
-
-def parameter_counts(network: nn.Module) -> dict[str, int]:
-    """The number of parameters of a network, in total and trainable."""
-    return {
-        "total": count_parameters(network, trainable=False),
-        "trainable": count_parameters(network, trainable=True),
-    }
+        others = leave_classes_out(detector.features, detector.labels, val.features, val.labels)
+        left_out = Found(found=others, count=len(val))
+    alarms = int((detector.distance(val.features) > detector.limit).sum())
+    return OODMetrics(
+        threshold=detector.limit,
+        rate=FALSE_ALARM_RATE,
+        val=Found(found=alarms, count=len(val)),
+        foreign=found,
+        left_out=left_out,
+    )

@@ -23,7 +23,7 @@ from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
 from antbee.models.device import choose_device
 from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
 from antbee.models.weights import WeightsError, WeightsUnreachableError, load_starting_weights
-from antbee.text import one_line
+from antbee.text import counted, one_line
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import compute_features
 from antbee.training.inspection import folder_findings
@@ -63,7 +63,7 @@ class CheckResult:
         if self.classes is not None:
             parts += map(one_line, self.classes)
         if self.used is not None:
-            parts.append(f"{self.used} photo{'s' * (self.used != 1)}")
+            parts.append(counted(self.used, "photo"))
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped")
         return ", ".join(parts)
@@ -90,7 +90,7 @@ def check(
     path = Path(path)
     kind = kind_of(path)
     if list is not None and kind != "data":
-        raise InputError(f"a list of images to exclude is made of a data folder, and {path} is a {kind}")
+        raise InputError(f"a list of photos to exclude is made of a data folder, and {path} is a {kind}")
     try:
         if kind == "picture":
             result = check_picture(path)
@@ -100,12 +100,7 @@ def check(
             result = check_data(path, weights=weights, allow_bad=allow_bad, log=log)
     except (DataError, ModelFolderError, WeightsError, OSError) as error:
         result = CheckResult(str(path), kind, ok=False, error=str(error))
-    if (
-        sheets is not None
-        and kind == "data"
-        and result.findings
-        and (sheet := contact_sheet(path, result.findings)) is not None
-    ):
+    if sheets is not None and kind == "data" and (sheet := contact_sheet(path, result.findings)) is not None:
         file = Path(sheets) / f"check-{path.resolve().name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(file)
@@ -184,7 +179,7 @@ def features_of(
     except WeightsUnreachableError as error:
         if weights is not None:
             raise
-        log(f"labels are not checked, and duplicates found by their hashes only: {error}; or see --weights")
+        log(f"{error}. So labels are not checked, and duplicates are found by their hashes alone; see --weights.")
         return None
     device = choose_device("auto")
     network = build_network(BACKBONE, 2, start, seed=0).to(device)

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -102,6 +102,7 @@ class Checkpoint:
 
     path: Path
     fingerprint: str
+    decides: Mapping[str, Any] = field(default_factory=dict)  # what the fingerprint is of, to name what differs
 
     @property
     def previous(self) -> Path:
@@ -111,7 +112,7 @@ class Checkpoint:
     def save(self, content: Mapping[str, Any]) -> None:
         """Writes to a temporary path and renames, so that one checkpoint is always complete. Raises TrainingError."""
         temporary = self.path.with_suffix(".writing")
-        run = {"format": FORMAT, "fingerprint": self.fingerprint, **_environment()}
+        run = {"format": FORMAT, "fingerprint": self.fingerprint, "decides": self.decides, **_environment()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists():
@@ -139,10 +140,12 @@ class Checkpoint:
         if not contents:
             raise TrainingError(f"{paths[0]} is damaged: delete it, or train without --resume")
         content = contents[0]
-        if (content.get("format"), content.get("fingerprint")) != (FORMAT, self.fingerprint):
+        if content.get("format") != FORMAT:
+            raise TrainingError(f"{self.path} is of another version of antbee: train without --resume")
+        if content.get("fingerprint") != self.fingerprint:
+            others = ", ".join(dict.fromkeys(_differing(content.get("decides"), self.decides))) or "flags"
             raise TrainingError(
-                f"{self.path} belongs to a run with other photos, weights, recipe or seed, or of another version of "
-                "antbee: repeat that run's flags, or train without --resume"
+                f"{self.path} belongs to a run with other {others}: repeat that run's flags, or train without --resume"
             )
         if len(contents) < len(paths):
             warnings.warn(f"{self.path} is damaged: resuming from the checkpoint before it", stacklevel=2)
@@ -153,6 +156,15 @@ class Checkpoint:
                     stacklevel=2,
                 )
         return content
+
+
+def _differing(before: Any, now: Any, name: str = "flags") -> Iterator[str]:
+    """The names of the values that differ in nested mappings; of another recipe the recipe's name alone."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping) and before.get("name") == now.get("name"):
+        for key in now:
+            yield from _differing(before.get(key), now[key], key)
+    elif before != now:
+        yield name
 
 
 def _environment() -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torchvision.models import ResNet
 
 from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
@@ -18,7 +17,7 @@ from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderO
 from antbee.errors import InputError
 from antbee.installation import home
 from antbee.models.backbone import build_network
-from antbee.models.config import MODES
+from antbee.models.config import MODES, validating
 from antbee.models.device import choose_precision
 from antbee.models.versions import Replace, RunFolder
 from antbee.models.weights import StartingWeights, WeightsUnreachableError, load_starting_weights
@@ -71,12 +70,8 @@ class Settings(BaseModel):
     @classmethod
     def checked(cls, **values: object) -> "Settings":
         """Validates the values. Raises SettingsError."""
-        try:
+        with validating(SettingsError):
             settings = cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise SettingsError(f"{name} is {first['input']!r}: {first['msg']}") from error
         if settings.folds == 1:
             raise SettingsError(
                 "folds is 1, which leaves nothing to train on: expected 0 (no calibration), or 2 or more"
@@ -152,12 +147,7 @@ def prepare(
             weights, _ = choose_weights("random" if random else settings.weights, settings.backbone)
     recipe = recipe_of(settings, weights, distributed.device)
     cache = ImageCache()
-    if isinstance(root, ImageDataset):
-        dataset = root
-    else:
-        dataset = read_folder(
-            root, seed=settings.seed, on_photo=partial(keep_for_training, cache, recipe, root / "val")
-        )
+    dataset = root if isinstance(root, ImageDataset) else read_for_training(root, settings.seed, cache, recipe)
     if not settings.allow_bad:
         refuse_damaged(dataset)
     if settings.exclude is not None:
@@ -171,12 +161,10 @@ def prepare(
 
 def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDataset, str | None]:
     """The data set or its folder; and a notice if drawn images replace the photos of ants and bees."""
-    if isinstance(data, ImageDataset):
-        return data, None
     if data == "drawn":
         return drawn_folder(home() / "data"), None
     if data is not None:
-        return Path(data), None
+        return data if isinstance(data, ImageDataset) else Path(data), None
     try:
         return hymenoptera_folder(home() / "data"), None
     except DownloadError as error:
@@ -198,13 +186,8 @@ def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device
     """The recipe, with the settings that override both of its schedules."""
     known = RECIPES if weights.state is not None else RECIPES_FROM_RANDOM
     recipe = known[settings.recipe]
-    changes = {
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.lr,
-        "folds": settings.folds,
-    }
-    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    flags = {"epochs": "epochs", "batch_size": "batch_size", "learning_rate": "lr", "folds": "folds"}
+    given = {name: value for name, flag in flags.items() if (value := getattr(settings, flag)) is not None}
     return replace(
         recipe,
         frozen=replace(recipe.frozen, **given),
@@ -214,7 +197,11 @@ def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device
     )
 
 
-def keep_for_training(cache: ImageCache, recipe: Recipe, val: Path, path: Path, image: Image.Image) -> None:
-    """Caches the sizes of a decoded image that training needs."""
+def read_for_training(root: Path, seed: int, cache: ImageCache, recipe: Recipe) -> ImageDataset:
+    """`read_folder`, which caches the sizes of the decoded images that training needs."""
     crops = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
-    cache_photo(cache, path, image, [recipe.preprocessing] if val in path.parents else crops)
+
+    def keep(path: Path, image: Image.Image) -> None:
+        cache_photo(cache, path, image, [recipe.preprocessing] if root / "val" in path.parents else crops)
+
+    return read_folder(root, seed=seed, on_photo=keep)

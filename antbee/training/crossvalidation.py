@@ -196,12 +196,12 @@ def enough_data(points: Sequence[CurvePoint]) -> str:
     by_photos = float((last.right - before.right).std()) / math.sqrt(len(last.right)) if len(last.right) > 1 else 1.0
     error = math.hypot(*by_draws, by_photos)
     sentence = (
-        f"A head on frozen features reaches {first.accuracy:.1%} from {first.per_class} photos a class and "
-        f"{last.accuracy:.1%} from all {last.photos}. From {before.photos} photos to all of them that is "
+        f"A head on frozen features has {first.accuracy:.1%} right after training on {first.per_class} photos a class, "
+        f"and {last.accuracy:.1%} after all {last.photos} photos. The step from {before.photos} photos to all is "
         f"{round(100 * gain, 1) + 0.0:+.1f} points (standard error {100 * error:.1f}): "
     )
     if gain > max(FLAT, 2 * error):
-        return sentence + "still rising, more photos are likely to help."
+        return sentence + "still rising, so more photos are likely to help."
     if gain > FLAT:
-        return sentence + "rising, if it is not chance; more photos may help."
+        return sentence + "rising if it is not chance, so more photos may help."
     return sentence + "level, so more photos of the same kind are not likely to help much."

@@ -32,10 +32,6 @@ class SplitEvaluation(Evaluation):
         """The lines that `scripts/evaluate.py` prints."""
         return "\n".join(report.evaluation(self, list(map(one_line, self.label_names))))
 
-    def write_json(self, path: Path) -> None:
-        """Writes the evaluation as a JSON object, without the names of the classes."""
-        path.write_text(self.model_dump_json(indent=1, exclude_unset=True, exclude={"label_names"}) + "\n", "utf-8")
-
 
 def evaluate(
     model: Classifier | str | Path,
@@ -63,7 +59,8 @@ def evaluate(
         source |= {"data": str(dataset.root), "split": split}
     result = _evaluate(classifier, chosen, names).model_copy(update=source)
     if json is not None:
-        result.write_json(Path(json))
+        text = result.model_dump_json(indent=1, exclude_unset=True, exclude={"label_names"})
+        Path(json).write_text(text + "\n", "utf-8")
     return result
 
 

@@ -19,7 +19,7 @@ from antbee.models.backbone import count_parameters
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, DataInfo, WeightsInfo
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, leave_classes_out
-from antbee.models.metrics import Calibration, Evaluation, Found, Metrics, OODMetrics, Parameters
+from antbee.models.metrics import Evaluation, Found, Metrics, OODMetrics, Parameters
 from antbee.text import one_line
 from antbee.training import assessment
 from antbee.training.crossvalidation import OutOfFold, head_out_of_fold, stratified_folds, trained_head
@@ -92,7 +92,7 @@ def _fit(base: Classifier, dataset: FewShotDataset, seed: int, progress: Progres
         epochs=FAST.frozen.epochs,
         seconds=time.perf_counter() - started,
         parameters=_parameters(base.network, head),
-        calibration=Calibration.model_validate(assessment.calibration_record(temperature, left_out, before)),
+        calibration=assessment.calibration_of(temperature, left_out, before),
         neither=_ood_metrics(detector, backbone_is_untrained=_backbone_is_untrained(base.config)),
     )
     return FewShotResult(base.with_head(head, replace(config, metrics=metrics), detector), report)

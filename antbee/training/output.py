@@ -16,6 +16,7 @@ from antbee.evaluation import metrics, plots
 from antbee.evaluation.report import COMPARISON_COLUMNS, comparison
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, DataInfo, Mode, WeightsInfo
+from antbee.text import counted
 from antbee.training.context import RunContext
 from antbee.training.history import History
 from antbee.training.trainer import shuffled_batches
@@ -26,8 +27,7 @@ MISTAKES_FIGURE = 24  # images at most
 
 def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierConfig:
     """The config of a model, without its metrics."""
-    dataset = context.dataset
-    names = dataset.class_names
+    dataset, weights, names = context.dataset, context.weights, context.dataset.class_names
     counts = {"train": context.train.counts(names), "val": dataset.val.counts(names)}
     if context.selection is not dataset.val:
         counts["holdout"] = context.selection.counts(names)
@@ -46,9 +46,7 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
             split=dataset.split,
             digest=dataset.digest,
         ),
-        weights=WeightsInfo(
-            name=context.weights.name, digest=context.weights.digest, base_model=context.weights.base_model
-        ),
+        weights=WeightsInfo(name=weights.name, digest=weights.digest, base_model=weights.base_model),
         seed=context.settings.seed,
         run=fingerprint,
     )
@@ -91,8 +89,8 @@ def figures_of(
         "confusion": plots.confusion_matrix(config.metrics.confusion, config.label_names),
         "photos": plots.accuracy_by_photos([point.model_dump() for point in config.metrics.learning_curve or []]),
     }
-    wrong = ~right_predictions(context, val_logits)
-    confidence = val_logits.softmax(1).max(1).values
+    confidence, predicted = val_logits.softmax(1).max(1)
+    wrong = predicted != torch.tensor(context.dataset.val.labels)
     surest = [position for position in confidence.argsort(descending=True).tolist() if wrong[position]]
     if surest:
         drawn["mistakes"] = predictions_grid(context, surest[:MISTAKES_FIGURE], {mode: val_logits})
@@ -141,7 +139,8 @@ def write_comparison(
 
     rows = [COMPARISON_COLUMNS, *comparison(configs)]
     sentence = difference_sentence(context, logits)
-    apart = positions_apart(logits)
+    first, *others = (rows.argmax(1) for rows in logits.values())
+    apart = [position for other in others for position in (first != other).nonzero()[:, 0].tolist()]
     for config in configs:
         folder = folders[str(config.mode)]
         differences = folder / "figures" / "differences.png"
@@ -156,29 +155,16 @@ def write_comparison(
             temporary.replace(path)
 
 
-def right_predictions(context: RunContext, logits: Tensor) -> Tensor:
-    """Whether each validation image is predicted right: bool (N,)."""
-    return logits.argmax(1) == torch.tensor(context.dataset.val.labels)
-
-
-def positions_apart(logits: Mapping[str, Tensor]) -> list[int]:
-    """The positions of validation images that the two modes predict differently; none for a single mode."""
-    if len(logits) < 2:
-        return []
-    first, second = (rows.argmax(1) for rows in logits.values())
-    return [int(position) for position in (first != second).nonzero()[:, 0]]
-
-
 def difference_sentence(context: RunContext, logits: Mapping[str, Tensor]) -> str:
     """Whether the modes differ by more than chance, by McNemar's test; empty for a single mode."""
     if len(logits) < 2:
         return ""
-    first, second = (right_predictions(context, rows) for rows in logits.values())
-    found = metrics.difference(first, second)
+    labels = torch.tensor(context.dataset.val.labels)
+    found = metrics.difference(*(rows.argmax(1) == labels for rows in logits.values()))
     one, other = logits
     verdict = "a difference that chance hardly explains" if found.is_significant else "no more than chance explains"
     chosen = " Each answers with the epoch that is best on these photos." if context.settings.select == "val" else ""
     return (
-        f"Of {found.count} validation photos, only {one} got {found.first_alone} right and only {other} got "
-        f"{found.second_alone}: {verdict} (McNemar's exact test, p = {found.p:.2g}).{chosen}"
+        f"Of {counted(found.count, 'validation photo')}, {found.first_alone} were right with {one} alone and "
+        f"{found.second_alone} with {other} alone: {verdict} (McNemar's exact test, p = {found.p:.2g}).{chosen}"
     )

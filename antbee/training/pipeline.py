@@ -1,6 +1,6 @@
 """The pipeline of a run: data -> starting weights -> frozen -> finetune -> calibrate -> evaluate -> write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,6 +42,10 @@ class TrainedModel:
     folder: Path
     val_logits: Tensor  # float32 (N, classes), on the CPU
 
+    def __repr__(self) -> str:
+        """Its mode, accuracy and folder."""
+        return f"<TrainedModel {self.mode}: accuracy {self.metrics.accuracy:.1%}, {self.folder}>"
+
     @property
     def metrics(self) -> Metrics:
         """Its metrics on the validation images; `metrics.accuracy` is that of the kept epoch."""
@@ -61,6 +65,10 @@ class TrainResult:
     frozen: TrainedModel | None
     finetune: TrainedModel | None
     notices: tuple[str, ...]  # substitutes for images or weights that could not be downloaded
+
+    def __repr__(self) -> str:
+        """The modes with their accuracy."""
+        return f"<TrainResult {', '.join(f'{model.mode} {model.metrics.accuracy:.1%}' for model in self.models)}>"
 
     @property
     def models(self) -> list[TrainedModel]:
@@ -141,7 +149,7 @@ def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callabl
             for line in summary.start_lines(context):
                 context.say(line)
             models = train_modes(context)
-            folders = finish(context, models, data)
+            folders = finish(context, models)
     placed = [replace(model, folder=folders[model.mode]) for model in models]
     by_mode = {model.mode: model for model in placed}
     return TrainResult(by_mode.get("frozen"), by_mode.get("finetune"), context.notices)
@@ -154,22 +162,25 @@ def train_modes(context: RunContext) -> list[TrainedModel]:
     modes = [mode for mode in MODES if mode in wanted or (mode == "frozen" and context.recipe.head_first)]
     checkpoints = {mode: checkpoint_of(context, mode) for mode in modes}
     if context.distributed.is_first:
-        clear_the_way(context, modes)
+        clear_the_way(context, checkpoints)
     features = starting_features(context)
     trained: dict[str, TrainedModel] = {}
     start = HeadInitialisation()
     for mode in modes:
-        trained[mode] = finish_mode(context, features, mode, start, checkpoints[mode], write=mode in wanted)
+        trained[mode] = finish_mode(features, mode, start, checkpoints[mode], write=mode in wanted)
         if context.recipe.head_first:
             start = HeadInitialisation.of(trained[mode].classifier)
     return [trained[mode] for mode in wanted]
 
 
-def clear_the_way(context: RunContext, modes: Sequence[str]) -> None:
+def clear_the_way(context: RunContext, checkpoints: Mapping[Mode, Checkpoint]) -> None:
     """Removes the files of an interrupted run, unless this run resumes it. Raises TrainingError if the disk is full."""
     settings = context.settings
-    check_space(settings.output, space_needed(context, modes))
+    check_space(settings.output, space_needed(context, list(checkpoints)))
     if settings.resume:
+        is_finished = any(finished_folder(context, mode, checkpoint) for mode, checkpoint in checkpoints.items())
+        if not is_finished and not context.run_folder.is_interrupted:
+            context.say(f"\nnothing to resume in {settings.output}: starting anew")
         return
     if context.run_folder.is_interrupted:
         context.say(f"\nAn interrupted run in {settings.output} is discarded; --resume would have continued it.")
@@ -186,22 +197,17 @@ def space_needed(context: RunContext, modes: Sequence[str]) -> int:
 
 
 def finish_mode(
-    context: RunContext,
-    features: StartingFeatures,
-    mode: Mode,
-    start: HeadInitialisation,
-    checkpoint: Checkpoint,
-    *,
-    write: bool,
+    features: StartingFeatures, mode: Mode, start: HeadInitialisation, checkpoint: Checkpoint, *, write: bool
 ) -> TrainedModel:
     """Trains, calibrates, evaluates and writes a mode, unless an interrupted run has finished it."""
+    context = features.context
     if (finished := finished_earlier(context, mode, checkpoint)) is not None:
         context.say(f"\n{mode}: finished before")
         return finished
     context.say(f"\n{mode}")
-    network, fitted = train_mode(context, features, mode, start, checkpoint)
+    network, fitted = train_mode(features, mode, start, checkpoint)
     config = output.config_of(context, mode, checkpoint.fingerprint)
-    classifier, val_logits = calibrate_and_evaluate(context, features, mode, start, network, fitted, config)
+    classifier, val_logits = calibrate_and_evaluate(features, mode, start, network, fitted, config)
     if write and context.distributed.is_first:
         figures = output.figures_of(context, classifier, val_logits, fitted.history)
         with context.run_folder.writing(mode) as folder:
@@ -209,7 +215,7 @@ def finish_mode(
     return TrainedModel(classifier, fitted.history, context.run_folder.model(mode), val_logits)
 
 
-def finish(context: RunContext, models: Sequence[TrainedModel], data: object) -> dict[str, Path]:
+def finish(context: RunContext, models: Sequence[TrainedModel]) -> dict[str, Path]:
     """Logs the results and moves the models of all modes to the output folder; returns their folders by mode."""
     settings = context.settings
     logits = {model.mode: model.val_logits for model in models}
@@ -224,7 +230,7 @@ def finish(context: RunContext, models: Sequence[TrainedModel], data: object) ->
             settings.output, context.run_folder, replace=settings.replace, is_stand_in=bool(context.notices)
         )
         context.run_folder.clear()
-    for line in summary.placement_lines(settings, placed, context.notices, data):
+    for line in summary.placement_lines(context, placed):
         context.say(line)
     return dict(placed.folders)
 
@@ -248,20 +254,30 @@ def checkpoint_of(context: RunContext, mode: str) -> Checkpoint:
     }
     found = fingerprint(decides)
     if found != context.distributed.from_first(found):
-        raise TrainingError("the images or the weights here are not those of the first process: copy them")
-    return Checkpoint(context.run_folder.checkpoint(mode), found)
+        raise TrainingError("the photos or the weights here are not those of the first process: copy them")
+    return Checkpoint(context.run_folder.checkpoint(mode), found, decides)
+
+
+def finished_folder(context: RunContext, mode: str, checkpoint: Checkpoint) -> Path | None:
+    """The model folder that an interrupted or ended run with this fingerprint wrote for a mode, if there is one."""
+    for folder in (context.run_folder.model(mode), context.settings.output / mode):
+        with suppress(ModelFolderError, WeightsError):  # none there
+            if read_config(folder).run == checkpoint.fingerprint:
+                return folder
+    return None
 
 
 def finished_earlier(context: RunContext, mode: str, checkpoint: Checkpoint) -> TrainedModel | None:
     """The model that training the mode would give again, if a resumed run finds it; else None."""
     found = None
-    if context.settings.resume and context.distributed.is_first:
-        for folder in (context.run_folder.model(mode), context.settings.output / mode):
-            with suppress(ModelFolderError, WeightsError):  # none there, or damaged: it is trained again
-                if read_config(folder).run == checkpoint.fingerprint:
-                    history = History.from_records(read_history(folder))
-                    found = folder, Classifier.from_pretrained(folder, device="cpu"), history
-                    break
+    if (
+        context.settings.resume
+        and context.distributed.is_first
+        and (folder := finished_folder(context, mode, checkpoint))
+    ):
+        with suppress(ModelFolderError, WeightsError):  # damaged: it is trained again
+            history = History.from_records(read_history(folder))
+            found = folder, Classifier.from_pretrained(folder, device="cpu"), history
     found = context.distributed.from_first(found)
     if found is None:
         return None

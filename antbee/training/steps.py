@@ -13,11 +13,13 @@ from torchvision.models import ResNet
 
 from antbee.data.folder import Split
 from antbee.evaluation import metrics
-from antbee.models.backbone import apply_temperature, freeze_backbone, zero_shot_head
+from antbee.evaluation.calibration import HOTTEST
+from antbee.models.backbone import apply_temperature, count_parameters, freeze_backbone, zero_shot_head
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig
 from antbee.models.device import choose_precision
-from antbee.models.metrics import Metrics
+from antbee.models.metrics import Calibration, CurvePoint, Evaluation, Metrics, Parameters
+from antbee.text import counted
 from antbee.training import assessment
 from antbee.training.checkpoint import Checkpoint
 from antbee.training.context import RunContext
@@ -58,14 +60,11 @@ class StartingFeatures:
         device = context.distributed.device
         train, val = self.train.computed, self.val.computed
         own_head = zero_shot_head(context.weights, context.settings.backbone, context.dataset.class_names)
-        zero_shot = None
-        if own_head is not None:
-            zero_shot = metrics.score(logits_of(own_head.to(device), val), val.labels).model_dump()
         points = learning_curve(train, val, FAST, seed=context.settings.seed, device=device)
         return {
-            "zero_shot": zero_shot,
+            "zero_shot": own_head and metrics.score(logits_of(own_head.to(device), val), val.labels),
             "learning_curve": [
-                {"per_class": point.per_class, "photos": point.photos, "accuracies": list(point.accuracies)}
+                CurvePoint(per_class=point.per_class, photos=point.photos, accuracies=list(point.accuracies))
                 for point in points
             ],
             "enough_data": enough_data(points),
@@ -94,8 +93,8 @@ class HeadInitialisation:
     @classmethod
     def of(cls, classifier: Classifier) -> "HeadInitialisation":
         """The head of a trained mode, whose weights are already divided by its temperature."""
-        metrics = classifier.config.metrics
-        calibration = metrics.calibration if metrics else None
+        measured = classifier.config.metrics
+        calibration = measured and measured.calibration
         return cls(classifier.network.fc.state_dict(), calibration.temperature if calibration else 1.0)
 
 
@@ -104,9 +103,10 @@ class HeadInitialisation:
 
 
 def train_mode(
-    context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, checkpoint: Checkpoint
+    features: StartingFeatures, mode: str, start: HeadInitialisation, checkpoint: Checkpoint
 ) -> tuple[ResNet, FitResult]:
     """Trains a mode from the starting weights. Raises TrainingError, naming the images where the loss diverged."""
+    context = features.context
     network = context.starting_network(context.settings.seed)
     if start.head is not None:
         network.fc.load_state_dict(start.head)
@@ -116,10 +116,9 @@ def train_mode(
             context.say(epoch_line(epoch))
             log(epoch.to_record())
 
+        run = run_of(context, mode, context.settings.seed, report)
         try:
-            return network, fit_mode(
-                network, features, mode, run_of(context, mode, context.settings.seed, report), checkpoint
-            )
+            return network, fit_mode(network, features, mode, run, checkpoint)
         except DivergedError as error:
             raise TrainingError(f"{error}. {images_of_batch(context, error.positions)}") from error
 
@@ -167,13 +166,9 @@ def tracked_epochs(context: RunContext, mode: str) -> Iterator[Log]:
         yield lambda record: None
         return
     run = f"{mode} {time.strftime('%Y-%m-%d %H-%M-%S')}"
-    logged: dict[str, Any] = {
-        "architecture": settings.backbone,
-        "weights": context.weights.name,
-        "data": context.dataset.name,
-    }
-    logged |= {"mode": mode, "seed": settings.seed, **context.recipe.flat(mode)}
-    with tracked(settings.track, run, logged, settings.output) as log:
+    logged = {"architecture": settings.backbone, "weights": context.weights.name, "data": context.dataset.name}
+    more = {"mode": mode, "seed": settings.seed, **context.recipe.flat(mode)}
+    with tracked(settings.track, run, logged | more, settings.output) as log:
         yield log
 
 
@@ -182,7 +177,6 @@ def tracked_epochs(context: RunContext, mode: str) -> Iterator[Log]:
 
 
 def calibrate_and_evaluate(
-    context: RunContext,
     features: StartingFeatures,
     mode: str,
     start: HeadInitialisation,
@@ -191,34 +185,42 @@ def calibrate_and_evaluate(
     config: ClassifierConfig,
 ) -> tuple[Classifier, Tensor]:
     """Returns the classifier, with its detector and metrics, and its validation logits: float32 (N, classes), CPU."""
+    context = features.context
     is_starting_backbone = mode == "frozen" and context.recipe.cached_features  # then its features are cached
     train = features.train.computed if is_starting_backbone else features_of(context, network, context.train)
     val = features.val.computed if is_starting_backbone else features_of(context, network, context.dataset.val)
-    left_out = predict_left_out(context, features, mode, start, fitted.kept.number)
-    calibration = None
+    left_out = predict_left_out(features, mode, start, fitted.kept.number)
+    calibration: Calibration | None = None
     if left_out is not None:
         before = metrics.evaluate(logits_of(network.fc, val), val.labels)
         temperature = assessment.calibrate(network.fc, left_out, torch.tensor(context.train.labels))
         after = metrics.evaluate(logits_of(network.fc, val), val.labels)
-        calibration = assessment.calibration_record(temperature, left_out, before)
-        context.say(
-            f"  calibrated: temperature {temperature:.2f}, val loss {before.loss:.3f} -> {after.loss:.3f}, "
-            f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}"
-        )
+        calibration = assessment.calibration_of(temperature, left_out, before)
+        context.say(calibration_line(temperature, before, after))
     names = context.train.names(context.dataset.root)
     detector = assessment.fit_detector(train, names, left_out, backbone_is_frozen=mode == "frozen")
     val_logits = logits_of(network.fc, val)
     measured = {
         **fit_metrics(context, network, fitted, val_logits),
         "calibration": calibration,
-        "neither": assessment.ood_record(
+        "neither": assessment.ood_metrics(
             Classifier(network, config, detector), val, backbone_is_frozen=is_starting_backbone
         ),
-        "seeds": seed_metrics(context, features, mode, start, fitted, val_logits),
+        "seeds": seed_metrics(features, mode, start, fitted, val_logits),
         **features.data_metrics,
     }
     config = replace(config, metrics=Metrics.model_validate(measured))
     return Classifier(network, config, detector), val_logits
+
+
+def calibration_line(temperature: float, before: Evaluation, after: Evaluation) -> str:
+    """The temperature and its effect on the validation photos, which may be none."""
+    limit = " (the largest allowed: the logits tell little)" if temperature > 0.999 * HOTTEST else ""
+    verdict = "" if after.loss <= before.loss else "; no better on these photos"
+    return (
+        f"  calibrated: temperature {temperature:.2f}{limit}, val loss {before.loss:.3f} -> {after.loss:.3f}, "
+        f"calibration error {before.calibration_error:.3f} -> {after.calibration_error:.3f}{verdict}"
+    )
 
 
 def features_of(context: RunContext, network: ResNet, split: Split) -> Features:
@@ -232,29 +234,30 @@ def val_logits_of(context: RunContext, network: ResNet) -> Tensor:
 
 
 def predict_left_out(
-    context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, max_epochs: int
+    features: StartingFeatures, mode: str, start: HeadInitialisation, max_epochs: int
 ) -> OutOfFold | None:
     """Out-of-fold predictions, by trainings of as many epochs as the kept epoch's number.
 
     None if the recipe has no folds, or if a class is too small for two.
     """
-    seed, recipe = context.settings.seed, context.recipe
+    context = features.context
+    seed, recipe, device = context.settings.seed, context.recipe, context.distributed.device
     wanted = recipe.schedule(mode).folds
     folds = stratified_folds(torch.tensor(context.train.labels), wanted, seed)
     if (count := len(folds.unique())) < wanted:
-        context.say(f"  calibrating with {count} folds, the images of the smallest class; at least 2 are needed")
+        context.say(
+            f"  calibrating with {counted(count, 'fold')}, the photos of the smallest class; at least 2 are needed"
+        )
     if count < 2:
         return None
     if mode == "frozen" and recipe.cached_features:
-        return head_out_of_fold(
-            features.train.computed, folds, recipe, seed=seed, device=context.distributed.device, max_epochs=max_epochs
-        )
+        return head_out_of_fold(features.train.computed, folds, recipe, seed=seed, device=device, max_epochs=max_epochs)
 
     def train_on(positions: Tensor) -> ResNet:
         network = context.starting_network(seed)
         if start.head is not None:
             subset = features.train.computed.subset(positions)
-            head = trained_head(subset, network.fc.out_features, recipe, seed=seed, device=context.distributed.device)
+            head = trained_head(subset, network.fc.out_features, recipe, seed=seed, device=device)
             network.fc.load_state_dict(head.state_dict())
             apply_temperature(network.fc, start.temperature)
         if mode == "frozen":
@@ -265,8 +268,8 @@ def predict_left_out(
         )
         return network
 
-    context.say("  calibrating: training again on folds of the images")
-    precision = choose_precision(recipe.precision, context.distributed.device)
+    context.say("  calibrating: training again on folds of the photos")
+    precision = choose_precision(recipe.precision, device)
     return network_out_of_fold(train_on, context.loader(context.train), folds, context.distributed, precision)
 
 
@@ -279,11 +282,13 @@ def fit_metrics(context: RunContext, network: ResNet, fitted: FitResult, val_log
     return {
         **metrics.evaluate(val_logits, labels).as_metrics(fitted.kept.number),
         "last": None if context.settings.select == "holdout" else last | {"epoch": history.last.number},
-        "cleaned": metrics.score(val_logits[cleaned], labels[cleaned]).model_dump() if is_other else None,
+        "cleaned": metrics.score(val_logits[cleaned], labels[cleaned]) if is_other else None,
         "selected_on": SELECTED_ON[context.settings.select],
         "epochs": len(history.epochs),
         "seconds": history.seconds,
-        "parameters": assessment.parameter_counts(network),
+        "parameters": Parameters(
+            total=count_parameters(network, trainable=False), trainable=count_parameters(network, trainable=True)
+        ),
     }
 
 
@@ -292,21 +297,16 @@ def fit_metrics(context: RunContext, network: ResNet, fitted: FitResult, val_log
 
 
 def seed_metrics(
-    context: RunContext,
-    features: StartingFeatures,
-    mode: str,
-    start: HeadInitialisation,
-    fitted: FitResult,
-    val_logits: Tensor,
+    features: StartingFeatures, mode: str, start: HeadInitialisation, fitted: FitResult, val_logits: Tensor
 ) -> dict[str, Any] | None:
     """Mean and spread of the accuracy over seeds, which draw heads, orders and crops. None for a single seed."""
-    settings = context.settings
+    context, settings = features.context, features.context.settings
     if settings.seeds < 2:
         return None
     labels = torch.tensor(context.dataset.val.labels)
     accuracies = [(metrics.score(val_logits, labels).accuracy, fitted.history.last.val.accuracy)]
     for seed in range(settings.seed + 1, settings.seed + settings.seeds):
-        accuracies.append(accuracies_of_seed(context, features, mode, start, seed))
+        accuracies.append(accuracies_of_seed(features, mode, start, seed))
         context.say(f"  seed {seed}: {accuracies[-1][0]:.1%}")
     of_kept, of_last = (metrics.spread(values) for values in zip(*accuracies, strict=True))
     # With a holdout the last epoch was not scored on the validation images.
@@ -314,9 +314,10 @@ def seed_metrics(
 
 
 def accuracies_of_seed(
-    context: RunContext, features: StartingFeatures, mode: str, start: HeadInitialisation, seed: int
+    features: StartingFeatures, mode: str, start: HeadInitialisation, seed: int
 ) -> tuple[float, float]:
     """Accuracies with another seed: of the kept epoch on the validation images, of the last on the selection images."""
+    context = features.context
     network = context.starting_network(seed)
     steps = ["frozen", mode] if mode == "finetune" and context.recipe.head_first else [mode]
     for step in steps:

@@ -8,36 +8,43 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from antbee.data.download import folder_named
 from antbee.data.quality import UNBALANCED, unbalanced
 from antbee.evaluation.report import COMPARISON_COLUMNS, aligned, comparison, conclusions
 from antbee.installation import command_name, home
 from antbee.models import versions
 from antbee.models.config import ClassifierConfig
-from antbee.text import printable
+from antbee.text import counted, printable
 from antbee.training.history import Epoch
 
 if TYPE_CHECKING:
-    from antbee.training.context import RunContext, Settings
+    from antbee.training.context import RunContext
 
 SELECTION_SENTENCES = {
-    "val": "(the kept epoch is the best on the {count} images it is scored on; the last is not chosen)",
-    "holdout": "(the kept epoch was chosen on images set aside from training; the {count} images were used once)",
-    "last": "(the last epoch was kept: the {count} images decided nothing)",
+    "val": "(the kept epoch is the best on the {photos} it is scored on; the last is not chosen)",
+    "holdout": "(the kept epoch was chosen on photos set aside from training; the {photos} to score it were used once)",
+    "last": "(the last epoch was kept: the {photos} decided nothing)",
 }
+MOST_SKIPPED = 20  # skipped files that are printed
 
 
 def start_lines(context: "RunContext") -> list[str]:
-    """Images, skipped files, warnings, weights, device and recipe."""
+    """Photos, skipped files, warnings, weights, device and recipe."""
     dataset, settings, device = context.dataset, context.settings, context.distributed.device
     train, val = (split.counts(dataset.class_names) for split in (dataset.train, dataset.val))
-    details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: f"{torch.get_num_threads()} threads"}
+    details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: counted(torch.get_num_threads(), "thread")}
     detail = f", {details[device.type](device)}" if device.type in details else ""
     sizes = f"{len(dataset.train)} train + {len(dataset.val)} val"
+    unlisted = len(dataset.skipped) - MOST_SKIPPED
     return [
         box(context.notices),
         f"photos    {printable(dataset.root)}: {sizes} ({dataset.split})",
         *(f"          {printable(name)}: {count} train, {val[name]} val" for name, count in train.items()),
-        *(f"skipped   {printable(skipped.file)}: {printable(skipped.reason)}" for skipped in dataset.skipped),
+        *(
+            f"skipped   {printable(skipped.file)}: {printable(skipped.reason)}"
+            for skipped in dataset.skipped[:MOST_SKIPPED]
+        ),
+        *([f"          and {unlisted} more, see config.json of the models"] if unlisted > 0 else []),
         *warnings(context),
         f"network   {settings.backbone}, weights: {context.weights.name}; a new head for {len(train)} classes",
         f"device    {device}{detail}",
@@ -50,19 +57,19 @@ def warnings(context: "RunContext") -> list[str]:
     dataset, lines = context.dataset, []
     if dataset.leaked:
         lines.append(
-            f"warning   {dataset.leaked} of the {len(dataset.val)} validation images are, byte for byte, among the "
-            f"training images, so scores will look too good: `{command_name('check')} {printable(dataset.root)}` "
-            "names them"
+            f"warning   {dataset.leaked} of the {counted(len(dataset.val), 'validation photo')} are, byte for byte, "
+            f"among the training photos, so scores will look too good: `{command_name('check')} "
+            f"{printable(dataset.root)}` names them"
         )
     if dataset.excluded:
-        lines.append(f"excluded  {len(dataset.excluded)} files, by {context.settings.exclude}")
+        lines.append(f"excluded  {counted(len(dataset.excluded), 'file')}, by {context.settings.exclude}")
     if context.selection is not dataset.val:
-        lines.append(f"set aside {len(context.selection)} of the training images, to choose the epoch on")
+        lines.append(f"set aside {len(context.selection)} of the training photos, to choose the epoch on")
     counts = context.train.counts(dataset.class_names)
     if not context.recipe.balanced and (found := unbalanced(counts)):
         largest, smallest = map(printable, found)
         lines.append(
-            f"warning   {largest} has over {UNBALANCED} times the images of {smallest}, which will be found less "
+            f"warning   {largest} has over {UNBALANCED} times the photos of {smallest}, which will be found less "
             "often: --balance weighs them the same"
         )
     return lines
@@ -80,29 +87,38 @@ def result_lines(context: "RunContext", configs: Sequence[ClassifierConfig], dif
     """The metrics of the trained modes and their comparison."""
     return [
         "\n" + aligned([COMPARISON_COLUMNS, *comparison(configs)]),
-        SELECTION_SENTENCES[context.settings.select].format(count=len(context.dataset.val)),
+        SELECTION_SENTENCES[context.settings.select].format(photos=counted(len(context.dataset.val), "photo")),
         *([difference] if difference else []),
         *conclusions(configs),
     ]
 
 
-def placement_lines(
-    settings: "Settings", placed: versions.Placement, notices: Sequence[str], data: object
-) -> list[str]:
+def placement_lines(context: "RunContext", placed: versions.Placement) -> list[str]:
     """The folders of the models, earlier versions, and the next command."""
-    boxed = list(notices)
+    settings, dataset = context.settings, context.dataset
+    boxed = list(context.notices)
     if placed.kept:
         version = next(iter(placed.folders.values())).parent.name
         boxed.append(f"{placed.kept} To put the new ones in place: --restore {version}")
     in_place = placed.kept is None and settings.output == home() / "outputs"
     models = [] if in_place else [str(folder) for folder in placed.folders.values()]
-    photos = ["--data", str(data)] if isinstance(data, str | Path) and data != "drawn" else []
+    is_in_data = dataset.root == folder_named(home() / "data", dataset.name)  # the page finds the models' own photos
+    photos = [] if is_in_data else ["--data", str(dataset.root)]
     return [
         box(boxed),
         *(f"models    {folder}" for folder in placed.folders.values()),
         *version_lines(settings.output, placed.put_aside),
         f"see them  {shlex.join([*command_name('app').split(), *models, *photos])}",
     ]
+
+
+def restored_lines(output: Path, placed: versions.Placement) -> list[str]:
+    """The models that are in place once a version has been restored, and how to go back."""
+    lines = []
+    for mode, accuracy in versions.read_version(output).accuracies.items():
+        measured = "no accuracy is recorded" if accuracy is None else f"{accuracy:.1%} of its validation photos right"
+        lines.append(f"in place  {output / mode}: {measured}")
+    return [*lines, *version_lines(output, placed.put_aside)]
 
 
 def version_lines(output: Path, newest: Path | None) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from antbee.errors import InputError
 
-TRACKERS = ("trackio", "tensorboard", "jsonl")
 PROJECT = "antbee"  # trackio's project
 EPOCHS_FILE = "epochs.jsonl"  # in the output folder
 

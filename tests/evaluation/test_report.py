@@ -2,19 +2,17 @@
 
 from dataclasses import replace
 
+import pytest
 from configs import CONFIG
 
 from antbee.evaluation.report import (
     COMPARISON_COLUMNS,
     Row,
     aligned,
-    calibration,
-    class_scores,
     comparison,
     conclusions,
     evaluation,
     metric_rows,
-    out_of_distribution,
     with_interval,
 )
 from antbee.models.config import ClassifierConfig
@@ -54,16 +52,7 @@ def test_a_metric_of_zero_has_a_row():
 
 
 def test_each_kind_of_synthetic_images_has_a_row_with_its_detections():
-    assert out_of_distribution(CONFIG.metrics)[1:3] == [
-        Row("found", Found(found=19, count=20), "noise"),
-        Row("found", Found(found=18, count=20), "flat colours"),
-    ]
-    assert out_of_distribution(FEW) == []
-
-
-def test_calibration_has_rows_for_before_and_after():
-    assert calibration(CONFIG.metrics) == [("before", 0.2001, 0.0702), ("after", 0.17, 0.0301)]
-    assert calibration(FEW) == []
+    assert Row("found", Found(found=19, count=20), "noise") in metric_rows(CONFIG.metrics)
 
 
 def test_conclusions_cover_every_mode_and_mention_the_data_once():
@@ -72,10 +61,37 @@ def test_conclusions_cover_every_mode_and_mention_the_data_once():
         "finetune: mean of 2 seeds on these same photos 85.0% (20.0% to 100.0%)",
         "finetune: 100.0% on the 8 photos not excluded",
         'finetune: "neither" wrongly for 6 of 153 validation photos; rightly for noise 19 of 20, flat colours 18 of 20',
-        'frozen: too few images to detect "neither"',
+        'frozen: "neither" is not detected: there are too few photos for its threshold',
         "before any training the starting weights' own head has 91.5% right",
         "With *all* 244 photos: level.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "folds", "calibrated", "reason"),
+    [
+        ("finetune", 0, False, "without folds no photo is left out of training"),
+        ("finetune", 2, False, "too few photos"),  # a class has a single one
+        ("finetune", 2, True, "too few photos"),
+        ("frozen", 0, False, "too few photos"),  # its threshold needs no folds
+    ],
+)
+def test_the_reason_for_a_missing_threshold_is_the_true_one(mode, folds, calibrated, reason):
+    metrics = FEW.model_copy(update={"calibration": CONFIG.metrics.calibration if calibrated else None})
+    (sentence, *_) = conclusions([replace(CONFIG, mode=mode, recipe={"folds": folds}, metrics=metrics)])
+    assert sentence.startswith(f'{mode}: "neither" is not detected: ')
+    assert reason in sentence
+
+
+@pytest.mark.parametrize(
+    ("found", "count", "is_warned_of"), [(12, 12, True), (24, 153, True), (8, 153, False), (1, 4, False)]
+)
+def test_far_more_false_alarms_than_meant_are_warned_of_unless_they_may_be_chance(found, count, is_warned_of):
+    neither = CONFIG.metrics.neither.model_copy(update={"val": Found(found=found, count=count), "rate": 0.05})
+    sentences = conclusions([replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"neither": neither}))])
+    warnings = [sentence for sentence in sentences if "warning" in sentence]
+    assert bool(warnings) == is_warned_of
+    assert all(warning.endswith("should be wrong for about 5% of them") for warning in warnings)
 
 
 def test_an_evaluation_is_printed_with_a_table_of_the_classes():
@@ -98,4 +114,3 @@ def test_an_evaluation_is_printed_with_a_table_of_the_classes():
 
 def test_rows_are_aligned_in_columns():
     assert aligned([("a", "bb"), ("ccc", "d")]) == "a     bb\nccc    d"
-    assert class_scores(["a"], [ClassMetrics(precision=1, recall=0, f1=0.5)]) == [("a", "1.000", "0.000", "0.500")]

@@ -186,7 +186,7 @@ def test_a_model_that_transformers_loads_and_saves_has_equal_logits(folder, tmp_
             {"architectures": ["ResNetForImageClassification"], "model_type": "resnet"},
             "architecture is missing: expected a config by antbee",
         ),
-        ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown architecture 'vit_base"),
+        ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown backbone 'vit_base"),
         ({"architecture": "resnet18", "num_classes": 1000}, "label_names is missing"),
     ],
 )
@@ -352,6 +352,18 @@ def test_a_source_that_is_neither_a_folder_nor_a_hub_id_is_refused(source):
     assert "expected a model folder, or a Hub id such as user/name" in complaint(Classifier.from_pretrained, source)
 
 
+def test_a_folder_of_models_is_refused_with_the_models_in_it(folder, tmp_path):
+    model = shutil.copytree(folder, tmp_path / "outputs" / "frozen")
+    assert complaint(Classifier.from_pretrained, tmp_path / "outputs").endswith(f"expected one of them: {model}")
+
+
+def test_a_photo_that_can_not_be_opened_is_named(folder, tmp_path):
+    classifier = Classifier.from_pretrained(folder)
+    for call in (classifier.predict, classifier.explain):
+        with pytest.raises(DataError, match=r"nope\.jpg: not there"):
+            call(tmp_path / "nope.jpg")
+
+
 def test_a_folder_without_a_model_is_named(tmp_path):
     assert "has no config.json" in complaint(Classifier.from_pretrained, tmp_path)
 
@@ -364,7 +376,7 @@ def test_a_folder_without_weights_is_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.update(architecture="vgg11"), "unknown architecture 'vgg11'"),
+        (lambda c: c.update(architecture="vgg11"), "unknown backbone 'vgg11'"),
         (lambda c: c.update(architecture="resnet34"), "layer1.2.conv1.weight is missing"),
         (lambda c: c.update(label_names=["a", "b", "c"], num_classes=3, antbee=UNMEASURED), "fc.weight is (2, 512)"),
     ],

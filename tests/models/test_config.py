@@ -303,7 +303,7 @@ def test_an_unknown_architecture_is_refused_by_file(tmp_path):
     content = CONFIG.to_json() | {"architecture": "vgg11"}
     (tmp_path / "config.json").write_text(json.dumps(content))
     text = complaint(read_config, tmp_path, kind=WeightsError)
-    assert text.startswith(f"{tmp_path / 'config.json'} can't be used: unknown architecture 'vgg11'")
+    assert text.startswith(f"{tmp_path / 'config.json'} can't be used: unknown backbone 'vgg11'")
 
 
 JUNK = (None, True, -1, 5, 10**400, 1e400, math.nan, "", "x", "\ud800", [], {}, [[]], [{}], {"a": "b"}, [3, {}, {}])

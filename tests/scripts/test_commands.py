@@ -2,8 +2,10 @@
 
 import inspect
 import json
+import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig
 from antbee.models.weights import StartingWeights
 from antbee.training.check import CheckResult
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,28 @@ def test_flags_have_the_names_and_defaults_of_the_arguments(name, call, argv, mo
     assert flags.keys() - {"paths", "json"} == arguments.keys() - {"path", "paths", "json", "log"}
     optional = {flag for flag in flags if flag in arguments and arguments[flag].default is not inspect.Parameter.empty}
     assert {flag: flags[flag] for flag in optional} == {flag: arguments[flag].default for flag in optional}
+
+
+@pytest.mark.parametrize("name", ["check", "evaluate", "export", "predict", "push", "train"])
+def test_a_flag_can_not_be_abbreviated(name, monkeypatch, capsys):
+    required = {"export": ["model", "--onnx", "file"], "train": [], "push": ["model", "me/model"]}
+    flag = {"check": "--she", "evaluate": "--spl", "export": "--int", "predict": "--exp", "push": "--rev"}
+    argv = [*required.get(name, ["path", "path"][: 1 + (name == "predict")]), flag.get(name, "--epoch"), "1"]
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *argv])
+    with pytest.raises(SystemExit) as ended:
+        import_module(f"scripts.{name}").parse_arguments()
+    assert ended.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_command_imports_nothing_slow_before_ctrl_c_can_end_it():
+    code = """
+import sys
+from scripts import check, evaluate, export, predict, push, train
+print([name for name in ("torch", "numpy", "PIL", "pydantic", "huggingface_hub") if name in sys.modules])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
 
 
 @pytest.mark.parametrize("name", ["predict", "evaluate", "export"])
@@ -135,11 +161,10 @@ def test_check_prints_a_json_object_per_path_with_the_same_keys(command, checked
     ]
 
 
-def test_check_writes_contact_sheets_to_outputs_except_with_json(command, checked, monkeypatch, tmp_path):
-    monkeypatch.setattr("scripts.check.home", lambda: tmp_path)
-    for argv in (["a"], ["a", "--json"], ["a", "--json", "--sheets", "sheets"]):
+def test_check_writes_a_contact_sheet_only_where_a_folder_is_named_for_it(command, checked):
+    for argv in (["a"], ["a", "--json"], ["a", "--sheets", "sheets"]):
         command("check", *argv)
-    assert [call["sheets"] and call["sheets"].name for call in checked] == ["outputs", None, "sheets"]
+    assert [call["sheets"] and call["sheets"].name for call in checked] == [None, None, "sheets"]
 
 
 def test_check_takes_a_list_for_one_path_only(command, checked, capsys):

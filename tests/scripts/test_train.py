@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -29,6 +30,28 @@ def test_flags_have_the_names_and_defaults_of_the_arguments_of_train(script):
     assert settings == Settings.checked()
     for name in Settings.model_fields.keys() - {"output"}:
         assert arguments[name].default == getattr(settings, name), name
+
+
+def literals(annotation):
+    """The values of the literal types in an annotation."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return [value for part in get_args(annotation) for value in literals(part)]
+
+
+def test_flags_have_the_choices_of_the_settings(script):
+    choices = {name: literals(field.annotation) for name, field in Settings.model_fields.items()}
+    assert {name for name, values in choices.items() if values} == {
+        "mode",
+        "recipe",
+        "select",
+        "precision",
+        "replace",
+        "track",
+    }
+    for name, values in choices.items():
+        for value in values:
+            assert getattr(script.parse_arguments([f"--{name}", value]), name) == value
 
 
 def test_arch_is_another_name_of_the_flag_backbone(script):

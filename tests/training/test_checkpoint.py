@@ -2,7 +2,7 @@
 
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +23,7 @@ from antbee.training import features as training_features
 from antbee.training import trainer
 from antbee.training.checkpoint import Checkpoint, DeferredSignals, check_space, deferring_signals, fingerprint
 from antbee.training.modes import train_finetune
-from antbee.training.recipe import FAST, Schedule, TrainingError
+from antbee.training.recipe import FAST, TUTORIAL, Schedule, TrainingError
 from antbee.training.trainer import fit
 
 # ---- interrupted between two epochs ----------------------------------------------------------------------------------
@@ -89,8 +89,25 @@ def test_a_finished_frozen_run_resumes_without_computing_features_again(few_phot
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     fit(new_head(), Points(8), Points(4), Schedule(1, 8, 0.1), checkpoint=Checkpoint(tmp_path / "a.pt", "one run"))
-    with pytest.raises(TrainingError, match=r"a\.pt belongs to a run with other photos.*without --resume"):
+    with pytest.raises(TrainingError, match=r"a\.pt belongs to a run with other flags.*without --resume"):
         Checkpoint(tmp_path / "a.pt", "another").load()
+
+
+@pytest.mark.parametrize(
+    ("seed", "recipe", "names"),
+    [
+        (1, shortened(FAST, 2), "seed"),
+        (0, shortened(FAST, 3), "epochs"),  # of both modes
+        (1, replace(FAST, balanced=True), "epochs, balanced, seed"),
+        (0, TUTORIAL, "recipe"),
+    ],
+)
+def test_what_differs_from_the_run_of_a_checkpoint_is_named(tmp_path, seed, recipe, names):
+    decides = {"recipe": asdict(shortened(FAST, 2)), "seed": 0}
+    Checkpoint(tmp_path / "a.pt", "one run", decides).save({"history": []})
+    now = Checkpoint(tmp_path / "a.pt", "another", {"recipe": asdict(recipe), "seed": seed})
+    with pytest.raises(TrainingError, match=f"a run with other {names}: repeat"):
+        now.load()
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path):

@@ -327,9 +327,13 @@ def test_the_accuracy_of_a_point_is_the_mean_of_its_draws():
         (
             (0.80, 0.81, 0.79, 0.80, 0.80),
             (0.90, 0.90, 0.90, 0.90, 0.90),
-            "still rising, more photos are likely to help",
+            "still rising, so more photos are likely to help",
         ),
-        ((0.80, 0.70, 0.90, 0.60, 0.95), (0.82, 0.82, 0.82, 0.82, 0.82), "rising, if it is not chance"),
+        (
+            (0.80, 0.70, 0.90, 0.60, 0.95),
+            (0.82, 0.82, 0.82, 0.82, 0.82),
+            "rising if it is not chance, so more photos may help",
+        ),
         ((0.90, 0.90, 0.90, 0.90, 0.90), (0.905, 0.905, 0.905, 0.905, 0.905), "level"),
         ((0.90, 0.80, 0.95, 0.90, 0.90), (0.80, 0.80, 0.80, 0.80, 0.80), "level"),
     ],
@@ -345,9 +349,9 @@ def test_the_sentence_has_both_ends_of_the_curve_and_the_last_gain_with_its_stan
     sentence = enough_data(
         [point(5, *[0.6] * 5), point(10, 0.7, 0.8, 0.9, 0.8, 0.8), point(25, 0.92, 0.9, 0.88, 0.9, 0.9)]
     )
-    assert "60.0% from 5 photos a class and 90.0% from all 50" in sentence
+    assert "60.0% right after training on 5 photos a class, and 90.0% after all 50 photos." in sentence
     # Deviations of 0.0707 and 0.0141, together 0.0721, over the root of five draws.
-    assert "From 20 photos to all of them that is +10.0 points (standard error 3.2)" in sentence
+    assert "The step from 20 photos to all is +10.0 points (standard error 3.2)" in sentence
 
 
 def test_with_few_validation_photos_a_gain_may_be_chance():

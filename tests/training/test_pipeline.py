@@ -27,6 +27,7 @@ from antbee.data.download import DownloadError
 from antbee.data.drawn import write_drawn_set
 from antbee.data.folder import read_folder
 from antbee.data.images import DataError, open_photo
+from antbee.evaluation import metrics
 from antbee.models import weights
 from antbee.models.backbone import build_network
 from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, list_versions, restore_version
@@ -383,7 +384,7 @@ def test_leaked_images_are_warned_of_and_unprintable_file_names_are_escaped(star
     shutil.copy(leaked, root / "val" / "ants" / "again.jpg")
     (root / "train" / "ants" / "a\n\x1b[31mb.txt").write_text("no photo")
     lines = start_log(**settings(root, tmp_path, weights="random"))
-    assert "1 of the 5 validation images are, byte for byte, among the training images" in lines
+    assert "1 of the 5 validation photos are, byte for byte, among the training photos" in lines
     (line,) = [line for line in lines.splitlines() if line.startswith("skipped")]
     assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: .txt file extension")
 
@@ -426,7 +427,7 @@ def test_unbalanced_classes_are_warned_of_unless_they_are_balanced(start_log, tm
 def test_the_modes_are_compared_by_mcnemars_test(whole_run):
     for mode in ("frozen", "finetune"):
         card = (whole_run[0] / mode / "README.md").read_text()
-        assert re.search(r"Of 4 validation photos, only frozen got \d right and only finetune got \d", card)
+        assert re.search(r"Of 4 validation photos, \d were right with frozen alone and \d with finetune alone", card)
         assert "exact test, p" in card
 
 
@@ -583,17 +584,71 @@ def test_named_data_and_weights_are_never_substituted(monkeypatch):
     assert context.choose_data("some/folder") == (Path("some/folder"), None)
 
 
+@pytest.mark.parametrize("is_resumable", [False, True])
+def test_resuming_without_an_interrupted_run_is_said(train, tiny_root, tmp_path, capsys, is_resumable):
+    if is_resumable:
+        train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen"))
+    train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen", resume=True))
+    printed = capsys.readouterr().out
+    assert (f"nothing to resume in {tmp_path}: starting anew" in printed) != is_resumable
+
+
+def test_of_many_skipped_files_the_first_twenty_are_printed(start_log, tiny_root, tmp_path):
+    root = shutil.copytree(tiny_root, tmp_path / "pictures")
+    for number in range(25):
+        (root / "train" / "ants" / f"{number:02}.txt").write_text("no photo")
+    lines = start_log(**settings(root, tmp_path, weights="random"))
+    assert lines.count("skipped   ") == 20
+    assert "          and 5 more, see config.json of the models" in lines
+
+
+def test_the_next_command_names_the_photos_unless_the_page_finds_them_by_itself(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "home", lambda: tmp_path)
+    counts = {"ants": 2, "bees": 2}
+    for place in (tmp_path / "data" / "drawn", tmp_path / "mine"):
+        lines = []
+        data = antbee.load_folder(write_drawn_set(place, train=counts, val=counts, longest_side=64))
+        more = {"data": data, "weights": "random", "device": "cpu", "epochs": 1, "mode": "frozen"}
+        train(output=tmp_path / "outputs" / place.name, log=lines.append, **more)
+        assert (f"--data {place}" in lines[-1]) == (place.name == "mine")
+
+
+def test_a_restored_version_is_listed_with_the_accuracy_of_its_models(whole_run, tmp_path):
+    version = shutil.copytree(whole_run[0], tmp_path / VERSIONS / "one")
+    shutil.rmtree(version / ".training")
+    placed = restore_version(tmp_path, "one")
+    accuracy = metrics_of(tmp_path, "frozen").accuracy
+    first, second = summary.restored_lines(tmp_path, placed)
+    assert first == f"in place  {tmp_path / 'frozen'}: {accuracy:.1%} of its validation photos right"
+    assert second.startswith(f"in place  {tmp_path / 'finetune'}: ")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "loss", "remark"),
+    [(1.5, 0.4, ""), (10.0, 0.4, "the largest allowed"), (1.5, 0.6, "no better on these photos")],
+)
+def test_a_calibration_that_tells_or_helps_little_says_so(whole_run, temperature, loss, remark):
+    one = metrics.evaluate(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+    before, after = (one.model_copy(update={"loss": value}) for value in (0.5, loss))
+    line = steps.calibration_line(temperature, before, after)
+    assert line.startswith(f"  calibrated: temperature {temperature:.2f}")
+    assert remark in line
+    assert ("(" in line, ";" in line) == ("largest" in remark, "better" in remark)
+
+
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
         ({"weights": "/nowhere.pth"}, "expected imagenet, random, or a .safetensors"),
         ({"device": "abacus"}, "no device 'abacus' here"),
-        ({"backbone": "vgg11"}, "vgg11"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"lr": math.nan}, "lr is nan"),
+        ({"backbone": "vgg11"}, "unknown backbone 'vgg11': expected one of resnet18, "),
+        ({"backbone": "resnet19"}, "did you mean resnet18"),
+        ({"epochs": 0}, "epochs is 0, expected more than 0"),
+        ({"lr": math.nan}, "lr is nan, expected a finite number"),
+        ({"lr": "x"}, "lr is 'x', expected a valid number"),
         ({"workers": 0}, "workers is 0"),
-        ({"precision": "half"}, "precision is 'half'"),
-        ({"seed": 10**20}, "seed is 1"),
+        ({"precision": "half"}, "precision is 'half', expected 'auto', 'float32' or 'bfloat16'"),
+        ({"seed": 10**20}, "expected less than 4294967296"),
         ({"folds": 1}, "folds is 1"),
         ({"mode": "all"}, "mode is 'all'"),
     ],
@@ -619,6 +674,16 @@ def test_a_run_returns_its_models_with_metrics_and_history_and_the_better_one(wh
         assert model.history.best.number == model.metrics.kept.epoch
     assert run.best in (run.frozen.classifier, run.finetune.classifier)
     accuracy = run.best.config.metrics.accuracy
+    assert (
+        repr(run)
+        == f"<TrainResult frozen {run.frozen.metrics.accuracy:.1%}, finetune {run.finetune.metrics.accuracy:.1%}>"
+    )
+    assert (
+        repr(run.frozen) == f"<TrainedModel frozen: accuracy {run.frozen.metrics.accuracy:.1%}, {tmp_path / 'frozen'}>"
+    )
+    assert repr(dataset) == f"<ImageDataset {tiny_root}: ants, bees; 6 train, 4 val>"
+    assert repr(run.best).startswith("<Classifier resnet18 (f")
+    assert repr(run.best).endswith(f"): ants, bees, accuracy {accuracy:.1%}>")
     assert accuracy == max(model.metrics.accuracy for model in run.models)
     evaluation = antbee.evaluate(run.best, antbee.load_folder(tiny_root).val)
     assert evaluation.accuracy == accuracy

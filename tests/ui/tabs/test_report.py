@@ -264,7 +264,7 @@ def test_the_reliability_diagram_has_a_curve_for_each_model_and_the_diagonal(pre
 def test_the_difference_of_two_models_is_tested_with_mcnemars_test(models, photos):
     first, second = [True] * 10 + [False] * 6, [True] * 3 + [False] * 9 + [True] * 4
     message = significance([made_up(models[0], photos, first), made_up(models[1], photos, second)])
-    p = evaluation_metrics.mcnemar(torch.tensor(first), torch.tensor(second))
+    p = evaluation_metrics.difference(torch.tensor(first), torch.tensor(second)).p
     assert message == (
         "Of 16 validation photos 7 are right with frozen alone and 4 with finetune alone: no more than chance explains"
         f" (McNemar's exact test, p = {p:.2g})."
@@ -273,7 +273,7 @@ def test_the_difference_of_two_models_is_tested_with_mcnemars_test(models, photo
 
 def test_a_significant_difference_is_reported_as_one(models, photos):
     first, second = [True] * 16, [True] * 8 + [False] * 8
-    assert evaluation_metrics.mcnemar(torch.tensor(first), torch.tensor(second)) < 0.05
+    assert evaluation_metrics.difference(torch.tensor(first), torch.tensor(second)).p < 0.05
     both = [made_up(models[0], photos, first), made_up(models[1], photos, second)]
     assert "a difference that chance hardly explains" in significance(both)
     assert "很难用偶然性解释的差异" in significance(both, CHINESE)
