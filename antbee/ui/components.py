@@ -21,6 +21,13 @@ from antbee.text import one_line
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, label
 from antbee.ui.registry import SIDE_BY_SIDE, ModelRegistry
 
+# Settings of events, none of which is part of the page's API. While the handler of an event runs, Gradio drops further
+# ones unless `trigger_mode` says otherwise.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+NEWEST: dict[str, Any] = PRIVATE | {"trigger_mode": "always_last"}  # runs again, with the newest values
+# Of events that carry data, such as the place of a click: "always_last" would run again with the first one's.
+EACH: dict[str, Any] = PRIVATE | {"trigger_mode": "multiple"}
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -10,7 +10,7 @@ from antbee.errors import AntbeeError
 from antbee.installation import home
 from antbee.text import as_text
 from antbee.training.background import BackgroundTraining
-from antbee.ui.components import Choice, newly_chosen
+from antbee.ui.components import NEWEST, PRIVATE, Choice, newly_chosen
 from antbee.ui.i18n import label, translations, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, ModelRegistry, notices
 from antbee.ui.security import RequestLimits
@@ -106,10 +106,10 @@ def _sidebar(registry: ModelRegistry, page: gr.Blocks) -> Choice:
             raise gr.Error(translate("page.models.failed"), print_exception=False) from error
         return [*newly_chosen(registry), gr.Markdown(visible=False), gr.Button(visible=False)]
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    quiet: dict[str, Any] = PRIVATE | {"show_progress": "hidden", "queue": False}
     page.load(lambda: newly_chosen(registry), None, [chosen, version], **quiet)
     gr.Timer(POLL_SECONDS).tick(poll, None, [news, renew], **quiet)
-    renew.click(reload, None, [chosen, version, news, renew], api_visibility="private")
+    renew.click(reload, None, [chosen, version, news, renew], **PRIVATE)
     return Choice(chosen, version, [page.load, chosen.change, version.change])
 
 
@@ -120,7 +120,7 @@ def _notices(registry: ModelRegistry, choice: Choice) -> None:
         texts = notices(registry.now.models, translator_of(request))
         return gr.Markdown("\n\n".join(texts), visible=bool(texts))
 
-    gr.on(choice.changes, show, None, notice, api_visibility="private", queue=False)
+    gr.on(choice.changes, show, None, notice, queue=False, **NEWEST)
 
 
 def _theme() -> gr.themes.Base:

@@ -292,6 +292,30 @@ def test_files_that_are_no_photos_cost_the_others_of_their_drop_nothing(caller, 
     assert fetched.headers["content-disposition"].startswith("attachment")
 
 
+# ---- events while a handler runs -------------------------------------------------------------------------------------
+
+
+def test_no_event_with_several_triggers_is_dropped_while_its_handler_runs(caller):
+    modes = {
+        f"{handler['api_name']}: {handler['targets']}": handler["trigger_mode"]
+        for handler in caller.config["dependencies"]
+        if len(handler["targets"]) > 1
+    }
+    assert len(modes) > 5
+    assert {name: mode for name, mode in modes.items() if mode == "once"} == {}
+
+
+def test_every_click_with_a_place_is_handled_since_the_browser_would_repeat_the_first_ones_place(caller):
+    modes = [handler["trigger_mode"] for handler in caller.config["dependencies"] if handler["collects_event_data"]]
+    assert modes == ["multiple"] * 4, "examples, a photo of a batch, and the confusion matrices of two models"
+
+
+def test_another_batch_is_asked_for_without_waiting_in_the_queue(caller):
+    (button,) = caller.parts("button", "batches.new")
+    (click,) = caller.handlers("click", button)
+    assert click["queue"] is False
+
+
 # ---- how it is served ------------------------------------------------------------------------------------------------
 
 

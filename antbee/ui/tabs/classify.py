@@ -20,6 +20,8 @@ from antbee.models.classifier import Prediction
 from antbee.models.config import MODES
 from antbee.text import as_text, one_line
 from antbee.ui.components import (
+    EACH,
+    NEWEST,
     Captioned,
     Choice,
     files_of,
@@ -263,7 +265,7 @@ def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
         outputs,
         preprocess=False,
         concurrency_limit=ANSWERED_AT_ONCE,
-        api_visibility="private",
+        **NEWEST,
     )
     gr.on(
         [choice.changes[0], choice.version.change],
@@ -271,9 +273,9 @@ def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
         photo,
         [empty, examples, photo, truth, correct],
         preprocess=False,
-        api_visibility="private",
+        **NEWEST,
     )
-    examples.select(take_example, None, photo, api_visibility="private")
+    examples.select(take_example, None, photo, **EACH)
     _endpoint(registry, photo)
     return Classifying(photo, truth, correct)
 
@@ -363,9 +365,7 @@ def _several(registry: ModelRegistry, choice: Choice) -> None:
             gr.DownloadButton(value=str(_written(several)), visible=True),
         ]
 
-    files.change(
-        answer, [files, choice.models], [pictures, table, download], preprocess=False, api_visibility="private"
-    )
+    files.change(answer, [files, choice.models], [pictures, table, download], preprocess=False, **NEWEST)
 
 
 def _written(several: Several) -> Path:

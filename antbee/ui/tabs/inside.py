@@ -15,7 +15,7 @@ from antbee.evaluation import plots
 from antbee.models.activations import MAPS, Activations, block_count, depth, record_activations, strongest_channels
 from antbee.models.config import ClassifierConfig
 from antbee.text import as_text, one_line
-from antbee.ui.components import Choice, Pictures, gallery, photo_of, picture_of
+from antbee.ui.components import NEWEST, Choice, Pictures, gallery, photo_of, picture_of
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train
 
@@ -237,7 +237,7 @@ def inside_tab(registry: ModelRegistry, choice: Choice, photo: gr.Image, tab: gr
 
     inputs = [photo, choice.models, picked]
     outputs = [message, picked, column, *[part for slot in slots for part in slot]]
-    settings: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress_on": picked}
+    settings: dict[str, Any] = NEWEST | {"preprocess": False, "show_progress_on": picked}
     gr.on([tab.select, picked.input], show, inputs, outputs, **settings)
     # Before the tab is first opened no model is picked, and nothing needs an update.
     gr.on(choice.changes[1:], update, inputs, outputs, show_progress="hidden", **settings)

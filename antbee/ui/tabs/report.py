@@ -18,6 +18,9 @@ from antbee.evaluation.report import metric_rows
 from antbee.text import as_text, one_line
 from antbee.training.inspection import folder_findings
 from antbee.ui.components import (
+    EACH,
+    NEWEST,
+    PRIVATE,
     Captioned,
     Choice,
     Histories,
@@ -35,7 +38,6 @@ PERFECT_COLOUR = "#999999"
 CELL_PHOTOS = 48  # pictures of a cell of a confusion matrix, at most
 FINDING_PICTURES = 24  # at most
 RELIABILITY_BINS = 8
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events that are not part of the page's API
 
 
 def metrics_table(models: Sequence[LoadedModel], translate: Translator = ENGLISH) -> pandas.DataFrame:
@@ -253,17 +255,17 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
     cache = PredictionCache()
     instant = [no_model, table, *epochs, learning_curve, *accordions, *cards]
     computed = [difference, reliable, *matrices, cell, *errors]
-    shown = gr.on(choice.changes, show_metrics, choice.models, instant, **PRIVATE)
-    shown.then(colour_epochs, choice.models, epochs, **PRIVATE)
+    shown = gr.on(choice.changes, show_metrics, choice.models, instant, **NEWEST)
+    shown.then(colour_epochs, choice.models, epochs, **NEWEST)
     is_open = gr.State(False)  # nothing is computed for visitors who never open this tab
     tab.select(lambda: True, None, is_open, show_progress="hidden", **PRIVATE)
     for predicted in (
-        tab.select(show_predictions, choice.models, computed, **PRIVATE),
-        gr.on(choice.changes[1:], update_predictions, [is_open, choice.models], computed, **PRIVATE),
+        tab.select(show_predictions, choice.models, computed, **NEWEST),
+        gr.on(choice.changes[1:], update_predictions, [is_open, choice.models], computed, **NEWEST),
     ):
-        predicted.then(colour_reliability, choice.models, reliable, **PRIVATE)
+        predicted.then(colour_reliability, choice.models, reliable, **NEWEST)
     for place, matrix in enumerate(matrices):
-        matrix.select(_cell_handler(cache, registry, place), choice.models, cell, **PRIVATE)
+        matrix.select(_cell_handler(cache, registry, place), choice.models, cell, **EACH)
 
 
 def _histories(models: Sequence[LoadedModel]) -> Histories:

@@ -20,7 +20,7 @@ from antbee.text import as_text, one_line
 from antbee.training.fewshot import MODEL_FOLDER, FewShotResult, fit_few_shot, write_zip
 from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed, no_progress
 from antbee.training.output import write_model_folder
-from antbee.ui.components import Choice, files_of, photo_of, shown_probabilities, uploaded
+from antbee.ui.components import EACH, NEWEST, PRIVATE, Choice, files_of, photo_of, shown_probabilities, uploaded
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, translator_of
 from antbee.ui.registry import LoadedModel, ModelRegistry, Snapshot, how_to_train
 from antbee.ui.sessions import Session, Sessions
@@ -29,7 +29,6 @@ from antbee.ui.tabs.teach_layout import ClassSlot, teach_layout
 
 FIRST_CLASSES = 2  # of an empty form
 ZIP_NAME = "taught-model.zip"
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events
 
 
 def base_model_of(snapshot: Snapshot) -> LoadedModel | None:
@@ -351,7 +350,7 @@ def teach_tab(registry: ModelRegistry, choice: Choice, classifying: Classifying,
     form, trial, export = layout.form, layout.trial, layout.export
     # Not when a visitor chooses other models, although the page does so once when it opens: that changes nothing here,
     # and would overwrite names that are being typed.
-    gr.on([choice.changes[0], choice.version.change], handlers.start, None, [layout.intro, *form], **PRIVATE)
+    gr.on([choice.changes[0], choice.version.change], handlers.start, None, [layout.intro, *form], **NEWEST)
     layout.add_class.click(handlers.add_class, None, form, **PRIVATE)
     layout.clear.click(handlers.clear, None, [*form, layout.result, export.download], **PRIVATE)
     layout.zip.upload(handlers.unzip, layout.zip, form, preprocess=False, **PRIVATE)
@@ -359,7 +358,7 @@ def teach_tab(registry: ModelRegistry, choice: Choice, classifying: Classifying,
     classifying.correct.click(handlers.correct, correction, form, preprocess=False, **PRIVATE)
     trained = [layout.result, export.download, *trial.outputs]
     layout.train.click(handlers.train, trial.photo, trained, preprocess=False, **PRIVATE)
-    trial.photo.change(handlers.predict, trial.photo, trial.outputs, preprocess=False, **PRIVATE)
+    trial.photo.change(handlers.predict, trial.photo, trial.outputs, preprocess=False, **NEWEST)
     push_inputs = [export.repository, export.token, export.private]
     export.push.click(handlers.push, push_inputs, [export.pushed, export.token], **PRIVATE)
     page.unload(handlers.leave)
@@ -383,9 +382,8 @@ def _wire(handlers: FewShotForm, index: int, slot: ClassSlot, form: list[gr.bloc
         return handlers.delete(index, gallery, request)
 
     status_and_photos = [form[0], slot.photos]
-    # Without an output, and the last name counts: the visitor may have typed on meanwhile.
-    typed: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, None, **typed)
+    # Without an output: the visitor may have typed on meanwhile.
+    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, None, show_progress="hidden", **NEWEST)
     slot.remove.click(remove, None, form, **PRIVATE)
-    slot.photos.upload(upload, slot.photos, status_and_photos, preprocess=False, **PRIVATE)
-    slot.photos.delete(delete, slot.photos, status_and_photos, preprocess=False, **PRIVATE)
+    slot.photos.upload(upload, slot.photos, status_and_photos, preprocess=False, **EACH)
+    slot.photos.delete(delete, slot.photos, status_and_photos, preprocess=False, **EACH)

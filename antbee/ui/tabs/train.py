@@ -15,7 +15,7 @@ from antbee.models.versions import VERSIONS, Version
 from antbee.text import as_text
 from antbee.training.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
 from antbee.training.recipe import RECIPES
-from antbee.ui.components import Choice, empty_epoch_plots, epoch_colours, epoch_plots, newly_chosen
+from antbee.ui.components import NEWEST, Choice, empty_epoch_plots, epoch_colours, epoch_plots, newly_chosen
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, label, translator_of
 from antbee.ui.registry import ModelRegistry, Stamp, stamp_of
 
@@ -184,7 +184,7 @@ def train_tab(registry: ModelRegistry, choice: Choice, training: BackgroundTrain
             raise gr.Error(in_toast(error), print_exception=False) from error
 
     # Not queued: an update must not wait for other requests.
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    quiet: dict[str, Any] = NEWEST | {"show_progress": "hidden", "queue": False}
     seen = [epochs_seen, choice.version]
     models = [choice.models, choice.version, version, restore]
     shown = [status, *plots, log, epochs_seen, start, cancel, timer, *models]
