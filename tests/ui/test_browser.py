@@ -349,3 +349,35 @@ def test_axe_finds_nothing_that_keeps_people_out(visit):
         assert {
             f"{tab}: {one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["id"] not in KNOWN_TO_AXE
         } == set()
+
+
+def test_a_version_chosen_in_the_train_tab_is_put_in_place_and_the_page_predicts_with_it(
+    visit, gradio_folder, tmp_path, photos, monkeypatch
+):
+    outputs = tmp_path / "outputs"
+    current = write_model(outputs / "frozen", "frozen", seed=1, photos=photos)
+    write_model(outputs / "versions" / "2026-11-28_17-12-46" / "frozen", "frozen", seed=2, photos=photos)
+    monkeypatch.setattr("antbee.ui.page.home", lambda: tmp_path)
+    registry = ui.ModelRegistry(lambda: [current], lambda models: photos, device="cpu")
+    before = registry.now.models[0].classifier.predict([open_photo(photos.val.paths[0])])[0]
+    training = BackgroundTraining()
+    with serving(ui.build_page(registry, training)) as address:
+        page = visit(at=address)
+        open_tab(page, "Train")
+        page.get_by_label("Other versions").click()
+        page.get_by_role("option", name="2026-11-28_17-12-46").click()
+        page.get_by_role("button", name="Put in place").click()
+        page.get_by_text("The models of 2026-11-28_17-12-46 are in place").wait_for()
+        after = registry.now.models[0].classifier.predict([open_photo(photos.val.paths[0])])[0]
+        assert after.probabilities != before.probabilities
+        open_tab(page, "Classify")
+        share = f"{after.probabilities[after.label]:.0%}"
+        page.get_by_role("heading", name=f"{after.label} · {share}").wait_for()
+        open_tab(page, "Train")
+        page.get_by_label("Other versions").click()
+        assert page.get_by_role("option").count() == 1, "the version that was in place before"
+        page.get_by_role("option").first.click()
+        page.get_by_role("button", name="Put in place").click()
+        page.wait_for_function("() => !document.body.innerText.includes('The models of 2026-11-28_17-12-46')")
+        page.close()
+    training.close()
