@@ -127,7 +127,7 @@ def batches_tab(registry: ModelRegistry, choice: Choice) -> None:
     versions = _grid(label=label("batches.draws"))
 
     def show_batch(names: list[str], split: str, size: int, seed: int, request: gr.Request) -> list[Any]:
-        translate, snapshot = translator_of(request), registry.now
+        translate, snapshot = translator_of(request), registry.snapshot
         found = batch(snapshot, names, split, size, seed or 0, translate)
         galleries: list[Any] = [gr.Gallery(grid.pictures, label=grid.title, visible=True) for grid in found]
         galleries += [gr.Gallery(None, visible=False)] * (SIDE_BY_SIDE - len(found))
@@ -136,7 +136,7 @@ def batches_tab(registry: ModelRegistry, choice: Choice) -> None:
 
     def show_augmented(split: str, size: int, seed: int, request: gr.Request, picked: gr.SelectData) -> Any:
         return gr.Gallery(
-            augmented(registry.now, split, size, seed or 0, picked.index, translator_of(request)), visible=True
+            augmented(registry.snapshot, split, size, seed or 0, picked.index, translator_of(request)), visible=True
         )
 
     inputs = [split, size, seed]
