@@ -1,8 +1,6 @@
 """Classify: predictions for one photo, with heat map and nearest training photos; or a table for several photos."""
 
-import csv
 import hashlib
-import io
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -146,10 +144,8 @@ class BatchPredictions:
 
     def to_csv(self) -> str:
         """The table as CSV, with cells escaped that a spreadsheet would take for formulas."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerows([[_no_formula(cell) for cell in row] for row in (self.columns, *self.rows)])
-        return text.getvalue()
+        table = pandas.DataFrame([self.columns, *self.rows]).map(_no_formula)
+        return table.to_csv(header=False, index=False, lineterminator="\r\n")
 
 
 def _no_formula(cell: str) -> str:

@@ -78,9 +78,13 @@ def _tensor(photo: Image.Image, pixels: Tensor, preprocessing: Preprocessing, tr
         _representation("picture", pixels.permute(1, 2, 0), pixels[:, middle, middle], "d", translate),
         _representation("tensor", tensor, tensor[:, middle, middle], ".2f", translate),
     ]
-    columns = [translate(f"inside.{name}") for name in ("form", "shape", "type", "range", "middle")]
     text = translate("inside.tensor.explanation", resize=preprocessing.resize, crop=preprocessing.crop)
-    return Step(text, (Pictures(translate("inside.tensor.title"), pictures),), pandas.DataFrame(rows, columns=columns))
+    table = _frame(rows, ("form", "shape", "type", "range", "middle"), translate)
+    return Step(text, (Pictures(translate("inside.tensor.title"), pictures),), table)
+
+
+def _frame(rows: Sequence[Sequence[str]], names: Sequence[str], translate: Translator) -> pandas.DataFrame:
+    return pandas.DataFrame(rows, columns=[translate(f"inside.{name}") for name in names])
 
 
 def _representation(kind: str, numbers: Tensor, pixel: Tensor, digits: str, translate: Translator) -> tuple[str, ...]:
@@ -108,19 +112,16 @@ def _normalisation(pixels: Tensor, image: Tensor, preprocessing: Preprocessing, 
     names = [translate(f"inside.{colour}") for colour in COLOURS]
     before, after = ([_range(channel, ".2f", translate) for channel in channels] for channels in (pixels / 255, image))
     means, deviations = ([f"{value:g}" for value in values] for values in (preprocessing.mean, preprocessing.std))
-    columns = [translate(f"inside.{name}") for name in ("channel", "mean", "std", "before", "after")]
     rows = list(zip(names, means, deviations, before, after, strict=True))
     captions = [translate("inside.spread", name=name, spread=spread) for name, spread in zip(names, after, strict=True)]
-    pictures = list(zip(plots.signed_channels(image), captions, strict=True))
-    return Step(
-        translate("inside.normalised.explanation"),
-        (Pictures(translate("inside.normalised.title"), pictures),),
-        pandas.DataFrame(rows, columns=columns),
+    pictures = Pictures(
+        translate("inside.normalised.title"), list(zip(plots.signed_channels(image), captions, strict=True))
     )
+    table = _frame(rows, ("channel", "mean", "std", "before", "after"), translate)
+    return Step(translate("inside.normalised.explanation"), (pictures,), table)
 
 
 def _stages(model: LoadedModel, activations: Activations, translate: Translator) -> Step:
-    names = ("stage", "shape.batch", "parameters", "frozen", "finetune", "does")
     counts = [[stage.parameters, stage.trainable_frozen, stage.trainable_finetune] for stage in activations.stages]
     counts.append([sum(column) for column in zip(*counts, strict=True)])
     stages = [(one.name, _shape(one.shape), translate(f"inside.does.{one.name}")) for one in activations.stages]
@@ -139,18 +140,16 @@ def _stages(model: LoadedModel, activations: Activations, translate: Translator)
         tensors=len(network.state_dict()),
     )
     galleries = tuple(_strongest(activations, name, translate) for name in SHOWN_STAGES)
-    table = pandas.DataFrame(rows, columns=[translate(f"inside.{name}") for name in names])
+    table = _frame(rows, ("stage", "shape.batch", "parameters", "frozen", "finetune", "does"), translate)
     return Step(text, galleries, table, conclusion=translate("inside.stages.maps"))
 
 
 def _strongest(activations: Activations, name: str, translate: Translator) -> Pictures:
     """The channels of a stage with the largest mean activations, each with its maximum."""
     activation = activations.activation(name)
-    _, channel_count, height, width = activation.shape
+    _, count, height, width = activation.shape
     channels = strongest_channels(activation, CHANNELS)
-    title = translate(
-        "inside.stages.title", stage=name, shown=len(channels), count=channel_count, height=height, width=width
-    )
+    title = translate("inside.stages.title", stage=name, shown=len(channels), count=count, height=height, width=width)
     captions = [
         translate("inside.stages.channel", channel=channel, largest=f"{activation[0, channel].max():.1f}")
         for channel in channels
@@ -178,7 +177,6 @@ def _prediction(activations: Activations, label_names: Sequence[str], translate:
         (str(index), one_line(name), f"{logits[index]:.3f}", f"{probabilities[index]:.4f}", f"{losses[index]:.3f}")
         for index, name in enumerate(label_names)
     ]
-    columns = [translate(f"inside.{name}") for name in ("index", "class", "logit", "softmax", "loss")]
     best = activations.answer
     text = translate(
         "inside.prediction.explanation",
@@ -193,7 +191,8 @@ def _prediction(activations: Activations, label_names: Sequence[str], translate:
         values |= {f"{prefix}truth": as_text(label_names[index]), f"{prefix}loss": f"{losses[index]:.3f}"}
         values[f"{prefix}probability"] = f"{probabilities[index]:.4f}"
     conclusion = translate("inside.prediction.loss", **values)
-    return Step(text, table=pandas.DataFrame(rows, columns=columns), conclusion=conclusion)
+    table = _frame(rows, ("index", "class", "logit", "softmax", "loss"), translate)
+    return Step(text, table=table, conclusion=conclusion)
 
 
 def inside_tab(registry: ModelRegistry, choice: Choice, photo: gr.Image, tab: gr.Tab) -> None:

@@ -91,16 +91,10 @@ def significance(predictions: Sequence[Predictions], translate: Translator = ENG
     if len(predictions) < 2:
         return ""
     found = metrics.difference(*(one.predicted == one.labels for one in predictions))
-    return translate(
-        "report.apart",
-        count=found.count,
-        first=as_text(predictions[0].model.name),
-        second=as_text(predictions[1].model.name),
-        first_alone=found.first_alone,
-        second_alone=found.second_alone,
-        verdict=translate("report.apart.real" if found.is_significant else "report.apart.chance"),
-        p=f"{found.p:.2g}",
-    )
+    verdict = translate("report.apart.real" if found.is_significant else "report.apart.chance")
+    first, second = (as_text(one.model.name) for one in predictions)
+    counts = {"count": found.count, "first_alone": found.first_alone, "second_alone": found.second_alone}
+    return translate("report.apart", first=first, second=second, verdict=verdict, p=f"{found.p:.2g}", **counts)
 
 
 def confusion_table(predictions: Predictions, translate: Translator = ENGLISH) -> pandas.DataFrame:
@@ -122,19 +116,13 @@ def cell_photos(predictions: Predictions, truth: int, predicted: int) -> list[Ca
 
 def error_pictures(predictions: Predictions, translate: Translator = ENGLISH) -> list[Captioned]:
     """The wrong predictions, highest confidence first: each photo with the activation map of the predicted class."""
-    names = predictions.class_names
-    return [
-        (
-            picture,
-            translate(
-                "report.error",
-                truth=names[int(predictions.labels[position])],
-                predicted=names[int(predictions.predicted[position])],
-                probability=f"{float(predictions.confidence[position]):.0%}",
-            ),
-        )
-        for position, picture in predictions.largest_errors
-    ]
+    names, pictures = predictions.class_names, []
+    for position, picture in predictions.largest_errors:
+        truth, predicted = (names[int(classes[position])] for classes in (predictions.labels, predictions.predicted))
+        probability = f"{float(predictions.confidence[position]):.0%}"
+        caption = translate("report.error", truth=truth, predicted=predicted, probability=probability)
+        pictures.append((picture, caption))
+    return pictures
 
 
 def frozen_model(snapshot: Snapshot) -> LoadedModel | None:

@@ -1,6 +1,5 @@
 """Teach: trains a classifier on a handful of the visitor's own photos, in the browser (few-shot)."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,15 +9,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from antbee import hub
 from antbee.data.archive import MOST_CLASSES, MOST_PHOTOS, FewShotError, class_name_of
 from antbee.data.folder import SkippedFile
 from antbee.data.images import DataError, open_photo
 from antbee.models.classifier import Classifier
 from antbee.text import as_text, one_line
-from antbee.training.fewshot import MODEL_FOLDER, FewShotResult, fit_few_shot, write_zip
+from antbee.training.fewshot import FewShotResult, fit_few_shot, write_zip
 from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed, no_progress
-from antbee.training.output import write_model_folder
 from antbee.ui.components import (
     EACH,
     NEWEST,
@@ -134,11 +131,9 @@ def result_sentence(result: FewShotResult, translate: Translator = ENGLISH) -> s
     """The cross-validated accuracy of a trained classifier, as Markdown."""
     if result.report is None:
         return translate("teach.result.unknown")
-    metrics = result.report.model_dump()
-    low, high = (f"{bound:.0%}" for bound in metrics["interval"])
-    accuracy = f"{metrics['accuracy']:.0%}"
-    sentence = translate("teach.result", accuracy=accuracy, count=metrics["count"], low=low, high=high)
-    detector = result.classifier.detector
+    score, detector = result.report, result.classifier.detector
+    accuracy, low, high = (f"{share:.0%}" for share in (score.accuracy, *score.interval))
+    sentence = translate("teach.result", accuracy=accuracy, count=score.count, low=low, high=high)
     has_limit = detector is not None and detector.limit is not None
     return sentence if has_limit else f"{sentence}\n\n{translate('teach.result.no_limit')}"
 
@@ -161,14 +156,6 @@ def predict(
     ]
     prediction = explanation.prediction
     return verdict_sentence(prediction, translate), shown_probabilities(prediction), nearest
-
-
-def push(classifier: Classifier, repo_id: str, token: str, *, private: bool) -> str:
-    """Pushes a classifier with the visitor's own token, and returns its URL. Raises hub.HubError."""
-    with tempfile.TemporaryDirectory(prefix="antbee-push-") as temporary:
-        folder = Path(temporary) / MODEL_FOLDER
-        write_model_folder(classifier, folder)
-        return hub.push(folder, repo_id, private=private, token=token)
 
 
 class FewShotForm:
@@ -283,7 +270,7 @@ class FewShotForm:
                 raise FewShotError(translate("teach.untrained"))
             if not token:  # huggingface_hub would use the token of the account that runs this page
                 raise FewShotError(translate("teach.no_token"))
-            url = push(session.result.classifier, repo_id.strip(), token, private=private)
+            url = session.result.classifier.push_to_hub(repo_id.strip(), private=private, token=token)
             return [translate("teach.pushed", address=url), ""]
 
     def leave(self, request: gr.Request) -> None:

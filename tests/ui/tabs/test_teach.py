@@ -21,6 +21,7 @@ from loopback_hub import LoopbackHub
 from page_helpers import registry_of, serving, write_model
 from PIL import ExifTags, Image
 
+import antbee.hub
 from antbee import Classifier, ui
 from antbee.data import archive as data_archive
 from antbee.data.archive import MOST_CLASSES
@@ -602,7 +603,7 @@ def hub(machine, tmp_path):
 
 @pytest.mark.parametrize("typed", ["", "  \n"])
 def test_nothing_is_pushed_without_the_visitors_own_token_though_the_machine_has_one(learned, machine, typed):
-    machine.setattr(teach.hub, "push", lambda *values, **options: pytest.fail("it was pushed"))
+    machine.setattr(antbee.hub, "push", lambda *values, **options: pytest.fail("it was pushed"))
     assert huggingface_hub.get_token() == MACHINES
     visitor, _ = learned
     told = complaint(visitor.push, "visitor/mine", typed)
@@ -627,7 +628,7 @@ def test_a_model_lands_on_the_hub_with_the_visitors_token_which_nobody_is_told(l
 
 def test_whoever_signed_in_needs_to_type_no_token(learned, machine):
     used = []
-    machine.setattr(teach.hub, "push", lambda *values, **options: used.append(options) or "address")
+    machine.setattr(antbee.hub, "push", lambda *values, **options: used.append(options) or "address")
     visitor, _ = learned
     assert visitor.push(signed_in=SIGNED_IN) == [ENGLISH("teach.pushed", address="address"), ""]
     assert used == [{"private": False, "token": VISITORS}]
