@@ -69,7 +69,7 @@ def main() -> None:
             lambda: choose_models(arguments.models),
             lambda models: choose_photos(arguments.data, models, Path(temporary)),
         )
-        for shown in registry.now.models:
+        for shown in registry.snapshot.models:
             print(f"model     {shown.name}: {', '.join(map(one_line, shown.config.label_names))}")
         with closing(BackgroundTraining()) as training:
             page = ui.build_page(registry, training if may_train(arguments) else None)

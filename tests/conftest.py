@@ -94,7 +94,7 @@ def photos(drawn_root: Path) -> ImageDataset:
 @pytest.fixture(scope="session")
 def models(photos: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> "tuple[LoadedModel, ...]":
     """Both modes, untrained, as the page holds them; one of them takes everything for "neither"."""
-    from exhibits import write_model
+    from page_helpers import write_model
 
     from antbee import ui
 
@@ -107,7 +107,7 @@ def models(photos: ImageDataset, tmp_path_factory: pytest.TempPathFactory) -> "t
 
 
 @pytest.fixture(scope="session")
-def exhibit(models: "tuple[LoadedModel, ...]", photos: ImageDataset) -> "Snapshot":
+def snapshot(models: "tuple[LoadedModel, ...]", photos: ImageDataset) -> "Snapshot":
     """Both with the photos they learned from."""
     from antbee import ui
 

@@ -1,25 +1,35 @@
 """What several tabs are made of: the choice of models, photos and their pictures, plots."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import pandas
+from gradio.i18n import I18nData
 from gradio.utils import get_upload_folder
 from PIL import Image
 from torch import Tensor
 
 from antbee.data.folder import ImageDataset
 from antbee.data.images import DataError, open_photo
+from antbee.errors import AntbeeError
 from antbee.evaluation import plots
 from antbee.evaluation.plots import MODE_COLOURS
 from antbee.models.classifier import Classifier, Explanation, Neighbour, Prediction
 from antbee.text import one_line
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, label
 from antbee.ui.registry import SIDE_BY_SIDE, ModelRegistry
+
+# Settings of events, none of which is part of the page's API. While the handler of an event runs, Gradio drops further
+# ones unless `trigger_mode` says otherwise.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+NEWEST: dict[str, Any] = PRIVATE | {"trigger_mode": "always_last"}  # runs again, with the newest values
+# Of events that carry data, such as the place of a click: "always_last" would run again with the first one's.
+EACH: dict[str, Any] = PRIVATE | {"trigger_mode": "multiple"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,12 @@ class Choice:
 
 def newly_chosen(registry: ModelRegistry) -> list[Any]:
     """What stands in `models` and `version` where a visitor has chosen nothing yet."""
-    names = registry.now.names
+    names = registry.snapshot.names
     return [gr.Dropdown(names, value=names[:SIDE_BY_SIDE]), registry.version]
 
 
 NEIGHBOUR_SIDE = 160  # pixels
+PHOTO_SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
 
 Captioned = tuple[Image.Image, str]  # what a gallery shows
 
@@ -56,20 +67,23 @@ def photo_of(upload: dict[str, Any] | None, translate: Translator = ENGLISH) -> 
     Gradio's preprocessing opens the file before any handler runs, and fails with a message that tells a visitor nothing
     where it is no photo. Raises gr.Error, which the visitor reads, with what to do.
     """
-    if not upload:
-        return None
-    try:
-        return open_photo(uploaded(upload))
-    except DataError as error:
-        raise gr.Error(translate("classify.bad_photo", error=in_toast(error)), print_exception=False) from error
+    with errors_in_toasts("classify.bad_photo", translate):
+        return open_photo(uploaded(upload)) if upload else None
 
 
 def files_of(uploads: Sequence[Any], translate: Translator = ENGLISH) -> list[Path]:
     """The files of several uploads. Raises gr.Error as `photo_of` does."""
-    try:
+    with errors_in_toasts("classify.bad_photo", translate):
         return [uploaded(upload) for upload in uploads]
-    except DataError as error:
-        raise gr.Error(translate("classify.bad_photo", error=in_toast(error)), print_exception=False) from error
+
+
+@contextmanager
+def errors_in_toasts(key: str, translate: Translator) -> Iterator[None]:
+    """Turns an AntbeeError into a gr.Error, whose text is that of `key` with the error filled in."""
+    try:
+        yield
+    except AntbeeError as error:
+        raise gr.Error(translate(key, error=in_toast(error)), print_exception=False) from error
 
 
 def uploaded(upload: Any) -> Path:
@@ -95,6 +109,11 @@ def gallery(*classes: str, **settings: Any) -> gr.Gallery:
     """Pictures to look at, each in full with its caption below: see .pictures in the page's style."""
     usual: dict[str, Any] = {"interactive": False, "height": "auto", "buttons": []}
     return gr.Gallery(elem_classes=["pictures", *classes], **usual | settings)
+
+
+def photo_input(key: str, elem_id: str) -> gr.Image:
+    """Where a visitor puts a photo in; as PNG, so that examples keep their pixels."""
+    return gr.Image(label=label(key), sources=PHOTO_SOURCES, height=300, format="png", elem_id=elem_id)
 
 
 def picture_of(image: Tensor) -> Image.Image:
@@ -177,20 +196,15 @@ def epoch_colours(histories: Histories) -> list[gr.LinePlot]:
     return [gr.LinePlot(color_map=curve_colours(list(histories))) for _ in QUANTITIES]
 
 
+def line_plot(x: str, y: str, title: I18nData, **settings: Any) -> gr.LinePlot:
+    """An empty plot of these columns, with a line for each value of the column "curve"."""
+    return gr.LinePlot(x=x, y=y, color="curve", tooltip="all", label=title, min_width=280, visible=False, **settings)
+
+
 def empty_epoch_plots() -> list[gr.LinePlot]:
     """Accuracy and loss, side by side; of their own height, else the front end cuts the legend off."""
     with gr.Row():
         return [
-            gr.LinePlot(
-                x="epoch",
-                y="value",
-                y_title=quantity,
-                color="curve",
-                color_title="mode, split",
-                tooltip="all",
-                label=label(f"plots.{quantity}"),
-                min_width=280,
-                visible=False,
-            )
+            line_plot("epoch", "value", label(f"plots.{quantity}"), y_title=quantity, color_title="mode, split")
             for quantity in QUANTITIES
         ]

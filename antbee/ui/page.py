@@ -10,7 +10,7 @@ from antbee.errors import AntbeeError
 from antbee.installation import home
 from antbee.text import as_text
 from antbee.training.background import BackgroundTraining
-from antbee.ui.components import Choice, newly_chosen
+from antbee.ui.components import NEWEST, PRIVATE, Choice, newly_chosen
 from antbee.ui.i18n import label, translations, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, ModelRegistry, notices
 from antbee.ui.security import RequestLimits
@@ -61,15 +61,15 @@ def build_page(registry: ModelRegistry, training: BackgroundTraining | None = No
         _notices(registry, choice)
         with gr.Tabs(overflow_behavior="wrap"):  # a phone shows all of them
             with gr.Tab(label("classify.tab")):
-                classifying = classify_tab(registry, choice)
+                classify_parts = classify_tab(registry, choice)
             with gr.Tab(label("batches.tab")):
                 batches_tab(registry, choice)
             with gr.Tab(label("report.tab")) as report:
                 report_tab(registry, choice, report)
             with gr.Tab(label("inside.tab")) as inside:
-                inside_tab(registry, choice, classifying.photo, inside)
+                inside_tab(registry, choice, classify_parts.photo, inside)
             with gr.Tab(label("teach.tab")):
-                teach_tab(registry, choice, classifying, page)
+                teach_tab(registry, choice, classify_parts, page)
             if training is not None:
                 with gr.Tab(label("train.tab")):
                     train_tab(registry, choice, training, home() / "outputs")
@@ -79,18 +79,12 @@ def build_page(registry: ModelRegistry, training: BackgroundTraining | None = No
 def _sidebar(registry: ModelRegistry, page: gr.Blocks) -> Choice:
     """The choice of models, and an offer to load those that changed on the disk."""
     with gr.Sidebar(label("page.models"), open=False):
-        names = registry.now.names
-        chosen = gr.Dropdown(
-            names,
-            value=names[:SIDE_BY_SIDE],
-            multiselect=True,
-            max_choices=SIDE_BY_SIDE,
-            label=label("page.models.shown"),
-            info=label("page.models.info"),
-        )
+        texts: dict[str, Any] = {"label": label("page.models.shown"), "info": label("page.models.info")}
+        names = registry.snapshot.names
+        chosen = gr.Dropdown(names, value=names[:SIDE_BY_SIDE], multiselect=True, max_choices=SIDE_BY_SIDE, **texts)
     version = gr.State(registry.version)
     news = gr.Markdown(visible=False, elem_classes="notice")
-    renew = gr.Button(label("page.models.renew"), visible=False, size="sm")
+    update = gr.Button(label("page.models.reload"), visible=False, size="sm")
 
     def poll(request: gr.Request) -> list[Any]:
         changed = registry.changed()
@@ -100,16 +94,16 @@ def _sidebar(registry: ModelRegistry, page: gr.Blocks) -> Choice:
     def reload(request: gr.Request) -> list[Any]:
         translate = translator_of(request)
         try:
-            registry.renew()
+            registry.reload()
         except (AntbeeError, OSError) as error:
             print(f"the models shown stay: {error}", file=sys.stderr)  # visitors must not see the owner's paths
             raise gr.Error(translate("page.models.failed"), print_exception=False) from error
         return [*newly_chosen(registry), gr.Markdown(visible=False), gr.Button(visible=False)]
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    quiet: dict[str, Any] = PRIVATE | {"show_progress": "hidden", "queue": False}
     page.load(lambda: newly_chosen(registry), None, [chosen, version], **quiet)
-    gr.Timer(POLL_SECONDS).tick(poll, None, [news, renew], **quiet)
-    renew.click(reload, None, [chosen, version, news, renew], api_visibility="private")
+    gr.Timer(POLL_SECONDS).tick(poll, None, [news, update], **quiet)
+    update.click(reload, None, [chosen, version, news, update], **PRIVATE)
     return Choice(chosen, version, [page.load, chosen.change, version.change])
 
 
@@ -117,10 +111,10 @@ def _notices(registry: ModelRegistry, choice: Choice) -> None:
     notice = gr.Markdown(visible=False, elem_classes="notice")
 
     def show(request: gr.Request) -> gr.Markdown:
-        texts = notices(registry.now.models, translator_of(request))
+        texts = notices(registry.snapshot.models, translator_of(request))
         return gr.Markdown("\n\n".join(texts), visible=bool(texts))
 
-    gr.on(choice.changes, show, None, notice, api_visibility="private", queue=False)
+    gr.on(choice.changes, show, None, notice, queue=False, **NEWEST)
 
 
 def _theme() -> gr.themes.Base:
@@ -159,6 +153,7 @@ def launch(
     """
     # api_open would let calls bypass the queue and its bounds.
     page.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1, api_open=False)
+    middleware = [Middleware(RequestLimits, local_only=local_only), Middleware(UploadsOnly, page)]
     try:
         _, local, public = page.launch(
             server_name=host,
@@ -169,12 +164,7 @@ def launch(
             theme=_theme(),
             css=STYLE,
             i18n=translations(),
-            app_kwargs={
-                "middleware": [
-                    Middleware(RequestLimits, local_only=local_only),
-                    Middleware(UploadsOnly, page),
-                ]
-            },
+            app_kwargs={"middleware": middleware},
             max_file_size="20mb",
             state_session_capacity=MOST_SESSIONS,
             footer_links=["api", "settings"],

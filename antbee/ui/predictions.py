@@ -100,7 +100,7 @@ class PredictionCache:
     """Predictions of the loaded models for the validation photos, computed once for all visitors."""
 
     def __init__(self) -> None:
-        self._cached: list[Predictions] = []
+        self._cached: dict[str, Predictions] = {}  # by the model's name
         self._lock = threading.Lock()  # otherwise two visitors at once would compute the same
 
     def get(self, snapshot: Snapshot, names: Sequence[str] | None, progress: Progress) -> list[Predictions]:
@@ -110,14 +110,11 @@ class PredictionCache:
             return []
         with self._lock:
             # Predictions of models and photos that are no longer loaded are dropped, to free their memory.
-            kept = [one for one in self._cached if one.photos is photos and one.model in snapshot.models]
+            cached = [one for one in self._cached.values() if one.photos is photos and one.model in snapshot.models]
+            self._cached = {one.model.name: one for one in cached}
             chosen = of_classes(snapshot.chosen(names), photos)
-            for number, model in enumerate(chosen):
-                if model not in [one.model for one in kept]:
-                    kept.append(predict_validation(model, photos, partial(_part_done, progress, number, len(chosen))))
-            self._cached = kept
-            return [next(one for one in kept if one.model == model) for model in chosen]
-
-
-def _part_done(progress: Progress, part: int, parts: int, fraction: float) -> None:
-    progress((part + fraction) / parts)
+            for done, model in enumerate(chosen):
+                if model.name not in self._cached:
+                    share = partial(lambda done, fraction: progress((done + fraction) / len(chosen)), done)
+                    self._cached[model.name] = predict_validation(model, photos, share)
+            return [self._cached[model.name] for model in chosen]

@@ -45,13 +45,13 @@ class Snapshot:
 
     def chosen(self, names: Sequence[str] | None) -> list[LoadedModel]:
         """The models with these names; the first ones where there is none."""
-        found = [shown for shown in self.models if shown.name in (names or ())]
+        found = [model for model in self.models if model.name in (names or ())]
         return (found or list(self.models))[:SIDE_BY_SIDE]
 
     @property
     def names(self) -> list[str]:
         """The names of the models."""
-        return [shown.name for shown in self.models]
+        return [model.name for model in self.models]
 
 
 def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple[LoadedModel, ...]:
@@ -61,17 +61,18 @@ def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple
     """
     folders = [find_folder(source) for source in sources]
     classifiers = [Classifier.from_pretrained(folder, device=device) for folder in folders]
-    names = _names([classifier.config.mode for classifier in classifiers], sources)
-    # A model that antbee did not train may have a history.json of another format.
-    histories = [
-        read_history(folder) if classifier.config.mode else ()
-        for folder, classifier in zip(folders, classifiers, strict=True)
-    ]
-    cards = [_card(classifier.config, source) for classifier, source in zip(classifiers, sources, strict=True)]
-    return tuple(map(LoadedModel, names, classifiers, histories, cards))
+    names = _unique_names([classifier.config.mode for classifier in classifiers], sources)
+    models = []
+    for name, classifier, folder, source in zip(names, classifiers, folders, sources, strict=True):
+        # A model that antbee did not train may have a history.json of another format.
+        history = read_history(folder) if classifier.config.mode else ()
+        # The card is rendered from the config: of a Hub repository only weights and JSON are downloaded.
+        card = page_text(classifier.config.to_json(), PLACEHOLDER if Path(source).is_dir() else str(source))
+        models.append(LoadedModel(name, classifier, history, card))
+    return tuple(models)
 
 
-def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[str]:
+def _unique_names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[str]:
     """The mode where it is unique, else the Hub id or the last two parts of the path.
 
     Never the whole path: visitors must not see where the owner keeps files.
@@ -86,14 +87,9 @@ def _names(modes: Sequence[str | None], sources: Sequence[str | Path]) -> list[s
     ]
 
 
-def _card(config: ClassifierConfig, source: str | Path) -> str:
-    """The model card, rendered from the config: of a Hub repository only weights and JSON are downloaded."""
-    return page_text(config.to_json(), PLACEHOLDER if Path(source).is_dir() else str(source))
-
-
 def of_classes(models: Sequence[LoadedModel], photos: ImageDataset) -> list[LoadedModel]:
     """The models with the photos' classes, in any order."""
-    return [shown for shown in models if set(shown.config.label_names) == set(photos.class_names)]
+    return [model for model in models if set(model.config.label_names) == set(photos.class_names)]
 
 
 def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary: Path) -> ImageDataset | None:
@@ -102,19 +98,19 @@ def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary:
     Raises DataError where the folder named can't be used or has other classes than the models.
     """
     # Without a val/ folder the model's own seed draws the validation photos that it was not trained on.
-    seeds = [shown.config.seed or 0 for shown in models] or [0]
+    seeds = [model.config.seed or 0 for model in models] or [0]
     if choice is not None:
         photos = read_folder(choice, seed=seeds[0])
         if models and not of_classes(models, photos):
             raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
-    names = [shown.config.data.name for shown in models]
+    names = [model.config.data.name for model in models]
     for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
         if folder := folder_named(home() / "data", name):
             photos = read_folder(folder, seed=seed)
             if not models or of_classes(models, photos):
                 return photos
-    if models and all(set(shown.config.label_names) != set(CLASSES) for shown in models):
+    if models and all(set(model.config.label_names) != set(CLASSES) for model in models):
         return None
     if not (folder := temporary / "drawn").exists():  # it is there where models are loaded again
         counts = dict.fromkeys(CLASSES, DRAWN_EXAMPLES)
@@ -122,20 +118,17 @@ def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary:
     return read_folder(folder)
 
 
-def learned_from(shown: LoadedModel, photos: ImageDataset | None) -> bool:
+def was_trained_on(model: LoadedModel, photos: ImageDataset | None) -> bool:
     """Whether a model was trained on these very photos, by the digest: another set may have the same name."""
-    return photos is not None and shown.config.data.digest == photos.digest
+    return photos is not None and model.config.data.digest == photos.digest
 
 
 def notices(models: Sequence[LoadedModel], translate: Translator = ENGLISH) -> list[str]:
     """Warnings about models of drawn pictures or random weights, as Markdown."""
-    texts = []
-    joint = " + "
-    if drawn := [as_text(shown.name) for shown in models if shown.config.data.name == "drawn"]:
-        texts.append(translate("page.drawn", names=joint.join(drawn)))
-    if random := [as_text(shown.name) for shown in models if shown.config.weights.name == "random"]:
-        texts.append(translate("page.random", names=joint.join(random)))
-    return texts
+    drawn = [as_text(model.name) for model in models if model.config.data.name == "drawn"]
+    random = [as_text(model.name) for model in models if model.config.weights.name == "random"]
+    texts = (("page.drawn", drawn), ("page.random", random))
+    return [translate(key, names=" + ".join(names)) for key, names in texts if names]
 
 
 def how_to_train(translate: Translator = ENGLISH) -> str:
@@ -157,49 +150,42 @@ def stamp_of(source: str | Path) -> Stamp:
 class ModelRegistry:
     """The models and photos that the page shows. A request keeps the snapshot that it began with."""
 
-    def __init__(
-        self,
-        find: FindModels,
-        choose_photos: ChoosePhotos,
-        *,
-        device: str = "auto",
-    ) -> None:
+    def __init__(self, find: FindModels, choose_photos: ChoosePhotos, *, device: str = "auto") -> None:
         self._find = find
         self._choose_photos = choose_photos
         self._device = device
-        self._renewing = threading.Lock()
+        self._lock = threading.Lock()  # of loading
         self._stamps: dict[str, Stamp] = {}
-        self.now = Snapshot()
+        self.snapshot = Snapshot()
         self.version = 0  # counts the loads
-        self.renew()
+        self.reload()
 
     def changed(self) -> list[str]:
         """The names of the folders whose models are new or changed since they were loaded."""
         found = {str(source): stamp_of(source) for source in self._find()}
         return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
 
-    def turn_to(self, outputs: Path, data: Path | None) -> None:
+    def switch_to(self, outputs: Path, data: Path | None) -> None:
         """Loads the models in a folder of model folders, and the photos in `data`; from now on they are shown.
 
-        Raises what `renew` raises; the current snapshot then stays.
+        Raises what `reload` raises; the current snapshot then stays.
         """
         choose_photos = self._choose_photos if data is None else lambda models: read_folder(data)
-        self._show(lambda: model_folders(outputs), choose_photos)
+        self._load(lambda: model_folders(outputs), choose_photos)
 
-    def renew(self) -> None:
+    def reload(self) -> None:
         """Loads models and photos again; where it raises, the current snapshot stays.
 
         Raises what `load_models` raises, and DataError where the photos can't be used.
         """
-        self._show(self._find, self._choose_photos)
+        self._load(self._find, self._choose_photos)
 
-    def _show(self, find: FindModels, choose_photos: ChoosePhotos) -> None:
-        with self._renewing:
+    def _load(self, find: FindModels, choose_photos: ChoosePhotos) -> None:
+        with self._lock:
             sources = list(find())
-            stamps = {
-                str(source): stamp_of(source) for source in sources
-            }  # taken before loading: a write meanwhile is a change
+            # Taken before loading: a write meanwhile is a change.
+            stamps = {str(source): stamp_of(source) for source in sources}
             models = load_models(sources, device=self._device)
-            self.now = Snapshot(models, choose_photos(models))
+            self.snapshot = Snapshot(models, choose_photos(models))
             self._find, self._choose_photos, self._stamps = find, choose_photos, stamps
             self.version += 1

@@ -4,6 +4,7 @@ This middleware comes before Gradio, which keeps JSON bodies of any size in memo
 """
 
 from collections.abc import Iterable
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -50,33 +51,30 @@ class RequestLimits:
         await self._pass_on(scope, kind(receive, headers, largest, translate), send)
 
     async def _pass_on(self, scope: Scope, body: "_Body", send: Send) -> None:
-        is_answered = False
+        is_refused = False
 
-        async def unless_answered(message: Message) -> None:
-            if not is_answered:
+        async def refuse(error: TooMuchError) -> None:
+            nonlocal is_refused
+            if not is_refused:  # the rest of the body stays unread
+                await PlainTextResponse(str(error), 413, {"Connection": "close"})(scope, receive, send)
+                is_refused = True
+
+        async def send_unless_refused(message: Message) -> None:
+            if not is_refused:
                 await send(message)
 
         async def receive() -> Message:
-            nonlocal is_answered
             try:
                 return await body.receive()
             except TooMuchError as error:
-                if not is_answered:
-                    # Here, since the app may turn the exception into another answer. The rest of the body stays unread.
-                    answer = PlainTextResponse(str(error), 413, {"Connection": "close"})
-                    await answer(scope, receive, send)
-                    is_answered = True
+                await refuse(error)  # here, since the app may turn the exception into another answer
                 raise
 
         try:
             body.check_announced()
+            await self._app(scope, receive, send_unless_refused)
         except TooMuchError as error:
-            await PlainTextResponse(str(error), 413, {"Connection": "close"})(scope, receive, send)
-            return
-        try:
-            await self._app(scope, receive, unless_answered)
-        except TooMuchError:
-            return
+            await refuse(error)
 
 
 def route_of(scope: Scope) -> str:
@@ -131,8 +129,7 @@ class _Upload(_Body):
         self._is_complete = False
         self._files = 0
         self._fields = 0  # bytes
-        self._header = b""
-        self._value = b""
+        self._header = [b"", b""]  # name and value
         self._is_file = False
         _, options = parse_options_header(headers.get("content-type"))
         boundary = options.get(b"boundary")
@@ -151,34 +148,28 @@ class _Upload(_Body):
 
     def _callbacks(self) -> "MultipartCallbacks":
         return {
-            "on_part_begin": self._begin,
-            "on_header_begin": self._begin_header,
-            "on_header_field": self._name,
-            "on_header_value": self._content,
+            "on_part_begin": self._begin_part,
+            "on_header_field": partial(self._add_to_header, 0),
+            "on_header_value": partial(self._add_to_header, 1),
             "on_header_end": self._end_header,
-            "on_part_data": self._data,
+            "on_part_data": self._count_data,
         }
 
-    def _begin(self) -> None:
-        self._is_file = False
+    def _begin_part(self) -> None:
+        self._is_file, self._header = False, [b"", b""]
 
-    def _begin_header(self) -> None:
-        self._header = self._value = b""
-
-    def _name(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _content(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+    def _add_to_header(self, place: int, data: bytes, start: int, end: int) -> None:
+        self._header[place] += data[start:end]
 
     def _end_header(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._is_file = b"filename" in parse_options_header(self._value)[1]
+        (name, value), self._header = self._header, [b"", b""]
+        if name.lower() == b"content-disposition":
+            self._is_file = b"filename" in parse_options_header(value)[1]
             self._files += self._is_file
             if self._files > MOST_FILES:
                 raise TooMuchError(self._translate("security.many", most=MOST_FILES))
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def _count_data(self, data: bytes, start: int, end: int) -> None:
         self._fields += 0 if self._is_file else end - start
         if self._fields > LARGEST_FIELDS:
             raise TooMuchError(self._translate("security.fields"))

@@ -5,7 +5,7 @@ a request for `file=https://...` makes it download that URL. So requests are che
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ def _functions_of(page: gr.Blocks) -> tuple[_Function, ...]:
     endpoints = page.get_api_info()["named_endpoints"]
     functions = []
     for index, function in page.fns.items():
-        models = tuple(map(_model_of, function.inputs))
-        given = [model for model, part in zip(models, function.inputs, strict=True) if not part.skip_api]
+        parts: Sequence[Any] = function.inputs
+        models = tuple(part.data_model if value_is_file(part.api_info()) else None for part in parts)
+        given = [model for model, part in zip(models, parts, strict=True) if not part.skip_api]
         # Private functions have no argument names.
         parameters = endpoints.get(f"/{function.api_name}", {"parameters": []})["parameters"]
         names = [str(one["parameter_name"]) for one in parameters] or map(str, range(len(given)))
@@ -107,15 +108,10 @@ def _functions_of(page: gr.Blocks) -> tuple[_Function, ...]:
     return tuple(functions)
 
 
-def _model_of(part: Any) -> type[BaseModel] | None:
-    return part.data_model if value_is_file(part.api_info()) else None
-
-
 def _fits(model: type[BaseModel] | None, value: Any) -> bool:
-    if model is None or value is None:
-        return True
     try:
-        model.model_validate(value, context={"validate_meta": True})
+        if model is not None and value is not None:
+            model.model_validate(value, context={"validate_meta": True})
     except ValidationError:
         return False
     return True
@@ -161,13 +157,8 @@ def _may_download(route: str) -> bool:
 
 def _refusal(translate: Translator) -> JSONResponse:
     """The refusal in the form of a validation error of Gradio, whose message clients show."""
-    detail = {
-        "__type__": "validate",
-        "is_valid": False,
-        "parameter_name": "file",
-        "message": translate("security.file"),
-    }
-    return JSONResponse({"detail": [detail]}, 422)
+    detail = {"__type__": "validate", "is_valid": False, "parameter_name": "file"}
+    return JSONResponse({"detail": [detail | {"message": translate("security.file")}]}, 422)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exhibits import write_model
+from page_helpers import write_model
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save
 
@@ -196,13 +196,13 @@ TWINS: dict[str, tuple[Callable[[], bytes], Image.Image, int]] = {
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_the_format_of_a_picture_does_not_change_the_prediction(exhibit, name):
+def test_the_format_of_a_picture_does_not_change_the_prediction(snapshot, name):
     content, twin, tolerance = TWINS[name]
     photo = open_photo(io.BytesIO(content()))
     assert photo.size == twin.size
     off = np.abs(np.asarray(photo).astype(int) - np.asarray(twin).astype(int))
     assert off.max() <= tolerance
-    classifier = exhibit.models[0].classifier
+    classifier = snapshot.models[0].classifier
     found, expected = classifier.predict([photo, twin])
     assert found.probabilities["ants"] == pytest.approx(
         expected.probabilities["ants"], abs=0.1 if tolerance > 2 else 0.02

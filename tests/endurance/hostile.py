@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets it run from
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
-from exhibits import META, Caller
+from page_helpers import META, Caller
 
 from antbee.data.drawn import draw
 
@@ -514,10 +514,10 @@ def sinks(caller: Caller) -> dict[str, Sink]:
         "correct": (corrections[0], lambda file: [file, "ants"]),
         "try": (caller.handlers("change", tried)[0], lambda file: [file]),
         "zip": (caller.handlers("upload", zipped)[0], lambda file: [file]),
-        "class": (caller.handlers("upload", classes[0])[0], lambda file: [[{"image": file, "caption": None}]]),
+        "class": (caller.handlers("upload", classes[0])[0], lambda file: [None, [{"image": file, "caption": None}]]),
         "class without one": (
             caller.handlers("delete", classes[0])[0],
-            lambda file: [[{"image": file, "caption": None}]],
+            lambda file: [None, [{"image": file, "caption": None}]],
         ),
     }
 

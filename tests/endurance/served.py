@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # lets these programs run from any folder
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from exhibits import free_port, write_model
+from page_helpers import free_port, write_model
 
 from antbee.data.drawn import draw, write_drawn_set
 from antbee.data.folder import read_folder

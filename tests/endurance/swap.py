@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import httpx
 import torch
-from exhibits import SMALL, serving
 from load import Visitor, function_of, photos_of
+from page_helpers import SMALL, serving
 
 from antbee import Classifier, ui
 from antbee.models.backbone import build_network
@@ -121,14 +121,14 @@ class Swapping:
         write_version(self.outputs, number + 1)
         if number % 5:
             self.newest = number + 1
-            self.registry.renew()
+            self.registry.reload()
             self.oldest = self.newest
             self.log.swapped += 1
             return
         damage = DAMAGES[number // 5 % len(DAMAGES)]
         damage(self.outputs / MODES[number // 5 % 2])
         try:
-            self.registry.renew()
+            self.registry.reload()
         except (ModelFolderError, WeightsError):
             self.log.refused += 1
         else:

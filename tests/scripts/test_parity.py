@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 import transformers
-from exhibits import serving
 from gradio_client import Client, handle_file
+from page_helpers import serving
 from PIL import Image
 from quick_training import quickening
 from safetensors.torch import save_file
@@ -104,8 +104,8 @@ def from_evaluate(folder, photos):
 def from_the_page(folder, photos, tmp_path):
     """The handlers behind the tabs, and the API over HTTP, which must agree: the first three photos."""
     registry = ui.ModelRegistry(lambda: [folder], lambda models: photos, device="cpu")
-    models, rows = registry.now.models, []
-    (looked,) = PredictionCache().get(registry.now, None, lambda share: None)
+    models, rows = registry.snapshot.models, []
+    (looked,) = PredictionCache().get(registry.snapshot, None, lambda share: None)
     with serving(ui.build_page(registry)) as address:
         client = Client(address, verbose=False, download_files=str(tmp_path / "downloads"), analytics_enabled=False)
         for path, logits in zip(photos.val.paths[:3], looked.logits, strict=False):

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from exhibits import exhibition_of, serving, write_model
+from page_helpers import registry_of, serving, write_model
 
 from antbee import Classifier, ui
 from antbee.data.drawn import draw
@@ -19,7 +19,7 @@ from antbee.ui.tabs.batches import AUGMENTED
 KNOWN_TO_AXE = {"image-redundant-alt"}
 # Nothing is being computed, and what the tab shows last is there.
 QUIET = """![...document.querySelectorAll('.progress-text')].some(text => text.checkVisibility())
-    && (tab !== 'Report' || document.body.innerText.includes('worst mistakes first'))"""
+    && (tab !== 'Report' || document.body.innerText.includes('errors by confidence'))"""
 TABS = ("Classify", "Batches", "Report", "Inside", "Teach", "Train")
 
 
@@ -27,7 +27,7 @@ TABS = ("Classify", "Batches", "Report", "Inside", "Teach", "Train")
 def address(models, photos, gradio_folder):
     """The page with both models, its owner's tab included."""
     training = BackgroundTraining()
-    with serving(ui.build_page(exhibition_of(models, photos), training)) as url:
+    with serving(ui.build_page(registry_of(models, photos), training)) as url:
         yield url
     training.close()
 
@@ -124,7 +124,7 @@ def test_an_uploaded_photo_is_answered_by_both_modes_with_a_map_and_its_likes(vi
     page.get_by_role("heading", name="Neither").wait_for()
     nearest = models[0].classifier.explain(open_photo(tmp_path / "bee.png")).neighbours[0]
     page.get_by_text(f"{nearest.label} {nearest.distance:.2f}").first.wait_for()
-    assert page.get_by_text("Photo | what speaks for the answer").count() == 2
+    assert page.get_by_text("Photo | heat map of the predicted class").count() == 2
 
 
 def test_the_keyboard_reaches_the_tabs_first_and_chooses_an_example(visit):
@@ -181,8 +181,8 @@ def test_several_photos_become_a_table_and_a_file_and_a_wrong_answer_joins_the_l
     rows = Path(download.value.path()).read_text("utf-8-sig").splitlines()
     assert [row.split(",")[0] for row in rows] == ["file", "0.png", "1.png", "2.png"]
     page.get_by_role("radio", name="bees").check()
-    page.get_by_role("button", name="Teach it").click()
-    page.get_by_text("It joined “bees”").wait_for()
+    page.get_by_role("button", name="Add to Teach").click()
+    page.get_by_text("Added to “bees”").wait_for()
     open_tab(page, "Teach")
     assert page.get_by_label("Class", exact=True).first.input_value() == "bees"
 
@@ -203,12 +203,12 @@ def test_a_cell_of_the_confusion_matrix_opens_its_photos(visit):
     page = visit()
     open_tab(page, "Report")
     page.get_by_text("[51.0%, 90.0%]").locator("visible=true").first.wait_for()
-    page.get_by_text("frozen: worst mistakes first").wait_for()
+    page.get_by_text("frozen: errors by confidence").wait_for()
     matrix = page.get_by_role("grid", name="frozen: true classes in rows")
     count = matrix.get_by_role("gridcell").nth(1)
     number = int(count.inner_text())
     count.click()
-    page.get_by_text(re.compile(f"frozen: ants taken for ants, {number}$")).wait_for()
+    page.get_by_text(re.compile(f"frozen: ants predicted as ants, {number}$")).wait_for()
 
 
 def test_the_way_through_the_network_is_shown_with_its_real_shapes(visit, models):
@@ -229,8 +229,8 @@ def test_a_visitor_teaches_two_classes_and_takes_the_model_along(visit, drawn_ph
         files(page).nth(place).set_input_files(drawn_photos[kind])
         page.get_by_text(f"{8 * (place + 1)} photos of 2 classes").wait_for()
     page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
-    page.get_by_text("of 16 photos, each asked of a head that had not seen it").wait_for()
-    page.get_by_text("Take it with you").click()
+    page.get_by_text("of 16 photos, cross-validated").wait_for()
+    page.get_by_text("Download or share").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the model").click()
     with zipfile.ZipFile(download.value.path()) as archive:
@@ -294,7 +294,7 @@ def hostile_address(tmp_path_factory, gradio_folder):
         device="cpu",
     )
     training = BackgroundTraining()
-    with serving(ui.build_page(exhibition_of(models, photos), training)) as url:
+    with serving(ui.build_page(registry_of(models, photos), training)) as url:
         yield url
     training.close()
 
@@ -306,9 +306,9 @@ def test_no_name_of_a_class_a_model_or_a_file_is_anything_but_text(visit, hostil
         draw("bees", number, 64).save(tmp_path / f"{name}.png")
     page.locator("#several input[type=file]").set_input_files(list(tmp_path.glob("*.png")))
     page.get_by_role("button", name="Download as CSV").wait_for()
-    for name, toast in zip(FOLDERS, (f"It joined “{FOLDERS[0]}”", "That did not work"), strict=False):
+    for name, toast in zip(FOLDERS, (f"Added to “{FOLDERS[0]}”", "That did not work"), strict=False):
         page.get_by_role("radio", name=name).check()
-        page.get_by_role("button", name="Teach it").click()
+        page.get_by_role("button", name="Add to Teach").click()
         page.get_by_text(toast).wait_for()
     for tab in TABS:
         open_tab(page, tab)
@@ -326,7 +326,7 @@ def test_no_name_of_a_class_a_model_or_a_file_is_anything_but_text(visit, hostil
 def test_a_chinese_phone_in_the_dark_reads_chinese_within_its_width(visit):
     phone = {"width": 390, "height": 844}
     page = visit("?__theme=dark", locale="zh-CN", viewport=phone, device_scale_factor=1, has_touch=True)
-    page.get_by_text("与学习过的照片相似").first.wait_for()
+    page.get_by_text("与训练照片相似").first.wait_for()
     for tab in ("批次", "报告", "教学"):
         if not page.get_by_role("tab", name=tab, exact=True).is_visible():
             page.locator(".overflow-menu button").first.click()  # tabs that have no room stand in a menu
@@ -349,3 +349,34 @@ def test_axe_finds_nothing_that_keeps_people_out(visit):
         assert {
             f"{tab}: {one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["id"] not in KNOWN_TO_AXE
         } == set()
+
+
+def test_a_version_chosen_in_the_train_tab_is_restored_on_all_tabs(visit, gradio_folder, tmp_path, photos, monkeypatch):
+    outputs = tmp_path / "outputs"
+    current = write_model(outputs / "frozen", "frozen", seed=1, photos=photos)
+    write_model(
+        outputs / "versions" / "2026-11-28_17-12-46" / "frozen", "frozen", seed=2, label_names=("bees", "mites")
+    )
+    monkeypatch.setattr("antbee.ui.page.home", lambda: tmp_path)
+    registry = ui.ModelRegistry(lambda: [current], lambda models: photos, device="cpu")
+    training = BackgroundTraining()
+    with serving(ui.build_page(registry, training)) as address:
+        page = visit(at=address)
+        open_tab(page, "Train")
+        page.get_by_label("Other versions").click()
+        page.get_by_role("option", name="2026-11-28_17-12-46").click()
+        page.get_by_role("button", name="Restore").click()
+        page.get_by_text("The models of 2026-11-28_17-12-46 are restored").wait_for()
+        after = registry.snapshot.models[0].classifier.predict([open_photo(photos.val.paths[0])])[0]
+        open_tab(page, "Classify")
+        page.get_by_role("radio", name="mites").wait_for()
+        share = f"{after.probabilities[after.label]:.0%}"
+        page.get_by_role("heading", name=f"{after.label} · {share}").wait_for()
+        open_tab(page, "Train")
+        page.get_by_label("Other versions").click()
+        assert page.get_by_role("option").count() == 1, "the version that was in place before"
+        page.get_by_role("option").first.click()
+        page.get_by_role("button", name="Restore").click()
+        page.wait_for_function("() => !document.body.innerText.includes('The models of 2026-11-28_17-12-46')")
+        page.close()
+    training.close()

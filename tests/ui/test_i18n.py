@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from antbee.models.activations import MAPS
 from antbee.models.config import MODES
+from antbee.training.background import Status
 from antbee.ui.i18n import CHINESE, ENGLISH, label, translations, translator_of
 from antbee.ui.texts import en, zh
 
@@ -28,6 +30,7 @@ def literals(tree: ast.AST) -> set[str]:
 NAMED_ELSEWHERE = {
     "inside.does.": ("input", *MAPS, "avgpool", "fc"),
     "mode.": MODES,
+    "train.": get_args(Status),
     "report.": literals(ast.parse((ROOT / "evaluation" / "report.py").read_text("utf-8"))),
 }
 

@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 import pytest
 from endurance import hostile
-from exhibits import SMALL, Caller, exhibition_of, serving, write_model
 from gradio_client import Client, handle_file
+from page_helpers import SMALL, Caller, registry_of, serving, write_model
 from PIL import Image
 
 from antbee import ui
@@ -31,15 +31,15 @@ from antbee.evaluation.plots import MODE_COLOURS
 from antbee.models.folder import model_folders
 from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.registry import how_to_train
-from antbee.ui.tabs.classify import ANSWERED_AT_ONCE, MOST_PHOTOS, classify, classify_several
+from antbee.ui.tabs.classify import CONCURRENT_PREDICTIONS, MOST_PHOTOS, classify, predict_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def served(exhibit: ui.Snapshot, gradio_folder: Path) -> Iterator[str]:
+def served(snapshot: ui.Snapshot, gradio_folder: Path) -> Iterator[str]:
     """The address of the page with both models and their photos."""
-    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+    page = ui.build_page(registry_of(snapshot.models, snapshot.photos))
     with serving(page, local_only=True) as url:
         yield url
 
@@ -73,7 +73,7 @@ def test_the_api_has_one_endpoint_that_says_what_it_is_for(client):
     ((name, told),) = client.view_api(return_format="dict")["named_endpoints"].items()
     assert name == "/predict"
     assert [parameter["parameter_name"] for parameter in told["parameters"]] == ["photo"]
-    assert "Says what is in a photo" in str(client.config["dependencies"])
+    assert "Predicts the class of a photo" in str(client.config["dependencies"])
 
 
 def test_the_api_answers_as_the_classifier_does(client, models, tmp_path):
@@ -143,11 +143,11 @@ def visible_texts(outputs: list[dict[str, Any]]) -> list[str]:
 
 @pytest.mark.parametrize("missing", ["models and photos", "models", "photos", "nothing"])
 def test_the_page_opens_whatever_is_missing_and_says_what_to_do_in_the_visitors_language(
-    growing, exhibit, call_at, missing
+    growing, snapshot, call_at, missing
 ):
-    models = () if "models" in missing else exhibit.models
-    photos = None if "photos" in missing else exhibit.photos
-    growing.registry.now = ui.Snapshot(models, photos)
+    models = () if "models" in missing else snapshot.models
+    photos = None if "photos" in missing else snapshot.photos
+    growing.registry.snapshot = ui.Snapshot(models, photos)
     for language, translate in (("en-GB,en;q=0.9", ENGLISH), ("zh-CN,zh;q=0.9", CHINESE)):
         caller = call_at(growing.url, language)
         outputs = [caller.call(handler, caller.initial(handler)) for handler in caller.handlers("load")]
@@ -160,15 +160,20 @@ def test_the_page_opens_whatever_is_missing_and_says_what_to_do_in_the_visitors_
 
 
 @pytest.mark.parametrize("missing", ["models and photos", "models", "photos", "nothing"])
-def test_the_report_opens_whatever_is_missing(growing, exhibit, call_at, missing):
-    models = () if "models" in missing else exhibit.models
-    growing.registry.now = ui.Snapshot(models, None if "photos" in missing else exhibit.photos)
+def test_the_report_opens_whatever_is_missing(growing, snapshot, call_at, missing):
+    models = () if "models" in missing else snapshot.models
+    growing.registry.snapshot = ui.Snapshot(models, None if "photos" in missing else snapshot.photos)
     caller = call_at(growing.url)
     (report,) = caller.parts("tabitem", "report.tab")
-    (answer,) = [handler for handler in caller.handlers("select", report) if handler["inputs"]]
-    told = str(caller.call(answer, [None])["data"])
+    (count,) = caller.handlers("select", report)
+    (show,) = caller.handlers("change", *count["outputs"])
+    assert "errors by confidence" not in str(caller.call(show, [None, None])["data"]), (
+        "nothing before the tab is opened"
+    )
+    caller.call(count, [None])
+    told = str(caller.call(show, [None, None])["data"])
     assert ("McNemar's exact test" in told) == (missing == "nothing")
-    assert ("worst mistakes first" in told) == (missing == "nothing")
+    assert ("errors by confidence" in told) == (missing == "nothing")
 
 
 # ---- what it refuses -------------------------------------------------------------------------------------------------
@@ -284,7 +289,9 @@ def test_files_that_are_no_photos_cost_the_others_of_their_drop_nothing(caller, 
     assert all(row[1] and not any(row[2:]) for row in rows[:-1]), "a reason each"
     assert all(rows[-1])
     handler, _ = hostile.sinks(caller)["class"]
-    told, shown = caller.call(handler, [[{"image": file, "caption": None} for file in (*unreadable, *good)]])["data"]
+    told, shown = caller.call(handler, [None, [{"image": file, "caption": None} for file in (*unreadable, *good)]])[
+        "data"
+    ]
     assert len(shown) == 1
     assert str(len(UNREADABLE)) in told
     (svg,) = [file for file in unreadable if file["path"].endswith("script.svg")]
@@ -292,11 +299,35 @@ def test_files_that_are_no_photos_cost_the_others_of_their_drop_nothing(caller, 
     assert fetched.headers["content-disposition"].startswith("attachment")
 
 
+# ---- events while a handler runs -------------------------------------------------------------------------------------
+
+
+def test_no_event_with_several_triggers_is_dropped_while_its_handler_runs(caller):
+    modes = {
+        f"{handler['api_name']}: {handler['targets']}": handler["trigger_mode"]
+        for handler in caller.config["dependencies"]
+        if len(handler["targets"]) > 1
+    }
+    assert len(modes) > 5
+    assert {name: mode for name, mode in modes.items() if mode == "once"} == {}
+
+
+def test_every_click_with_a_place_is_handled_since_the_browser_would_repeat_the_first_ones_place(caller):
+    modes = [handler["trigger_mode"] for handler in caller.config["dependencies"] if handler["collects_event_data"]]
+    assert modes == ["multiple"] * 4, "examples, a photo of a batch, and the confusion matrices of two models"
+
+
+def test_another_batch_is_asked_for_without_waiting_in_the_queue(caller):
+    (button,) = caller.parts("button", "batches.new")
+    (click,) = caller.handlers("click", button)
+    assert click["queue"] is False
+
+
 # ---- how it is served ------------------------------------------------------------------------------------------------
 
 
 def test_too_many_who_wait_are_told_so_and_whoever_leaves_makes_room(
-    exhibit, photos, gradio_folder, call_at, monkeypatch
+    snapshot, photos, gradio_folder, call_at, monkeypatch
 ):
     started, go_on = threading.Semaphore(0), threading.Event()
 
@@ -307,8 +338,8 @@ def test_too_many_who_wait_are_told_so_and_whoever_leaves_makes_room(
 
     monkeypatch.setattr("antbee.ui.page.LONGEST_QUEUE", 1)
     monkeypatch.setattr("antbee.ui.tabs.classify.predict", slow)
-    with serving(ui.build_page(exhibition_of(exhibit.models, exhibit.photos))) as url:
-        *running, waiting, another = (call_at(url) for _ in range(ANSWERED_AT_ONCE + 2))
+    with serving(ui.build_page(registry_of(snapshot.models, snapshot.photos))) as url:
+        *running, waiting, another = (call_at(url) for _ in range(CONCURRENT_PREDICTIONS + 2))
         photo = another.upload(photos.val.paths[0])
         for visitor in running:
             assert visitor.join(visitor.predict, photo).is_success
@@ -338,10 +369,10 @@ def test_a_call_goes_through_the_queue_and_not_around_it(caller):
 REQUESTS, MOST = 6, 4  # of a census; sessions that are remembered
 
 
-def test_nothing_grows_with_the_number_of_requests(exhibit, photos, gradio_folder, call_at, monkeypatch):
+def test_nothing_grows_with_the_number_of_requests(snapshot, photos, gradio_folder, call_at, monkeypatch):
     monkeypatch.setattr("antbee.ui.page.MOST_SESSIONS", MOST)
     monkeypatch.setenv("GRADIO_ANALYTICS_MAX_EVENTS", "10")
-    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+    page = ui.build_page(registry_of(snapshot.models, snapshot.photos))
     with serving(page) as url:
         visitor = call_at(url)
 
@@ -366,9 +397,9 @@ def test_nothing_grows_with_the_number_of_requests(exhibit, photos, gradio_folde
 
 
 def test_behind_a_proxy_and_a_password_the_page_is_itself_at_its_path_and_closed_to_others(
-    exhibit, photos, gradio_folder, proxied, call_at
+    snapshot, photos, gradio_folder, proxied, call_at
 ):
-    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+    page = ui.build_page(registry_of(snapshot.models, snapshot.photos))
     with serving(page, root_path="/antbee", password="open sesame") as url, proxied(url, "/antbee") as shown:
         stranger = httpx.Client(base_url=shown, verify=False)
         assert stranger.get("config").status_code == 401
@@ -507,7 +538,7 @@ def test_several_photos_are_answered_in_a_table_and_a_file_that_says_the_same(ca
     (several,) = caller.parts("file", "classify.several.files")
     (answer,) = caller.handlers("change", several)
     output = caller.call(answer, [caller.upload(*paths), ["frozen", "finetune"]])
-    expected = classify_several([(path.name, path) for path in paths], models)
+    expected = predict_batch([(path.name, path) for path in paths], models)
     gallery, table, download = (part["value"] for part in output["data"])
     assert table["headers"] == list(expected.columns)
     assert [tuple(row) for row in table["data"]] == list(expected.rows)
@@ -548,7 +579,7 @@ def test_a_click_on_a_number_of_the_confusion_matrix_shows_its_photos_however_th
             truth, answer = photos.class_names[row], photos.class_names[column - 1]
             clicked = {"index": [1 - row, column], "value": 0, "row_value": [truth, 0, 0]}  # in a table turned over
             (gallery,) = caller.call(select[0], [["frozen"]], clicked)["data"]
-            assert gallery["label"] == f"frozen: {truth} taken for {answer}, {len(gallery['value'])}"
+            assert gallery["label"] == f"frozen: {truth} predicted as {answer}, {len(gallery['value'])}"
             shown += [one["caption"].partition(":")[0] for one in gallery["value"]]
     assert sorted(shown) == sorted(path.name for path in photos.val.paths)
     first = {"index": [0, 0], "value": "ants", "row_value": ["ants", 0, 0]}
@@ -559,16 +590,16 @@ def test_a_click_on_a_number_of_the_confusion_matrix_shows_its_photos_however_th
 
 
 def test_news_on_the_disk_are_offered_and_taken_and_what_is_broken_is_told(growing, call_at):
-    growing.registry.renew()  # of which nothing is left that the tests above have shown
+    growing.registry.reload()  # of which nothing is left that the tests above have shown
     caller = call_at(growing.url)
-    (timer,), (button,) = caller.parts("timer"), caller.parts("button", "page.models.renew")
+    (timer,), (button,) = caller.parts("timer"), caller.parts("button", "page.models.reload")
     (look,), (take,) = caller.handlers("tick", timer), caller.handlers("click", button)
     assert [part["visible"] for part in caller.call(look, [])["data"]] == [False, False]
 
     broken = write_model(growing.outputs / "<b>new**", "frozen") / "config.json"
     news, offer = caller.call(look, [])["data"]
     assert (news["visible"], offer["visible"]) == (True, True)
-    assert news["value"].startswith("**There is something new on the disk:** ")
+    assert news["value"].startswith("**New or changed models on the disk:** ")
     assert "<b>" not in news["value"]
     assert "new**" not in news["value"]
     chosen, _, *offers = caller.call(take, [])["data"]
@@ -578,5 +609,5 @@ def test_news_on_the_disk_are_offered_and_taken_and_what_is_broken_is_told(growi
 
     broken.write_text("{broken")
     assert caller.call(look, [])["data"][1]["visible"] is True
-    assert caller.call(take, [])["error"].startswith("The models shown stay: ")
-    assert growing.registry.now.names == ["frozen"]
+    assert caller.call(take, [])["error"].startswith("The current models stay: ")
+    assert growing.registry.snapshot.names == ["frozen"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exhibits import write_model
+from page_helpers import write_model
 from safetensors.torch import save_file
 
 from antbee import ui
@@ -17,7 +17,7 @@ from antbee.models.folder import model_folders
 from antbee.models.weights import WeightsError
 from antbee.ui import registry as ui_registry
 from antbee.ui.i18n import CHINESE
-from antbee.ui.registry import how_to_train, learned_from, notices
+from antbee.ui.registry import how_to_train, notices, was_trained_on
 from antbee.ui.tabs.batches import batch
 from antbee.ui.tabs.classify import predict
 
@@ -65,9 +65,9 @@ def test_a_model_of_somebody_elses_making_is_shown_beside_antbees_own(models, ph
     assert foreign.name.endswith("/pets")
     assert foreign.history == ()
     assert "trained by transfer learning" not in foreign.card
-    exhibit = ui.Snapshot((foreign, models[0]), photos)
-    assert predict(draw("bees", 0, 100), exhibit.models).keys() == {foreign.name, "frozen"}
-    drawn = batch(exhibit, None, "val", 4, 0)
+    snapshot = ui.Snapshot((foreign, models[0]), photos)
+    assert predict(draw("bees", 0, 100), snapshot.models).keys() == {foreign.name, "frozen"}
+    drawn = batch(snapshot, None, "val", 4, 0)
     assert [grid.title for grid in drawn] == ["frozen: val batch 0"], "the other knows no ants and bees"
 
 
@@ -98,9 +98,9 @@ def test_models_of_the_photos_classes_are_those_of_the_same_names_in_whatever_or
 
 
 def test_photos_of_the_same_names_in_another_folder_are_not_those_learned_from(models, photos):
-    assert learned_from(models[0], photos)
-    assert not learned_from(models[0], replace(photos, digest="f" * 64))
-    assert not learned_from(models[0], None)
+    assert was_trained_on(models[0], photos)
+    assert not was_trained_on(models[0], replace(photos, digest="f" * 64))
+    assert not was_trained_on(models[0], None)
 
 
 # ---- what is chosen, and what is said first --------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_the_models_chosen_are_those_named_or_else_the_first_and_two_at_most(mod
 
 def test_drawn_pictures_and_random_weights_are_announced(models):
     drawn, random = notices(models)
-    assert "frozen + finetune learned from pictures that a program drew" in drawn
+    assert "frozen + finetune: trained on pictures that a program drew" in drawn
     assert "Random weights" in random
     assert "随机权重" in notices(models, CHINESE)[1]
 
@@ -162,24 +162,24 @@ def registry(outputs, photos):
 
 def seeds_of(registry):
     """By which the models that these tests put in a place are told apart."""
-    return [shown.config.seed for shown in registry.now.models]
+    return [shown.config.seed for shown in registry.snapshot.models]
 
 
 def test_models_that_stay_as_they_are_are_no_news(registry):
     assert registry.changed() == []
-    shown, version = registry.now, registry.version
-    registry.renew()
+    shown, version = registry.snapshot, registry.version
+    registry.reload()
     assert registry.changed() == []
     assert registry.version == version + 1
-    assert registry.now.names == shown.names
+    assert registry.snapshot.names == shown.names
 
 
 def test_a_model_that_is_trained_anew_is_noticed_and_shown_once_it_is_asked_for(registry, outputs, place):
-    before = registry.now
+    before = registry.snapshot
     place(outputs / "frozen", seed=1)
     assert registry.changed() == ["frozen"]
-    assert registry.now is before, "visitors keep what they look at until they ask for the new one"
-    registry.renew()
+    assert registry.snapshot is before, "visitors keep what they look at until they ask for the new one"
+    registry.reload()
     assert registry.changed() == []
     assert seeds_of(registry) == [1]
 
@@ -200,42 +200,42 @@ def test_a_folder_that_takes_the_place_of_another_is_noticed_even_if_it_is_as_ol
 def test_a_new_model_in_the_folder_is_noticed_and_shown(registry, outputs, place):
     place(outputs / "finetune", "finetune")
     assert registry.changed() == ["finetune"]
-    registry.renew()
-    assert registry.now.names == ["frozen", "finetune"]
+    registry.reload()
+    assert registry.snapshot.names == ["frozen", "finetune"]
 
 
 def test_the_first_model_is_noticed_by_a_page_that_was_opened_without_any(tmp_path, photos, place):
     registry = ui.ModelRegistry(lambda: model_folders(tmp_path), lambda models: photos, device="cpu")
-    assert (registry.now.models, registry.now.photos, registry.changed()) == ((), photos, [])
+    assert (registry.snapshot.models, registry.snapshot.photos, registry.changed()) == ((), photos, [])
     place(tmp_path / "frozen")
     assert registry.changed() == ["frozen"]
-    registry.renew()
-    assert registry.now.names == ["frozen"]
+    registry.reload()
+    assert registry.snapshot.names == ["frozen"]
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_a_broken_model_leaves_those_that_are_shown_in_their_place(registry, outputs, place, file):
-    before, version = registry.now, registry.version
+    before, version = registry.snapshot, registry.version
     (outputs / "frozen" / file).write_text("{broken")
     with pytest.raises(ModelFolderError, match=file):
-        registry.renew()
-    assert registry.now is before
+        registry.reload()
+    assert registry.snapshot is before
     assert registry.version == version
     assert registry.changed() == ["frozen"], "it stays news until it can be shown"
     place(outputs / "frozen", seed=1)
-    registry.renew()
+    registry.reload()
     assert registry.changed() == []
     assert seeds_of(registry) == [1]
 
 
 def test_one_broken_model_of_two_keeps_the_other_from_being_shown_alone(registry, outputs, place):
-    before = registry.now
+    before = registry.snapshot
     place(outputs / "frozen", seed=1)
     weights = place(outputs / "finetune", "finetune") / "model.safetensors"
     save_file({"fc.weight": torch.zeros(2, 512)}, weights)
     with pytest.raises(WeightsError):
-        registry.renew()
-    assert registry.now is before
+        registry.reload()
+    assert registry.snapshot is before
 
 
 def test_photos_that_can_not_be_used_leave_the_models_in_their_place(outputs, photos, place):
@@ -245,11 +245,11 @@ def test_photos_that_can_not_be_used_leave_the_models_in_their_place(outputs, ph
         return photos
 
     registry = ui.ModelRegistry(lambda: [outputs / "frozen"], choose_photos, device="cpu")
-    before = registry.now
+    before = registry.snapshot
     place(outputs / "frozen", seed=1)
     with pytest.raises(DataError, match="gone"):
-        registry.renew()
-    assert registry.now is before
+        registry.reload()
+    assert registry.snapshot is before
     assert registry.changed() == ["frozen"]
 
 
@@ -258,7 +258,7 @@ def test_a_model_of_the_hub_is_no_news_for_as_long_as_the_page_is_open(outputs, 
     registry = ui.ModelRegistry(lambda: ["tester/bugs"], lambda models: photos, device="cpu")
     place(outputs / "frozen", seed=1)
     assert registry.changed() == []
-    assert "tester/bugs" in registry.now.models[0].card
+    assert "tester/bugs" in registry.snapshot.models[0].card
 
 
 def test_what_is_told_of_a_new_model_is_its_folders_name_and_never_where_that_lies(registry, outputs, place):
@@ -268,20 +268,20 @@ def test_what_is_told_of_a_new_model_is_its_folders_name_and_never_where_that_li
 
 def test_a_page_turns_to_another_folder_of_models_and_stays_there(registry, tmp_path, drawn_root, place):
     place(tmp_path / "other" / "finetune", "finetune")
-    registry.turn_to(tmp_path / "other", drawn_root)
-    assert registry.now.names == ["finetune"]
-    assert registry.now.photos.root == drawn_root
+    registry.switch_to(tmp_path / "other", drawn_root)
+    assert registry.snapshot.names == ["finetune"]
+    assert registry.snapshot.photos.root == drawn_root
     place(tmp_path / "other" / "frozen")
     assert registry.changed() == ["frozen"]
-    registry.renew()
-    assert registry.now.names == ["frozen", "finetune"]
+    registry.reload()
+    assert registry.snapshot.names == ["frozen", "finetune"]
 
 
 def test_a_page_that_can_not_turn_to_another_folder_stays_with_its_own(registry, tmp_path, outputs, drawn_root, place):
-    before = registry.now
+    before = registry.snapshot
     place(tmp_path / "other" / "frozen")
     with pytest.raises(DataError):
-        registry.turn_to(tmp_path / "other", drawn_root / "train" / "ants")
-    assert registry.now is before
+        registry.switch_to(tmp_path / "other", drawn_root / "train" / "ants")
+    assert registry.snapshot is before
     place(outputs / "finetune", "finetune")
     assert registry.changed() == ["finetune"]

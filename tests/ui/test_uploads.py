@@ -8,9 +8,9 @@ import socket
 import httpx
 import pytest
 from endurance import hostile
-from exhibits import JSON, META, Caller, exhibition_of, serving
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import ValidationError
+from page_helpers import JSON, META, Caller, registry_of, serving
 
 from antbee import ui
 from antbee.training.background import BackgroundTraining
@@ -23,10 +23,10 @@ HOLD_FILES = {"image", "file", "uploadbutton", "gallery", "imageslider", "downlo
 
 
 @pytest.fixture(scope="module")
-def page(exhibit, gradio_folder):
+def page(snapshot, gradio_folder):
     """All that the page ever has, its owner's tab included."""
     training = BackgroundTraining()
-    yield ui.build_page(exhibition_of(exhibit.models, exhibit.photos), training)
+    yield ui.build_page(registry_of(snapshot.models, snapshot.photos), training)
     training.close()
 
 
@@ -236,8 +236,8 @@ def test_no_other_address_of_gradios_asks_anybody(caller, asked):
     assert asked == []
 
 
-def test_below_a_root_path_all_is_as_it_is_without(exhibit, photos, gradio_folder, asked):
-    page = ui.build_page(exhibition_of(exhibit.models, exhibit.photos))
+def test_below_a_root_path_all_is_as_it_is_without(snapshot, photos, gradio_folder, asked):
+    page = ui.build_page(registry_of(snapshot.models, snapshot.photos))
     with serving(page, root_path="/antbee") as url:
         for root in ("", "antbee/"):  # proxies may take it away, or leave it
             visitor = httpx.Client(base_url=f"{url}{root}gradio_api/")
@@ -299,10 +299,9 @@ def test_text_stays_text_whatever_it_looks_like(caller, photo, reached):
 
 def test_a_class_may_be_called_like_an_address(caller, asked):
     (rename, *_) = [one for one in caller.config["dependencies"] if one["api_name"] == "rename"]
-    assert "data" in caller.call(rename, ["data:ants"])
-    assert (
-        "http://example.com/ants can't be that of a folder" in caller.call(rename, ["http://example.com/ants"])["error"]
-    )
+    assert "data" in caller.call(rename, [None, "data:ants"])
+    error = caller.call(rename, [None, "http://example.com/ants"])["error"]
+    assert "http://example.com/ants can't be that of a folder" in error
     assert asked == []
 
 

@@ -17,7 +17,7 @@ from antbee.evaluation import plots
 from antbee.installation import command_name
 from antbee.text import one_line
 from antbee.training.recipe import FAST
-from antbee.ui.components import Captioned, Choice, Pictures, gallery, picture_of
+from antbee.ui.components import EACH, NEWEST, Captioned, Choice, Pictures, gallery, picture_of
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, Snapshot, of_classes
 
@@ -127,7 +127,7 @@ def batches_tab(registry: ModelRegistry, choice: Choice) -> None:
     versions = _grid(label=label("batches.draws"))
 
     def show_batch(names: list[str], split: str, size: int, seed: int, request: gr.Request) -> list[Any]:
-        translate, snapshot = translator_of(request), registry.now
+        translate, snapshot = translator_of(request), registry.snapshot
         found = batch(snapshot, names, split, size, seed or 0, translate)
         galleries: list[Any] = [gr.Gallery(grid.pictures, label=grid.title, visible=True) for grid in found]
         galleries += [gr.Gallery(None, visible=False)] * (SIDE_BY_SIDE - len(found))
@@ -136,14 +136,14 @@ def batches_tab(registry: ModelRegistry, choice: Choice) -> None:
 
     def show_augmented(split: str, size: int, seed: int, request: gr.Request, picked: gr.SelectData) -> Any:
         return gr.Gallery(
-            augmented(registry.now, split, size, seed or 0, picked.index, translator_of(request)), visible=True
+            augmented(registry.snapshot, split, size, seed or 0, picked.index, translator_of(request)), visible=True
         )
 
     inputs = [split, size, seed]
     changes = [*choice.changes, split.change, size.release, seed.change]
-    gr.on(changes, show_batch, [choice.models, *inputs], [missing, *grids, versions], api_visibility="private")
-    new.click(lambda seed: ((seed or 0) + 1) % (LARGEST_SEED + 1), seed, seed, api_visibility="private")
-    gr.on([grid.select for grid in grids], show_augmented, inputs, versions, api_visibility="private")
+    gr.on(changes, show_batch, [choice.models, *inputs], [missing, *grids, versions], **NEWEST)
+    new.click(lambda seed: ((seed or 0) + 1) % (LARGEST_SEED + 1), seed, seed, queue=False, **NEWEST)
+    gr.on([grid.select for grid in grids], show_augmented, inputs, versions, **EACH)
 
 
 def _grid(**settings: Any) -> gr.Gallery:

@@ -1,8 +1,6 @@
 """Classify: predictions for one photo, with heat map and nearest training photos; or a table for several photos."""
 
-import csv
 import hashlib
-import io
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,27 +18,30 @@ from antbee.models.classifier import Prediction
 from antbee.models.config import MODES
 from antbee.text import as_text, one_line
 from antbee.ui.components import (
+    EACH,
+    NEWEST,
     Captioned,
     Choice,
     files_of,
     gallery,
     heat_map,
     neighbour_pictures,
+    photo_input,
     photo_of,
     shown_probabilities,
 )
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
-from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train, learned_from
+from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train, was_trained_on
 
 NEIGHBOURS = 4  # training photos shown for each prediction
 EXAMPLES_PER_CLASS = 4
 EXAMPLE_SIDE = 160  # pixels
 MOST_PHOTOS = 200  # at once
-ANSWERED_AT_ONCE = 2  # requests: one photo is decoded while the network computes another
+CONCURRENT_PREDICTIONS = 2  # requests: one photo is decoded while the network computes another
 
 
 @dataclass(frozen=True)
-class Answer:
+class PredictionView:
     """One model's prediction for a photo, as the page shows it."""
 
     title: str
@@ -52,25 +53,25 @@ class Answer:
 
 def classify(
     photo: Image.Image, models: Sequence[LoadedModel], photos: ImageDataset | None, translate: Translator = ENGLISH
-) -> list[Answer]:
+) -> list[PredictionView]:
     """Every model's prediction for a photo, with heat map and nearest training photos.
 
     Neighbours are shown for models that were trained on `photos`.
     """
-    answers = []
+    views = []
     for model in models:
         explanation = model.classifier.explain(photo, NEIGHBOURS)
         prediction = explanation.prediction
-        answers.append(
-            Answer(
+        views.append(
+            PredictionView(
                 title_of(model, translate),
                 verdict_sentence(prediction, translate),
                 shown_probabilities(prediction),
                 (photo, heat_map(model.classifier, photo, explanation, prediction.label)),
-                neighbour_pictures(explanation.neighbours, photos if learned_from(model, photos) else None),
+                neighbour_pictures(explanation.neighbours, photos if was_trained_on(model, photos) else None),
             )
         )
-    return answers
+    return views
 
 
 def title_of(model: LoadedModel, translate: Translator) -> str:
@@ -81,15 +82,15 @@ def title_of(model: LoadedModel, translate: Translator) -> str:
 def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) -> str:
     """The predicted class, its probability, and whether the photo is out of distribution, as Markdown."""
     probability = f"{prediction.probabilities[prediction.label]:.0%}"
-    answer = f"## {as_text(prediction.label)} · {probability}"
+    verdict = f"## {as_text(prediction.label)} · {probability}"
     if prediction.distance is None:
-        return answer
+        return verdict
     if prediction.threshold is None:
-        return f"{answer}\n{translate('classify.unknown')}"
+        return f"{verdict}\n{translate('classify.unknown')}"
     far = {"distance": f"{prediction.distance:.2f}", "limit": f"{prediction.threshold:.2f}"}
     if prediction.is_out_of_distribution:
         return f"## {translate('classify.neither')}\n{translate('classify.unlike', **far)}"
-    return f"{answer}\n{translate('classify.like', **far)}"
+    return f"{verdict}\n{translate('classify.like', **far)}"
 
 
 def predict(photo: Image.Image | None, models: Sequence[LoadedModel]) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def example_file(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Several:
+class BatchPredictions:
     """Predictions for several photos, one row each; unreadable files get the reason instead."""
 
     columns: tuple[str, ...]
@@ -143,10 +144,8 @@ class Several:
 
     def to_csv(self) -> str:
         """The table as CSV, with cells escaped that a spreadsheet would take for formulas."""
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerows([[_no_formula(cell) for cell in row] for row in (self.columns, *self.rows)])
-        return text.getvalue()
+        table = pandas.DataFrame([self.columns, *self.rows]).map(_no_formula)
+        return table.to_csv(header=False, index=False, lineterminator="\r\n")
 
 
 def _no_formula(cell: str) -> str:
@@ -154,7 +153,7 @@ def _no_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[LoadedModel]) -> Several:
+def predict_batch(files: Iterable[tuple[str, Path]], models: Sequence[LoadedModel]) -> BatchPredictions:
     """Every model's predictions for (name, path) pairs; unreadable files get the reason instead."""
     columns = ["file"]
     for model in models:
@@ -175,11 +174,11 @@ def classify_several(files: Iterable[tuple[str, Path]], models: Sequence[LoadedM
         rows.append(tuple(row))
         photo.thumbnail((2 * EXAMPLE_SIDE, 2 * EXAMPLE_SIDE))
         pictures.append((photo, f"{name}: {' / '.join(dict.fromkeys(verdicts))}"))
-    return Several(tuple(columns), tuple(rows), tuple(pictures))
+    return BatchPredictions(tuple(columns), tuple(rows), tuple(pictures))
 
 
 @dataclass(frozen=True)
-class Classifying:
+class ClassifyParts:
     """Components that the Teach tab uses: the photo, and its true class as chosen by the visitor."""
 
     photo: gr.Image
@@ -187,194 +186,136 @@ class Classifying:
     correct: gr.Button
 
 
-def classify_tab(registry: ModelRegistry, choice: Choice) -> Classifying:
+def classify_tab(registry: ModelRegistry, choice: Choice) -> ClassifyParts:
     """Adds the tab to the page, with its events and the endpoint /predict."""
-    empty = gr.Markdown(visible=False)
+    no_model = gr.Markdown(visible=False)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            # PNG: examples keep their pixels
-            photo = gr.Image(
-                label=label("classify.photo"),
-                sources=["upload", "webcam", "clipboard"],
-                height=300,
-                format="png",
-                elem_id="photo",
-            )
-            examples = gallery(
-                label=label("classify.examples"),
-                columns=4,
-                allow_preview=False,
-                visible=registry.now.photos is not None,
-            )
-            crop = gr.Image(
-                label=label("classify.crop"),
-                interactive=False,
-                height=224,
-                buttons=["fullscreen"],
-            )
-        slots = [_answer_slot() for _ in range(SIDE_BY_SIDE)]
+            photo = photo_input("classify.photo", "photo")
+            examples = gallery(label=label("classify.examples"), columns=4, allow_preview=False)
+            crop = gr.Image(label=label("classify.crop"), interactive=False, height=224, buttons=["fullscreen"])
+        slots = [_prediction_slot() for _ in range(SIDE_BY_SIDE)]
     with gr.Group():
-        truth = gr.Radio(
-            [one_line(name) for name in _class_names(registry)],
-            label=label("classify.correct"),
-            info=label("classify.correct.info"),
-        )
+        truth = gr.Radio([], label=label("classify.correct"), info=label("classify.correct.info"))
         correct = gr.Button(label("classify.correct.button"), size="sm")
     with gr.Accordion(label("classify.several"), open=False):
-        _several(registry, choice)
+        _several_photos(registry, choice)
 
-    def answer(upload: dict[str, Any] | None, names: list[str], request: gr.Request) -> list[Any]:
-        translate, snapshot = translator_of(request), registry.now
-        picture = photo_of(upload, translate)
-        models = snapshot.chosen(names)
+    def show_predictions(upload: dict[str, Any] | None, names: list[str], request: gr.Request) -> list[Any]:
+        translate, snapshot = translator_of(request), registry.snapshot
+        picture, models = photo_of(upload, translate), snapshot.chosen(names)
         if picture is None or not models:
-            return [None, *[part for _ in slots for part in _filled(None)]]
-        answers = classify(picture, models, snapshot.photos, translate)
-        seen = models[0].config.preprocessing.cropped(picture)
-        padded = [*answers, *[None] * (SIDE_BY_SIDE - len(answers))]
-        cropped = gr.Image(seen, alt_text=translate("classify.crop.alt"))
-        return [cropped, *[part for one in padded for part in _filled(one)]]
+            return [None, *_filled(None) * SIDE_BY_SIDE]
+        views = [*classify(picture, models, snapshot.photos, translate), *[None] * (SIDE_BY_SIDE - len(models))]
+        cropped = gr.Image(models[0].config.preprocessing.cropped(picture), alt_text=translate("classify.crop.alt"))
+        return [cropped, *[part for view in views for part in _filled(view)]]
 
     def start(upload: dict[str, Any] | None, request: gr.Request) -> list[Any]:
-        snapshot, translate = registry.now, translator_of(request)
-        paths = [] if snapshot.photos is None else example_paths(snapshot.photos)
+        snapshot = registry.snapshot
+        paths = example_paths(snapshot.photos) if snapshot.photos else []
         pictures = [(open_photo(path, shorter_side=EXAMPLE_SIDE), one_line(path.parent.name)) for path in paths]
-        classes = [one_line(name) for name in _class_names(registry)]
+        classes = snapshot.models[0].config.label_names if snapshot.models else ()
         return [
-            gr.Markdown(how_to_train(translate), visible=not snapshot.models),
+            gr.Markdown(how_to_train(translator_of(request)), visible=not snapshot.models),
             gr.Gallery(pictures, visible=bool(paths)),
             # The first example is predicted at once, unless the visitor has uploaded a photo.
             example_file(paths[0]) if paths and not upload else gr.skip(),
-            gr.Radio(classes, value=None, visible=bool(snapshot.models)),
-            gr.Button(visible=bool(snapshot.models)),
+            gr.Radio([one_line(name) for name in classes], value=None, visible=bool(classes)),
+            gr.Button(visible=bool(classes)),
         ]
 
     def take_example(picked: gr.SelectData) -> str | None:
-        photos = registry.now.photos
+        photos = registry.snapshot.photos
         return None if photos is None else example_file(example_paths(photos)[picked.index])
 
-    outputs = [crop, *[part for slot in slots for part in slot]]
     # Not when the page opens: `start` then sets the photo, which is a change event.
-    again = [photo.change, *choice.changes[1:]]
-    gr.on(
-        again,
-        answer,
-        [photo, choice.models],
-        outputs,
-        preprocess=False,
-        concurrency_limit=ANSWERED_AT_ONCE,
-        api_visibility="private",
-    )
-    gr.on(
-        [choice.changes[0], choice.version.change],
-        start,
-        photo,
-        [empty, examples, photo, truth, correct],
-        preprocess=False,
-        api_visibility="private",
-    )
-    examples.select(take_example, None, photo, api_visibility="private")
+    changes, shown = [photo.change, *choice.changes[1:]], [crop, *[part for slot in slots for part in slot]]
+    at_once: dict[str, Any] = NEWEST | {"concurrency_limit": CONCURRENT_PREDICTIONS}
+    gr.on(changes, show_predictions, [photo, choice.models], shown, preprocess=False, **at_once)
+    opened = [choice.changes[0], choice.version.change]
+    gr.on(opened, start, photo, [no_model, examples, photo, truth, correct], preprocess=False, **NEWEST)
+    examples.select(take_example, None, photo, **EACH)
     _endpoint(registry, photo)
-    return Classifying(photo, truth, correct)
+    return ClassifyParts(photo, truth, correct)
 
 
-def _class_names(registry: ModelRegistry) -> tuple[str, ...]:
-    models = registry.now.chosen(None)
-    return models[0].config.label_names if models else ()
-
-
-def _answer_slot() -> list[gr.blocks.Block]:
+def _prediction_slot() -> list[gr.blocks.Block]:
     with gr.Column(scale=3, min_width=280, visible=False) as column:
+        slider: dict[str, Any] = {"interactive": False, "buttons": ["fullscreen"], "max_height": 340, "format": "jpeg"}
         return [
             column,
             gr.Markdown(),
             gr.Markdown(elem_classes="verdict"),
-            gr.ImageSlider(
-                label=str(label("classify.map")),
-                interactive=False,
-                buttons=["fullscreen"],
-                max_height=340,
-                format="jpeg",
-            ),
+            gr.ImageSlider(label=str(label("classify.map")), **slider),
             gr.Label(label=label("classify.probabilities"), num_top_classes=5, show_heading=False),
             gallery(label=label("classify.neighbours"), columns=NEIGHBOURS),
         ]
 
 
-def _filled(answer: Answer | None) -> list[Any]:
-    """The values of a slot, which is hidden without an answer."""
-    if answer is None:
+def _filled(view: PredictionView | None) -> list[Any]:
+    """The values of a slot, which is hidden without a prediction."""
+    if view is None:
         return [gr.Column(visible=False), None, None, None, None, None]
-    return [
-        gr.Column(visible=True),
-        answer.title,
-        answer.verdict,
-        answer.photo_and_map,
-        answer.probabilities,
-        gr.Gallery(answer.neighbours, visible=bool(answer.neighbours)),
-    ]
+    neighbours = gr.Gallery(view.neighbours, visible=bool(view.neighbours))
+    return [gr.Column(visible=True), view.title, view.verdict, view.photo_and_map, view.probabilities, neighbours]
 
 
 def _endpoint(registry: ModelRegistry, photo: gr.Image) -> None:
     """Adds the endpoint /predict of the page's API."""
 
     def predict_photo(photo: dict[str, Any] | None) -> dict[str, Any]:
-        return predict(photo_of(photo), registry.now.models)
+        return predict(photo_of(photo), registry.snapshot.models)
 
     gr.Button(visible=False).click(
         predict_photo,
         photo,
         gr.JSON(visible=False),
         preprocess=False,
-        concurrency_limit=ANSWERED_AT_ONCE,
+        concurrency_limit=CONCURRENT_PREDICTIONS,
         api_name="predict",
-        api_description="Says what is in a photo: each model's answer, the probability of every class, and whether the "
-        "photo is like any it learned from.",
+        api_description="Predicts the class of a photo: each model's prediction, the probability of every class, and "
+        "whether the photo is out of distribution.",
     )
 
 
-def _several(registry: ModelRegistry, choice: Choice) -> None:
+def _several_photos(registry: ModelRegistry, choice: Choice) -> None:
     files = gr.File(
         label=label("classify.several.files"), file_count="multiple", file_types=["image"], elem_id="several"
     )
-    pictures = gallery(label=label("classify.several.answers"), columns=6, visible=False, buttons=None)
+    pictures = gallery(label=label("classify.several.predictions"), columns=6, visible=False, buttons=None)
     table = gr.Dataframe(label=label("classify.several.table"), interactive=False, visible=False)
     download = gr.DownloadButton(str(label("classify.several.csv")), visible=False)
 
-    def answer(
+    def show_batch(
         uploads: list[dict[str, Any]] | None,
         names: list[str],
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> list[Any]:
+        translate = translator_of(request)
         if not uploads:
             return [gr.Gallery(visible=False), gr.Dataframe(visible=False), gr.DownloadButton(visible=False)]
         if len(uploads) > MOST_PHOTOS:
-            raise gr.Error(
-                translator_of(request)("classify.several.most", count=len(uploads), most=MOST_PHOTOS),
-                print_exception=False,
-            )
-        paths = files_of(uploads, translator_of(request))
-        files = [(path.name, path) for path in paths]
-        several = classify_several(progress.tqdm(files), registry.now.chosen(names))
+            text = translate("classify.several.most", count=len(uploads), most=MOST_PHOTOS)
+            raise gr.Error(text, print_exception=False)
+        paths = [(path.name, path) for path in files_of(uploads, translate)]
+        batch = predict_batch(progress.tqdm(paths), registry.snapshot.chosen(names))
         return [
-            gr.Gallery(list(several.pictures), visible=True),
-            gr.Dataframe(pandas.DataFrame(several.rows, columns=list(several.columns)), visible=True),
-            gr.DownloadButton(value=str(_written(several)), visible=True),
+            gr.Gallery(list(batch.pictures), visible=True),
+            gr.Dataframe(pandas.DataFrame(batch.rows, columns=list(batch.columns)), visible=True),
+            gr.DownloadButton(value=str(_written(batch)), visible=True),
         ]
 
-    files.change(
-        answer, [files, choice.models], [pictures, table, download], preprocess=False, api_visibility="private"
-    )
+    files.change(show_batch, [files, choice.models], [pictures, table, download], preprocess=False, **NEWEST)
 
 
-def _written(several: Several) -> Path:
+def _written(batch: BatchPredictions) -> Path:
     """The path of the table as CSV in the upload folder, whose old files the page deletes.
 
     Like an upload's, its folder is named after the SHA-256 of its content.
     """
-    content = several.to_csv().encode("utf-8-sig")  # with a BOM, by which spreadsheets recognise UTF-8
-    path = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest() / "answers.csv"
+    content = batch.to_csv().encode("utf-8-sig")  # with a BOM, by which spreadsheets recognise UTF-8
+    path = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest() / "predictions.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path

@@ -1,6 +1,6 @@
 """Inside: the processing of one photo step by step, from the file to the loss, with the model's own values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from antbee.evaluation import plots
 from antbee.models.activations import MAPS, Activations, block_count, depth, record_activations, strongest_channels
 from antbee.models.config import ClassifierConfig
 from antbee.text import as_text, one_line
-from antbee.ui.components import Choice, Pictures, gallery, photo_of, picture_of
+from antbee.ui.components import NEWEST, Choice, Pictures, gallery, photo_of, picture_of
 from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train
 
@@ -34,7 +34,7 @@ class Step:
     galleries: tuple[Pictures, ...] = ()
     table: pandas.DataFrame | None = None
     bars: pandas.DataFrame | None = None  # columns number and value
-    conclusion: str = ""  # Markdown, below the rest
+    conclusion: str = ""  # Markdown, below the table
 
 
 def steps_of(photo: Image.Image, model: LoadedModel, translate: Translator = ENGLISH) -> list[Step]:
@@ -58,7 +58,7 @@ def _photo(photo: Image.Image, config: ClassifierConfig, translate: Translator) 
     classes += ["…"] * (len(config.label_names) > MOST_NAMES)
     caption = translate("inside.photo.size", width=photo.width, height=photo.height)
     pictures = Pictures(translate("inside.photo.title"), [(_small(photo), caption)])
-    return Step(translate("inside.photo.told", classes=", ".join(classes)), (pictures,))
+    return Step(translate("inside.photo.explanation", classes=", ".join(classes)), (pictures,))
 
 
 def _small(photo: Image.Image) -> Image.Image:
@@ -78,9 +78,13 @@ def _tensor(photo: Image.Image, pixels: Tensor, preprocessing: Preprocessing, tr
         _representation("picture", pixels.permute(1, 2, 0), pixels[:, middle, middle], "d", translate),
         _representation("tensor", tensor, tensor[:, middle, middle], ".2f", translate),
     ]
-    columns = [translate(f"inside.{name}") for name in ("form", "shape", "type", "range", "middle")]
-    text = translate("inside.tensor.told", resize=preprocessing.resize, crop=preprocessing.crop)
-    return Step(text, (Pictures(translate("inside.tensor.title"), pictures),), pandas.DataFrame(rows, columns=columns))
+    text = translate("inside.tensor.explanation", resize=preprocessing.resize, crop=preprocessing.crop)
+    table = _frame(rows, ("form", "shape", "type", "range", "middle"), translate)
+    return Step(text, (Pictures(translate("inside.tensor.title"), pictures),), table)
+
+
+def _frame(rows: Sequence[Sequence[str]], names: Sequence[str], translate: Translator) -> pandas.DataFrame:
+    return pandas.DataFrame(rows, columns=[translate(f"inside.{name}") for name in names])
 
 
 def _representation(kind: str, numbers: Tensor, pixel: Tensor, digits: str, translate: Translator) -> tuple[str, ...]:
@@ -108,36 +112,27 @@ def _normalisation(pixels: Tensor, image: Tensor, preprocessing: Preprocessing, 
     names = [translate(f"inside.{colour}") for colour in COLOURS]
     before, after = ([_range(channel, ".2f", translate) for channel in channels] for channels in (pixels / 255, image))
     means, deviations = ([f"{value:g}" for value in values] for values in (preprocessing.mean, preprocessing.std))
-    columns = [translate(f"inside.{name}") for name in ("channel", "mean", "std", "before", "after")]
     rows = list(zip(names, means, deviations, before, after, strict=True))
     captions = [translate("inside.spread", name=name, spread=spread) for name, spread in zip(names, after, strict=True)]
-    pictures = list(zip(plots.signed_channels(image), captions, strict=True))
-    return Step(
-        translate("inside.normalised.told"),
-        (Pictures(translate("inside.normalised.title"), pictures),),
-        pandas.DataFrame(rows, columns=columns),
+    pictures = Pictures(
+        translate("inside.normalised.title"), list(zip(plots.signed_channels(image), captions, strict=True))
     )
+    table = _frame(rows, ("channel", "mean", "std", "before", "after"), translate)
+    return Step(translate("inside.normalised.explanation"), (pictures,), table)
 
 
 def _stages(model: LoadedModel, activations: Activations, translate: Translator) -> Step:
-    names = ("stage", "shape.batch", "parameters", "frozen", "finetune", "does")
+    counts = [[stage.parameters, stage.trainable_frozen, stage.trainable_finetune] for stage in activations.stages]
+    counts.append([sum(column) for column in zip(*counts, strict=True)])
+    stages = [(one.name, _shape(one.shape), translate(f"inside.does.{one.name}")) for one in activations.stages]
+    stages.append((translate("inside.sum"), "", ""))
     rows = [
-        (
-            stage.name,
-            _shape(stage.shape),
-            f"{stage.parameters:,}",
-            f"{stage.trainable_frozen:,}",
-            f"{stage.trainable_finetune:,}",
-            translate(f"inside.does.{stage.name}"),
-        )
-        for stage in activations.stages
+        (name, shape, *(f"{count:,}" for count in row), does)
+        for (name, shape, does), row in zip(stages, counts, strict=True)
     ]
-    counts = [(stage.parameters, stage.trainable_frozen, stage.trainable_finetune) for stage in activations.stages]
-    parameters, frozen, finetune = (f"{sum(column):,}" for column in zip(*counts, strict=True))
-    rows.append((translate("inside.sum"), "", parameters, frozen, finetune, ""))
     network = model.classifier.network
     text = translate(
-        "inside.stages.told",
+        "inside.stages.explanation",
         architecture=as_text(model.config.architecture),
         depth=depth(network),
         blocks=block_count(network),
@@ -145,17 +140,16 @@ def _stages(model: LoadedModel, activations: Activations, translate: Translator)
         tensors=len(network.state_dict()),
     )
     galleries = tuple(_strongest(activations, name, translate) for name in SHOWN_STAGES)
-    return Step(text, galleries, pandas.DataFrame(rows, columns=[translate(f"inside.{name}") for name in names]))
+    table = _frame(rows, ("stage", "shape.batch", "parameters", "frozen", "finetune", "does"), translate)
+    return Step(text, galleries, table, conclusion=translate("inside.stages.maps"))
 
 
 def _strongest(activations: Activations, name: str, translate: Translator) -> Pictures:
     """The channels of a stage with the largest mean activations, each with its maximum."""
     activation = activations.activation(name)
-    _, channel_count, height, width = activation.shape
+    _, count, height, width = activation.shape
     channels = strongest_channels(activation, CHANNELS)
-    title = translate(
-        "inside.stages.title", stage=name, shown=len(channels), count=channel_count, height=height, width=width
-    )
+    title = translate("inside.stages.title", stage=name, shown=len(channels), count=count, height=height, width=width)
     captions = [
         translate("inside.stages.channel", channel=channel, largest=f"{activation[0, channel].max():.1f}")
         for channel in channels
@@ -167,7 +161,7 @@ def _features(activations: Activations, translate: Translator) -> Step:
     features, maps = activations.features.tolist(), activations.activation("layer4")
     (strongest,) = strongest_channels(maps, 1)
     text = translate(
-        "inside.features.told",
+        "inside.features.explanation",
         count=len(features),
         height=maps.shape[2],
         width=maps.shape[3],
@@ -179,48 +173,49 @@ def _features(activations: Activations, translate: Translator) -> Step:
 
 def _prediction(activations: Activations, label_names: Sequence[str], translate: Translator) -> Step:
     logits, probabilities, losses = activations.logits, activations.probabilities, activations.losses
-    values = zip(label_names, logits.tolist(), probabilities.tolist(), losses.tolist(), strict=True)
     rows = [
-        (str(index), one_line(name), f"{logit:.3f}", f"{probability:.4f}", f"{loss:.3f}")
-        for index, (name, logit, probability, loss) in enumerate(values)
+        (str(index), one_line(name), f"{logits[index]:.3f}", f"{probabilities[index]:.4f}", f"{losses[index]:.3f}")
+        for index, name in enumerate(label_names)
     ]
-    columns = [translate(f"inside.{name}") for name in ("index", "class", "logit", "softmax", "loss")]
     best = activations.answer
     text = translate(
-        "inside.answer.told",
+        "inside.prediction.explanation",
         count=len(activations.features),
         logit=f"{logits[best]:.3f}",
         index=best,
-        answer=as_text(label_names[best]),
+        predicted=as_text(label_names[best]),
         probability=f"{probabilities[best]:.1%}",
     )
-    first, second = (
-        {
-            "truth": as_text(label_names[index]),
-            "probability": f"{probabilities[index]:.4f}",
-            "loss": f"{losses[index]:.3f}",
-        }
-        for index in probabilities.topk(2).indices.tolist()
-    )
-    conclusion = translate("inside.answer.loss", **first, **{f"other_{key}": value for key, value in second.items()})
-    return Step(text, table=pandas.DataFrame(rows, columns=columns), conclusion=conclusion)
+    values: dict[str, str] = {}
+    for prefix, index in zip(("", "other_"), probabilities.topk(2).indices.tolist(), strict=True):
+        values |= {f"{prefix}truth": as_text(label_names[index]), f"{prefix}loss": f"{losses[index]:.3f}"}
+        values[f"{prefix}probability"] = f"{probabilities[index]:.4f}"
+    conclusion = translate("inside.prediction.loss", **values)
+    table = _frame(rows, ("index", "class", "logit", "softmax", "loss"), translate)
+    return Step(text, table=table, conclusion=conclusion)
 
 
 def inside_tab(registry: ModelRegistry, choice: Choice, photo: gr.Image, tab: gr.Tab) -> None:
     """Shows how a model processes the photo of the tab Classify. Computed when the tab is opened."""
     message = gr.Markdown(visible=False)
-    names = registry.now.names[:SIDE_BY_SIDE]
+    names = registry.snapshot.names[:SIDE_BY_SIDE]
     picked = gr.Radio(names, label=label("inside.model"), visible=len(names) > 1)
     with gr.Column(visible=False) as column:
         gr.Markdown(label("inside.intro"))
         with gr.Tabs(overflow_behavior="wrap"):
-            slots = [_photo_slot(), _tensor_slot(), _normalisation_slot(), _stages_slot(), _features_slot()]
-            slots.append(_prediction_slot())
+            slots = [
+                _step_slot("photo", columns=[1]),
+                _step_slot("tensor", "table", columns=[2]),
+                _step_slot("normalised", "table", columns=[3]),
+                _step_slot("stages", "table", "conclusion", columns=[CHANNELS] * len(SHOWN_STAGES)),
+                _step_slot("features", "bars"),
+                _step_slot("prediction", "table", "conclusion"),
+            ]
 
     def show(
         upload: dict[str, Any] | None, names: list[str] | None, name: str | None, request: gr.Request
     ) -> list[Any]:
-        translate, models = translator_of(request), registry.now.chosen(names)
+        translate, models = translator_of(request), registry.snapshot.chosen(names)
         picture = photo_of(upload, translate)
         model = next((model for model in models if model.name == name), models[0] if models else None)
         known = [one.name for one in models]
@@ -237,56 +232,34 @@ def inside_tab(registry: ModelRegistry, choice: Choice, photo: gr.Image, tab: gr
 
     inputs = [photo, choice.models, picked]
     outputs = [message, picked, column, *[part for slot in slots for part in slot]]
-    settings: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress_on": picked}
+    settings: dict[str, Any] = NEWEST | {"preprocess": False, "show_progress_on": picked}
     gr.on([tab.select, picked.input], show, inputs, outputs, **settings)
     # Before the tab is first opened no model is picked, and nothing needs an update.
     gr.on(choice.changes[1:], update, inputs, outputs, show_progress="hidden", **settings)
 
 
-def _photo_slot() -> list[gr.blocks.Block]:
-    with gr.Tab(label("inside.photo")), gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            pictures = _gallery(1, "whole")
+def _step_slot(name: str, *parts: str, columns: Sequence[int] = ()) -> list[gr.blocks.Block]:
+    """The components of a step, in the order of `_filled`; its galleries have so many columns each."""
+    make: dict[str, Callable[[], gr.blocks.Block]] = {"table": _table, "bars": _bars, "conclusion": _text}
+    # A few large pictures stand beside the text, many small ones below it.
+    with gr.Tab(label(f"inside.{name}")), gr.Row() if len(columns) == 1 else gr.Column():
         with gr.Column(scale=3, min_width=280):
-            return [_text(), pictures]
-
-
-def _tensor_slot() -> list[gr.blocks.Block]:
-    with gr.Tab(label("inside.tensor")), gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            pictures = _gallery(2, "whole")
-        with gr.Column(scale=3, min_width=280):
-            return [_text(), pictures, _table()]
-
-
-def _normalisation_slot() -> list[gr.blocks.Block]:
-    with gr.Tab(label("inside.normalised")):
-        return [_text(), _gallery(3), _table()]
-
-
-def _stages_slot() -> list[gr.blocks.Block]:
-    with gr.Tab(label("inside.stages")):
-        text, table = _text(), _table()
-        gr.Markdown(label("inside.stages.maps"), elem_classes="reading")
-        return [text, *[_gallery(CHANNELS, "tiles") for _ in SHOWN_STAGES], table]
-
-
-def _features_slot() -> list[gr.blocks.Block]:
-    with gr.Tab(label("inside.features")):
-        return [_text(), gr.BarPlot(x="number", y="value", height=300, label=label("inside.features.bars"))]
-
-
-def _prediction_slot() -> list[gr.blocks.Block]:
-    with gr.Tab(label("inside.answer")):
-        return [_text(), _table(), _text()]
+            components = [_text(), *[make[part]() for part in parts]]
+        with gr.Column(scale=2, min_width=280, visible=bool(columns)):
+            return [*components, *map(_gallery, columns)]
 
 
 def _text() -> gr.Markdown:
     return gr.Markdown(elem_classes="reading")
 
 
-def _gallery(columns: int, *classes: str) -> gr.Gallery:
-    return gallery(*classes, columns=columns, object_fit="contain", format="png", allow_preview=False)
+def _bars() -> gr.BarPlot:
+    return gr.BarPlot(x="number", y="value", height=300, label=label("inside.features.bars"))
+
+
+def _gallery(columns: int) -> gr.Gallery:
+    style = "tiles" if columns == CHANNELS else "whole"
+    return gallery(style, columns=columns, object_fit="contain", format="png", allow_preview=False)
 
 
 def _table() -> gr.Dataframe:
@@ -294,10 +267,8 @@ def _table() -> gr.Dataframe:
 
 
 def _filled(step: Step, translate: Translator) -> Iterator[Any]:
-    """The values of a slot's components, in their order."""
+    """The values of a slot's components."""
     yield step.text
-    for pictures in step.galleries:
-        yield gr.Gallery(pictures.pictures, label=pictures.title)
     if step.table is not None:
         yield step.table
     if step.bars is not None:
@@ -306,3 +277,5 @@ def _filled(step: Step, translate: Translator) -> Iterator[Any]:
         yield gr.BarPlot(step.bars, x_title=number, y_title=value, x_lim=[-1, len(step.bars)], y_lim=[0, highest])
     if step.conclusion:
         yield step.conclusion
+    for pictures in step.galleries:
+        yield gr.Gallery(pictures.pictures, label=pictures.title)

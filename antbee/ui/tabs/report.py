@@ -1,6 +1,7 @@
 """Report: the models' metrics, training curves, confusion matrices and errors, and photos that may be faulty."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 from antbee.data.folder import ImageDataset
 from antbee.data.images import open_photo
 from antbee.data.quality import Finding, PhotoFacts, measure
-from antbee.errors import AntbeeError
 from antbee.evaluation import metrics, plots
 from antbee.evaluation.calibration import reliability
 from antbee.evaluation.report import metric_rows
 from antbee.text import as_text, one_line
 from antbee.training.inspection import folder_findings
 from antbee.ui.components import (
+    EACH,
+    NEWEST,
+    PRIVATE,
     Captioned,
     Choice,
     Histories,
@@ -25,9 +28,11 @@ from antbee.ui.components import (
     empty_epoch_plots,
     epoch_colours,
     epoch_plots,
+    errors_in_toasts,
     gallery,
+    line_plot,
 )
-from antbee.ui.i18n import ENGLISH, Translator, in_toast, label, translator_of
+from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.predictions import PICTURE_SIDE, PredictionCache, Predictions, Progress, opened_in_chunks
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, Snapshot, how_to_train, of_classes
 
@@ -35,7 +40,6 @@ PERFECT_COLOUR = "#999999"
 CELL_PHOTOS = 48  # pictures of a cell of a confusion matrix, at most
 FINDING_PICTURES = 24  # at most
 RELIABILITY_BINS = 8
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events that are not part of the page's API
 
 
 def metrics_table(models: Sequence[LoadedModel], translate: Translator = ENGLISH) -> pandas.DataFrame:
@@ -87,16 +91,10 @@ def significance(predictions: Sequence[Predictions], translate: Translator = ENG
     if len(predictions) < 2:
         return ""
     found = metrics.difference(*(one.predicted == one.labels for one in predictions))
-    return translate(
-        "report.apart",
-        count=found.count,
-        first=as_text(predictions[0].model.name),
-        second=as_text(predictions[1].model.name),
-        first_alone=found.first_alone,
-        second_alone=found.second_alone,
-        verdict=translate("report.apart.real" if found.is_significant else "report.apart.chance"),
-        p=f"{found.p:.2g}",
-    )
+    verdict = translate("report.apart.real" if found.is_significant else "report.apart.chance")
+    first, second = (as_text(one.model.name) for one in predictions)
+    counts = {"count": found.count, "first_alone": found.first_alone, "second_alone": found.second_alone}
+    return translate("report.apart", first=first, second=second, verdict=verdict, p=f"{found.p:.2g}", **counts)
 
 
 def confusion_table(predictions: Predictions, translate: Translator = ENGLISH) -> pandas.DataFrame:
@@ -118,19 +116,13 @@ def cell_photos(predictions: Predictions, truth: int, predicted: int) -> list[Ca
 
 def error_pictures(predictions: Predictions, translate: Translator = ENGLISH) -> list[Captioned]:
     """The wrong predictions, highest confidence first: each photo with the activation map of the predicted class."""
-    names = predictions.class_names
-    return [
-        (
-            picture,
-            translate(
-                "report.mistake",
-                truth=names[int(predictions.labels[position])],
-                answer=names[int(predictions.predicted[position])],
-                probability=f"{float(predictions.confidence[position]):.0%}",
-            ),
-        )
-        for position, picture in predictions.largest_errors
-    ]
+    names, pictures = predictions.class_names, []
+    for position, picture in predictions.largest_errors:
+        truth, predicted = (names[int(classes[position])] for classes in (predictions.labels, predictions.predicted))
+        probability = f"{float(predictions.confidence[position]):.0%}"
+        caption = translate("report.error", truth=truth, predicted=predicted, probability=probability)
+        pictures.append((picture, caption))
+    return pictures
 
 
 def frozen_model(snapshot: Snapshot) -> LoadedModel | None:
@@ -183,69 +175,58 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
     difference = gr.Markdown(min_height=72)  # pixels: room for the progress of predicting
     gr.Markdown(label("report.explained"))
     epochs = empty_epoch_plots()
+    fractions: dict[str, Any] = {"color_title": " ", "y_lim": [0, 1]}
     with gr.Row():
-        reliable = _fraction_plot("reliability", "confidence", "right")
-        learning_curve = _fraction_plot("photos", "photos", "accuracy")
+        reliable = line_plot("confidence", "right", label("report.reliability"), **fractions)
+        learning_curve = line_plot("photos", "accuracy", label("report.photos"), **fractions)
     gr.Markdown(label("report.confusion.hint"))
+    models = range(SIDE_BY_SIDE)
     with gr.Row():
-        matrices = [
-            gr.Dataframe(interactive=False, visible=False, min_width=280, buttons=[]) for _ in range(SIDE_BY_SIDE)
-        ]
-    cell = gallery("whole", columns=6, object_fit="contain", visible=False)
+        matrices = [gr.Dataframe(interactive=False, visible=False, min_width=280, buttons=[]) for _ in models]
+    cell = _hidden_gallery(columns=6)
     with gr.Row():
-        errors = [
-            gallery("whole", columns=3, object_fit="contain", min_width=280, visible=False) for _ in range(SIDE_BY_SIDE)
-        ]
+        errors = [_hidden_gallery("tiles", columns=3, min_width=280) for _ in models]
     with gr.Accordion(label("report.faults"), open=False):
         _findings_section(registry)
-    accordions, cards = zip(*(_card() for _ in range(SIDE_BY_SIDE)), strict=True)
+    accordions, cards = zip(*(_card() for _ in models), strict=True)
 
     def show_metrics(names: list[str], request: gr.Request) -> list[Any]:
-        translate, models = translator_of(request), registry.now.chosen(names)
+        translate, models = translator_of(request), registry.snapshot.chosen(names)
         curve = learning_curve_table(models, translate)
         measured = [model.config.metrics for model in models if model.config.metrics]
+        titles = [translate("report.card", name=one.name) for one in models]
         enough = next((metrics.enough_data for metrics in measured if metrics.enough_data), None)
         return [
             gr.Markdown(how_to_train(translate), visible=not models),
             gr.Dataframe(metrics_table(models, translate), column_widths=_widths(len(models)), visible=bool(models)),
             *epoch_plots(_histories(models)),
             gr.LinePlot(curve, x_title=translate("report.photos.x"), visible=bool(len(curve)), caption=enough),
-            *_padded(
-                gr.Accordion, [gr.Accordion(translate("report.card", name=one.name), visible=True) for one in models]
-            ),
-            *[models[place].card if place < len(models) else "" for place in range(SIDE_BY_SIDE)],
+            *_padded(gr.Accordion, [gr.Accordion(title, visible=True) for title in titles]),
+            *_padded(gr.Markdown, [gr.Markdown(one.card, visible=True) for one in models]),
         ]
 
-    def show_predictions(names: list[str], request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
+    def show_predictions(
+        opened: int, names: list[str], request: gr.Request, progress: gr.Progress = gr.Progress()
+    ) -> list[Any]:
+        if not opened:  # nothing is computed for visitors who never open this tab
+            return [gr.skip()] * len(computed)
         translate = translator_of(request)
-        message = translate("report.answering")
-        predictions = cache.get(registry.now, names, lambda fraction: progress(fraction, message))
+        predictions = cache.get(registry.snapshot, names, partial(progress, desc=translate("report.predicting")))
         points = reliability_table(predictions, translate)
-        x_title, y_title = translate("report.confidence"), translate("report.right")
-        filled_matrices, filled_errors = [], []
-        for one in predictions:
-            title = translate("report.confusion", name=one.model.name)
-            filled_matrices.append(gr.Dataframe(confusion_table(one, translate), label=title, visible=True))
-            title = translate("report.mistakes", name=one.model.name)
-            filled_errors.append(gr.Gallery(error_pictures(one, translate), label=title, visible=True))
+        axes: dict[str, Any] = {"x_title": translate("report.confidence"), "y_title": translate("report.right")}
         return [
             significance(predictions, translate),
-            gr.LinePlot(points, x_title=x_title, y_title=y_title, visible=bool(len(points))),
-            *_padded(gr.Dataframe, filled_matrices),
+            gr.LinePlot(points, **axes, visible=bool(len(points))),
+            *_filled(gr.Dataframe, confusion_table, "report.confusion", predictions, translate),
             gr.Gallery(visible=False),
-            *_padded(gr.Gallery, filled_errors),
+            *_filled(gr.Gallery, error_pictures, "report.errors", predictions, translate),
         ]
 
-    def update_predictions(
-        is_open: bool, names: list[str], request: gr.Request, progress: gr.Progress = gr.Progress()
-    ) -> list[Any]:
-        return show_predictions(names, request, progress) if is_open else [gr.skip()] * len(computed)
-
     def colour_epochs(names: list[str]) -> list[gr.LinePlot]:
-        return epoch_colours(_histories(registry.now.chosen(names)))
+        return epoch_colours(_histories(registry.snapshot.chosen(names)))
 
     def colour_reliability(names: list[str], request: gr.Request) -> gr.LinePlot:
-        known = of_classes(registry.now.chosen(names), photos) if (photos := registry.now.photos) else []
+        known = of_classes(registry.snapshot.chosen(names), photos) if (photos := registry.snapshot.photos) else []
         colours = curve_colours([model.name for model in known])
         validation = {model.name: colours[f"{model.name}, val"] for model in known}
         return gr.LinePlot(color_map={**validation, translator_of(request)("report.perfect"): PERFECT_COLOUR})
@@ -253,17 +234,16 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
     cache = PredictionCache()
     instant = [no_model, table, *epochs, learning_curve, *accordions, *cards]
     computed = [difference, reliable, *matrices, cell, *errors]
-    shown = gr.on(choice.changes, show_metrics, choice.models, instant, **PRIVATE)
-    shown.then(colour_epochs, choice.models, epochs, **PRIVATE)
-    is_open = gr.State(False)  # nothing is computed for visitors who never open this tab
-    tab.select(lambda: True, None, is_open, show_progress="hidden", **PRIVATE)
-    for predicted in (
-        tab.select(show_predictions, choice.models, computed, **PRIVATE),
-        gr.on(choice.changes[1:], update_predictions, [is_open, choice.models], computed, **PRIVATE),
-    ):
-        predicted.then(colour_reliability, choice.models, reliable, **PRIVATE)
+    drawn = gr.on(choice.changes, show_metrics, choice.models, instant, **NEWEST)
+    drawn.then(colour_epochs, choice.models, epochs, **NEWEST)
+    opened = gr.State(0)  # how often
+    # Queued: of other calls the browser is not told that a gr.State has changed.
+    tab.select(lambda times: times + 1, opened, opened, show_progress="hidden", **PRIVATE)
+    updates = [opened.change, *choice.changes[1:]]
+    predicted = gr.on(updates, show_predictions, [opened, choice.models], computed, **NEWEST)
+    predicted.then(colour_reliability, choice.models, reliable, **NEWEST)
     for place, matrix in enumerate(matrices):
-        matrix.select(_cell_handler(cache, registry, place), choice.models, cell, **PRIVATE)
+        matrix.select(_cell_handler(cache, registry, place), choice.models, cell, **EACH)
 
 
 def _histories(models: Sequence[LoadedModel]) -> Histories:
@@ -275,6 +255,15 @@ def _widths(models: int) -> list[str | int]:
     return ["46%", *[f"{54 // max(models, 1)}%"] * models]
 
 
+def _filled(
+    component: Any, content: Callable[..., Any], key: str, predictions: Sequence[Predictions], translate: Translator
+) -> list[Any]:
+    """A component for each model, with its content and its title."""
+    titles = [translate(key, name=one.model.name) for one in predictions]
+    filled = zip(predictions, titles, strict=True)
+    return _padded(component, [component(content(one, translate), label=title, visible=True) for one, title in filled])
+
+
 def _padded(component: Any, filled: list[Any]) -> list[Any]:
     return [*filled, *[component(visible=False)] * (SIDE_BY_SIDE - len(filled))]
 
@@ -283,22 +272,21 @@ def _cell_handler(cache: PredictionCache, registry: ModelRegistry, place: int) -
     """The handler of a click on a cell of a confusion matrix, the one at this place: it shows the cell's photos."""
 
     def show_cell(names: list[str], request: gr.Request, picked: gr.SelectData) -> gr.Gallery:
-        predictions = cache.get(registry.now, names, lambda fraction: None)
+        predictions = cache.get(registry.snapshot, names, lambda fraction: None)
         column = picked.index[1]
         if place >= len(predictions) or column == 0:  # the first column holds the class names
             return gr.Gallery(visible=False)
         one, classes = predictions[place], predictions[place].class_names
         row = classes.index(picked.row_value[0])  # not by the row's index: a visitor may have sorted the table
-        counts = {"truth": classes[row], "answer": classes[column - 1], "count": one.confusion[row][column - 1]}
+        counts = {"truth": classes[row], "predicted": classes[column - 1], "count": one.confusion[row][column - 1]}
         title = translator_of(request)("report.cell", name=one.model.name, **counts)
         return gr.Gallery(cell_photos(one, row, column - 1), label=title, visible=True)
 
     return show_cell
 
 
-def _fraction_plot(name: str, x: str, y: str) -> gr.LinePlot:
-    settings: dict[str, Any] = {"color": "curve", "color_title": " ", "y_lim": [0, 1], "tooltip": "all"}
-    return gr.LinePlot(x=x, y=y, label=label(f"report.{name}"), min_width=280, visible=False, **settings)
+def _hidden_gallery(*classes: str, **settings: Any) -> gr.Gallery:
+    return gallery("whole", *classes, object_fit="contain", visible=False, **settings)
 
 
 def _card() -> tuple[gr.Accordion, gr.Markdown]:
@@ -311,18 +299,15 @@ def _findings_section(registry: ModelRegistry) -> None:
     start = gr.Button(label("report.faults.look"))
     message = gr.Markdown()
     table = gr.Dataframe(label=label("report.faults"), interactive=False, wrap=True, visible=False)
-    pictures = gallery("whole", label=label("report.faults"), columns=4, object_fit="contain", visible=False)
+    pictures = _hidden_gallery(label=label("report.faults"), columns=4)
 
     def find(request: gr.Request, progress: gr.Progress = gr.Progress()) -> list[Any]:
-        snapshot, translate = registry.now, translator_of(request)
+        snapshot, translate = registry.snapshot, translator_of(request)
         model, photos = frozen_model(snapshot), snapshot.photos
         if model is None or photos is None:
             return [translate("report.faults.no_backbone"), gr.Dataframe(visible=False), gr.Gallery(visible=False)]
-        measuring = translate("report.faults.progress")
-        try:
-            findings = inspect_photos(model, photos, lambda fraction: progress(fraction, measuring))
-        except AntbeeError as error:  # a photo was deleted meanwhile
-            raise gr.Error(translate("classify.bad_photo", error=in_toast(error)), print_exception=False) from error
+        with errors_in_toasts("classify.bad_photo", translate):  # a photo may be deleted meanwhile
+            findings = inspect_photos(model, photos, partial(progress, desc=translate("report.faults.progress")))
         return [
             "" if findings else translate("report.faults.none"),
             gr.Dataframe(findings_table(findings, translate), visible=bool(findings)),

@@ -1,6 +1,5 @@
 """Teach: trains a classifier on a handful of the visitor's own photos, in the browser (few-shot)."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,26 +9,32 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from antbee import hub
 from antbee.data.archive import MOST_CLASSES, MOST_PHOTOS, FewShotError, class_name_of
 from antbee.data.folder import SkippedFile
 from antbee.data.images import DataError, open_photo
-from antbee.errors import AntbeeError
 from antbee.models.classifier import Classifier
 from antbee.text import as_text, one_line
-from antbee.training.fewshot import MODEL_FOLDER, FewShotResult, fit_few_shot, write_zip
+from antbee.training.fewshot import FewShotResult, fit_few_shot, write_zip
 from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed, no_progress
-from antbee.training.output import write_model_folder
-from antbee.ui.components import Choice, files_of, photo_of, shown_probabilities, uploaded
+from antbee.ui.components import (
+    EACH,
+    NEWEST,
+    PRIVATE,
+    Choice,
+    errors_in_toasts,
+    files_of,
+    photo_of,
+    shown_probabilities,
+    uploaded,
+)
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, translator_of
 from antbee.ui.registry import LoadedModel, ModelRegistry, Snapshot, how_to_train
 from antbee.ui.sessions import Session, Sessions
-from antbee.ui.tabs.classify import NEIGHBOURS, Classifying, verdict_sentence
-from antbee.ui.tabs.teach_layout import ClassSlot, teach_layout
+from antbee.ui.tabs.classify import NEIGHBOURS, ClassifyParts, verdict_sentence
+from antbee.ui.tabs.teach_layout import teach_layout
 
 FIRST_CLASSES = 2  # of an empty form
 ZIP_NAME = "taught-model.zip"
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # for events
 
 
 def base_model_of(snapshot: Snapshot) -> LoadedModel | None:
@@ -126,11 +131,9 @@ def result_sentence(result: FewShotResult, translate: Translator = ENGLISH) -> s
     """The cross-validated accuracy of a trained classifier, as Markdown."""
     if result.report is None:
         return translate("teach.result.unknown")
-    metrics = result.report.model_dump()
-    low, high = (f"{bound:.0%}" for bound in metrics["interval"])
-    accuracy = f"{metrics['accuracy']:.0%}"
-    sentence = translate("teach.result", accuracy=accuracy, count=metrics["count"], low=low, high=high)
-    detector = result.classifier.detector
+    score, detector = result.report, result.classifier.detector
+    accuracy, low, high = (f"{share:.0%}" for share in (score.accuracy, *score.interval))
+    sentence = translate("teach.result", accuracy=accuracy, count=score.count, low=low, high=high)
     has_limit = detector is not None and detector.limit is not None
     return sentence if has_limit else f"{sentence}\n\n{translate('teach.result.no_limit')}"
 
@@ -155,14 +158,6 @@ def predict(
     return verdict_sentence(prediction, translate), shown_probabilities(prediction), nearest
 
 
-def push(classifier: Classifier, repo_id: str, token: str, *, private: bool) -> str:
-    """Pushes a classifier with the visitor's own token, and returns its URL. Raises hub.HubError."""
-    with tempfile.TemporaryDirectory(prefix="antbee-push-") as temporary:
-        folder = Path(temporary) / MODEL_FOLDER
-        write_model_folder(classifier, folder)
-        return hub.push(folder, repo_id, private=private, token=token)
-
-
 class FewShotForm:
     """The Gradio handlers of the tab: they take values of components, and return new ones."""
 
@@ -173,19 +168,16 @@ class FewShotForm:
     @contextmanager
     def locked(self, request: gr.Request) -> Iterator[tuple[Session, Classifier, Translator]]:
         """The visitor's session, locked, and the model that embeds photos. AntbeeErrors become gr.Error."""
-        translate, base = translator_of(request), base_model_of(self.registry.now)
+        translate, base = translator_of(request), base_model_of(self.registry.snapshot)
         if base is None:
             raise gr.Error(how_to_train(translate), print_exception=False)
-        try:
-            with self.sessions.locked(_session_id(request)) as session:
-                fill_up(session, translate)
-                yield session, base.classifier, translate
-        except AntbeeError as error:
-            raise gr.Error(translate("teach.failed", error=in_toast(error)), print_exception=False) from error
+        with errors_in_toasts("teach.failed", translate), self.sessions.locked(_session_id(request)) as session:
+            fill_up(session, translate)
+            yield session, base.classifier, translate
 
     def start(self, request: gr.Request) -> list[Any]:
         """The introduction, and the form."""
-        base, translate = base_model_of(self.registry.now), translator_of(request)
+        base, translate = base_model_of(self.registry.snapshot), translator_of(request)
         if base is None:
             return [how_to_train(translate), "", *[gr.Column(visible=False), "", None] * MOST_CLASSES]
         with self.locked(request) as (session, _, translate):
@@ -206,26 +198,24 @@ class FewShotForm:
 
     # Handlers of one class return no more of the form than they change: the visitor may be typing in another class.
 
-    def rename(self, index: int, name: str, request: gr.Request) -> str:
-        """The new name of a class, without surplus whitespace."""
+    def rename(self, index: int, name: str, request: gr.Request) -> None:
+        """Renames a class."""
         with self.locked(request) as (session, _, _):
-            old = _name_at(session, index)
-            if name != old:
+            if name != (old := _name_at(session, index)):
                 session.dataset = session.dataset.renamed(old, name)
-            return _name_at(session, index)
 
     def upload(self, index: int, gallery: Any, request: gr.Request) -> list[Any]:
         """The status and the gallery of a class, to which the visitor has added photos."""
         with self.locked(request) as (session, base, translate):
             new = [file for file in dict.fromkeys(_gallery_files(gallery, translate)) if not session.owns(file)]
             message = _added(*add_photos(session, base, _name_at(session, index), new), translate)
-            return [_status(session, translate, message), _thumbnails(session, session.dataset.classes[index])]
+            return _class_photos(session, index, translate, message)
 
     def delete(self, index: int, gallery: Any, request: gr.Request) -> list[Any]:
         """The status and the gallery of a class, from which the visitor has removed photos."""
         with self.locked(request) as (session, _, translate):
             keep_photos(session, _name_at(session, index), _gallery_files(gallery, translate))
-            return [_status(session, translate), _thumbnails(session, session.dataset.classes[index])]
+            return _class_photos(session, index, translate)
 
     def remove(self, index: int, request: gr.Request) -> list[Any]:
         """The form without a class."""
@@ -280,7 +270,7 @@ class FewShotForm:
                 raise FewShotError(translate("teach.untrained"))
             if not token:  # huggingface_hub would use the token of the account that runs this page
                 raise FewShotError(translate("teach.no_token"))
-            url = push(session.result.classifier, repo_id.strip(), token, private=private)
+            url = session.result.classifier.push_to_hub(repo_id.strip(), private=private, token=token)
             return [translate("teach.pushed", address=url), ""]
 
     def leave(self, request: gr.Request) -> None:
@@ -296,8 +286,12 @@ def _form(session: Session, translate: Translator, message: str = "") -> list[An
     return values + [gr.Column(visible=False), "", []] * (MOST_CLASSES - len(session.dataset.classes))
 
 
+def _class_photos(session: Session, index: int, translate: Translator, message: str = "") -> list[Any]:
+    return [_status(session, translate, message), _thumbnails(session, session.dataset.classes[index])]
+
+
 def _prediction(session: Session, upload: Any, translate: Translator) -> list[Any]:
-    """The values of `TrialParts.outputs`; nothing is visible without a photo."""
+    """The values of `TeachLayout.prediction`; nothing is visible without a photo."""
     photo = photo_of(upload, translate)
     if photo is None:
         return ["", gr.Label(visible=False), gr.Gallery(visible=False)]
@@ -344,48 +338,28 @@ def _added(count: int, skipped: Sequence[SkippedFile], translate: Translator) ->
     return translate("teach.skipped", count=count, skipped=len(skipped), **first)
 
 
-def teach_tab(registry: ModelRegistry, choice: Choice, classifying: Classifying, page: gr.Blocks) -> None:
+def teach_tab(registry: ModelRegistry, choice: Choice, classify_parts: ClassifyParts, page: gr.Blocks) -> None:
     """Adds the tab to the page: classes with their photos, training, prediction, download and push."""
     handlers = FewShotForm(registry, Sessions(Path(get_upload_folder()) / "visitors"))
     layout = teach_layout()
-    form, trial, export = layout.form, layout.trial, layout.export
+    form = layout.form
     # Not when a visitor chooses other models, although the page does so once when it opens: that changes nothing here,
     # and would overwrite names that are being typed.
-    gr.on([choice.changes[0], choice.version.change], handlers.start, None, [layout.intro, *form], **PRIVATE)
+    gr.on([choice.changes[0], choice.version.change], handlers.start, None, [layout.intro, *form], **NEWEST)
     layout.add_class.click(handlers.add_class, None, form, **PRIVATE)
-    layout.clear.click(handlers.clear, None, [*form, layout.result, export.download], **PRIVATE)
+    layout.clear.click(handlers.clear, None, [*form, layout.result, layout.download], **PRIVATE)
     layout.zip.upload(handlers.unzip, layout.zip, form, preprocess=False, **PRIVATE)
-    correction = [classifying.photo, classifying.truth]
-    classifying.correct.click(handlers.correct, correction, form, preprocess=False, **PRIVATE)
-    trained = [layout.result, export.download, *trial.outputs]
-    layout.train.click(handlers.train, trial.photo, trained, preprocess=False, **PRIVATE)
-    trial.photo.change(handlers.predict, trial.photo, trial.outputs, preprocess=False, **PRIVATE)
-    push_inputs = [export.repository, export.token, export.private]
-    export.push.click(handlers.push, push_inputs, [export.pushed, export.token], **PRIVATE)
+    correction = [classify_parts.photo, classify_parts.truth]
+    classify_parts.correct.click(handlers.correct, correction, form, preprocess=False, **PRIVATE)
+    trained = [layout.result, layout.download, *layout.prediction]
+    layout.train.click(handlers.train, layout.photo, trained, preprocess=False, **PRIVATE)
+    layout.photo.change(handlers.predict, layout.photo, layout.prediction, preprocess=False, **NEWEST)
+    layout.push.click(handlers.push, layout.push_inputs, [layout.pushed, layout.push_inputs[1]], **PRIVATE)
     page.unload(handlers.leave)
-    for index, slot in enumerate(layout.slots):
-        _wire(handlers, index, slot, form)
-
-
-def _wire(handlers: FewShotForm, index: int, slot: ClassSlot, form: list[gr.blocks.Block]) -> None:
-    """The events of one class. Functions, not partials: Gradio reads their parameters, such as gr.Request."""
-
-    def rename(name: str, request: gr.Request) -> None:
-        handlers.rename(index, name, request)
-
-    def remove(request: gr.Request) -> list[Any]:
-        return handlers.remove(index, request)
-
-    def upload(gallery: Any, request: gr.Request) -> list[Any]:
-        return handlers.upload(index, gallery, request)
-
-    def delete(gallery: Any, request: gr.Request) -> list[Any]:
-        return handlers.delete(index, gallery, request)
-
-    status_and_photos = [form[0], slot.photos]
-    # Without an output, and the last name counts: the visitor may have typed on meanwhile.
-    typed: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **PRIVATE}
-    gr.on([slot.name.submit, slot.name.blur], rename, slot.name, None, **typed)
-    slot.remove.click(remove, None, form, **PRIVATE)
-    slot.photos.upload(upload, slot.photos, status_and_photos, preprocess=False, **PRIVATE)
-    slot.photos.delete(delete, slot.photos, status_and_photos, preprocess=False, **PRIVATE)
+    for slot in layout.slots:
+        typed, shown = [slot.index, slot.name], [slot.index, slot.photos]
+        # Without an output: the visitor may have typed on meanwhile.
+        gr.on([slot.name.submit, slot.name.blur], handlers.rename, typed, None, show_progress="hidden", **NEWEST)
+        slot.remove.click(handlers.remove, slot.index, form, **PRIVATE)
+        slot.photos.upload(handlers.upload, shown, [layout.status, slot.photos], preprocess=False, **EACH)
+        slot.photos.delete(handlers.delete, shown, [layout.status, slot.photos], preprocess=False, **EACH)

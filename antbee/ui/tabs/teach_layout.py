@@ -3,54 +3,25 @@
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
 
 import gradio as gr
 from gradio.utils import get_space
 
 from antbee.data.archive import LONGEST_CLASS_NAME, MOST_CLASSES
-from antbee.ui.components import gallery
+from antbee.ui.components import PHOTO_SOURCES, gallery, photo_input
 from antbee.ui.i18n import label
 from antbee.ui.tabs.classify import NEIGHBOURS
-
-PHOTO_SOURCES: list[Literal["upload", "webcam", "clipboard"]] = ["upload", "webcam", "clipboard"]
 
 
 @dataclass(frozen=True)
 class ClassSlot:
     """The components of one class."""
 
+    index: gr.State
     column: gr.Column
     name: gr.Textbox
     photos: gr.Gallery
     remove: gr.Button
-
-
-@dataclass(frozen=True)
-class TrialParts:
-    """The components with which a visitor tries the trained classifier."""
-
-    photo: gr.Image
-    verdict: gr.Markdown
-    probabilities: gr.Label
-    neighbours: gr.Gallery
-
-    @property
-    def outputs(self) -> list[gr.blocks.Block]:
-        """All but the photo."""
-        return [self.verdict, self.probabilities, self.neighbours]
-
-
-@dataclass(frozen=True)
-class ExportParts:
-    """The components that download the trained model or push it to the Hub."""
-
-    download: gr.DownloadButton
-    repository: gr.Textbox
-    token: gr.Textbox
-    private: gr.Checkbox
-    push: gr.Button
-    pushed: gr.Markdown
 
 
 @dataclass(frozen=True)
@@ -65,8 +36,12 @@ class TeachLayout:
     status: gr.Markdown
     train: gr.Button
     result: gr.Markdown
-    trial: TrialParts
-    export: ExportParts
+    photo: gr.Image  # to try the trained classifier with
+    prediction: list[gr.blocks.Block]  # verdict, probabilities and neighbours
+    download: gr.DownloadButton
+    push_inputs: list[gr.blocks.Block]  # repository, token and whether it is private
+    push: gr.Button
+    pushed: gr.Markdown
 
     @property
     def form(self) -> list[gr.blocks.Block]:
@@ -78,7 +53,7 @@ def teach_layout() -> TeachLayout:
     """Adds the components to the current gr.Blocks, and returns them."""
     intro = gr.Markdown()
     with gr.Row():
-        slots = tuple(_class_slot() for _ in range(MOST_CLASSES))
+        slots = tuple(map(_class_slot, range(MOST_CLASSES)))
     with gr.Row():
         add_class = gr.Button(label("teach.add"))
         zipped = gr.UploadButton(str(label("teach.zip")), file_types=[".zip"])
@@ -86,13 +61,12 @@ def teach_layout() -> TeachLayout:
     status = gr.Markdown()
     train = gr.Button(label("teach.train"), variant="primary")
     result = gr.Markdown(elem_classes="verdict")
-    trial = _trial()
+    photo, prediction = _trial()
     with gr.Accordion(label("teach.take"), open=False):
-        export = _export()
-    return TeachLayout(intro, slots, add_class, zipped, clear, status, train, result, trial, export)
+        return TeachLayout(intro, slots, add_class, zipped, clear, status, train, result, photo, prediction, *_export())
 
 
-def _class_slot() -> ClassSlot:
+def _class_slot(index: int) -> ClassSlot:
     with gr.Column(visible=False, min_width=280) as column:
         name = gr.Textbox(label=label("teach.class"), max_length=LONGEST_CLASS_NAME)
         photos = gallery(
@@ -104,21 +78,21 @@ def _class_slot() -> ClassSlot:
             format="png",
             allow_preview=False,
         )
-        return ClassSlot(column, name, photos, gr.Button(label("teach.remove"), size="sm"))
+        return ClassSlot(gr.State(index), column, name, photos, gr.Button(label("teach.remove"), size="sm"))
 
 
-def _trial() -> TrialParts:
+def _trial() -> tuple[gr.Image, list[gr.blocks.Block]]:
     with gr.Row():
         with gr.Column(min_width=280):
-            photo = gr.Image(elem_id="try", label=label("teach.try"), sources=PHOTO_SOURCES, height=300, format="png")
+            photo = photo_input("teach.try", "try")
         with gr.Column(min_width=280):
             verdict = gr.Markdown(elem_classes="verdict")
             probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False, visible=False)
             neighbours = gallery(label=label("teach.try.neighbours"), columns=NEIGHBOURS, visible=False)
-    return TrialParts(photo, verdict, probabilities, neighbours)
+    return photo, [verdict, probabilities, neighbours]
 
 
-def _export() -> ExportParts:
+def _export() -> tuple[gr.DownloadButton, list[gr.blocks.Block], gr.Button, gr.Markdown]:
     gr.Markdown(label("teach.take.info"))
     download = gr.DownloadButton(str(label("teach.download")), interactive=False)
     with gr.Row():
@@ -127,7 +101,7 @@ def _export() -> ExportParts:
         private = gr.Checkbox(label=label("teach.private"))
     if _sign_in_is_available():
         gr.LoginButton()
-    return ExportParts(download, repository, token, private, gr.Button(label("teach.push")), gr.Markdown())
+    return download, [repository, token, private], gr.Button(label("teach.push")), gr.Markdown()
 
 
 def _sign_in_is_available() -> bool:

@@ -15,7 +15,7 @@ from antbee.models.versions import VERSIONS, Version
 from antbee.text import as_text
 from antbee.training.background import BackgroundError, BackgroundTraining, TrainingRequest, TrainingState
 from antbee.training.recipe import RECIPES
-from antbee.ui.components import Choice, empty_epoch_plots, epoch_colours, epoch_plots, newly_chosen
+from antbee.ui.components import NEWEST, Choice, empty_epoch_plots, epoch_colours, epoch_plots, newly_chosen
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, label, translator_of
 from antbee.ui.registry import ModelRegistry, Stamp, stamp_of
 
@@ -37,18 +37,8 @@ def histories_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[
 
 def status_sentence(state: TrainingState, translate: Translator = ENGLISH) -> str:
     """The status of a training, as Markdown."""
-    match state.status:
-        case "running":
-            return translate("train.running", seconds=f"{state.seconds:.0f}", epochs=len(state.epochs))
-        case "stopping":
-            return translate("train.cancelling")
-        case "cancelled":
-            return translate("train.cancelled")
-        case "failed":
-            return translate("train.failed", error=as_text(str(state.error)))
-        case "finished":
-            return translate("train.done")
-    return translate("train.idle")
+    values = {"seconds": f"{state.seconds:.0f}", "epochs": len(state.epochs), "error": as_text(str(state.error))}
+    return translate(f"train.{state.status}", **values)
 
 
 def version_title(version: Version) -> str:
@@ -81,10 +71,10 @@ class TrainingJob:
     def restore(self, name: str, translate: Translator = ENGLISH) -> str:
         """Puts a version in place and loads it; returns a sentence about it.
 
-        Raises OutputError where it can't be put in place, and what `ModelRegistry.turn_to` raises.
+        Raises OutputError where it can't be put in place, and what `ModelRegistry.switch_to` raises.
         """
         versions.restore_version(self.output, name)
-        self.registry.turn_to(self.output, None)
+        self.registry.switch_to(self.output, None)
         return translate("train.restored", name=as_text(name))
 
     def _in_place(self) -> dict[str, Stamp]:
@@ -108,7 +98,7 @@ class TrainingJob:
             self._loaded, self._error = state, ""
             try:
                 is_placed = self._in_place() != self._before
-                self.registry.turn_to(self.output, state.request.data if is_placed else None)
+                self.registry.switch_to(self.output, state.request.data if is_placed else None)
             except (AntbeeError, OSError) as error:
                 self._error = str(error)
 
@@ -127,68 +117,61 @@ def train_tab(registry: ModelRegistry, choice: Choice, training: BackgroundTrain
     status = gr.Markdown()
     plots = empty_epoch_plots()
     with gr.Row():
+        texts: dict[str, Any] = {"label": label("train.versions"), "info": label("train.versions.info")}
         known = job.versions()
-        version = gr.Dropdown(
-            known,
-            value=None,
-            label=label("train.versions"),
-            info=label("train.versions.info"),
-            visible=bool(known),
-            scale=3,
-        )
+        version = gr.Dropdown(known, value=None, visible=bool(known), scale=3, **texts)
         restore = gr.Button(label("train.restore"), visible=bool(known))
-    log = gr.Textbox(
-        label=label("train.log"), lines=LINES, max_lines=LINES, interactive=False, visible=False, elem_classes="log"
-    )
-    epochs_seen = gr.State(-1)
+    lines: dict[str, Any] = {"lines": LINES, "max_lines": LINES, "elem_classes": "log"}
+    log = gr.Textbox(label=label("train.log"), interactive=False, visible=False, **lines)
+    epochs_drawn = gr.State(-1)
     timer = gr.Timer(POLL_SECONDS, active=False)
 
-    def look(seen: int, version: int, request: gr.Request) -> list[Any]:
+    def poll(drawn: int, version: int, request: gr.Request) -> list[Any]:
         state, text = job.poll(translator_of(request))
-        drawn: list[Any] = [gr.skip(), gr.skip()]
-        if len(state.epochs) != seen:
-            drawn = list(epoch_plots(histories_of(state.epochs)))
-        newly = newly_chosen(registry) if version != registry.version else [gr.skip(), gr.skip()]
+        is_new, is_reloaded = len(state.epochs) != drawn, version != registry.version
         return [
             text,
-            *drawn,
+            *(epoch_plots(histories_of(state.epochs)) if is_new else [gr.skip(), gr.skip()]),
             gr.Textbox("\n".join(state.lines[-LINES:]), visible=bool(state.lines)),
             len(state.epochs),
             gr.Button(interactive=not state.running),
             gr.Button(interactive=state.status == "running"),
             gr.Timer(active=state.running),
-            *newly,
-            *([gr.skip(), gr.skip()] if state.running else offered()),
+            *(newly_chosen(registry) if is_reloaded else [gr.skip(), gr.skip()]),
+            *([gr.skip(), gr.skip()] if state.running else list_versions()),
         ]
 
-    def offered() -> list[Any]:
+    def list_versions() -> list[Any]:
         known = job.versions()
         return [gr.Dropdown(known, value=None, visible=bool(known)), gr.Button(visible=bool(known))]
 
-    def go_back(name: str | None, request: gr.Request) -> list[Any]:
+    def restore_version(name: str | None, request: gr.Request) -> list[Any]:
         if name is None:
             return [gr.skip()] * 5
         try:
             text = job.restore(name, translator_of(request))
         except (AntbeeError, OSError) as error:
             raise gr.Error(in_toast(error), print_exception=False) from error
-        return [text, *newly_chosen(registry), *offered()]
+        return [text, *newly_chosen(registry), *list_versions()]
 
-    def colour() -> list[gr.LinePlot]:
+    def colour_plots() -> list[gr.LinePlot]:
         return epoch_colours(histories_of(training.state().epochs))
 
-    def begin(folder: str, recipe: str, mode: str) -> None:
+    def start_training(folder: str, recipe: str, mode: str) -> None:
         try:
             job.start(folder, recipe, mode)
         except BackgroundError as error:
             raise gr.Error(in_toast(error), print_exception=False) from error
 
-    # Not queued: an update must not wait for other requests.
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    seen = [epochs_seen, choice.version]
+    # Those that may load models are queued: of other calls the browser is not told that `choice.version` has changed.
+    quiet: dict[str, Any] = NEWEST | {"show_progress": "hidden"}
+    known_to_page = [epochs_drawn, choice.version]
     models = [choice.models, choice.version, version, restore]
-    shown = [status, *plots, log, epochs_seen, start, cancel, timer, *models]
-    gr.on([timer.tick, choice.changes[0]], look, seen, shown, **quiet).then(colour, None, plots, **quiet)
-    start.click(begin, [folder, recipe, mode], None, **quiet).then(look, seen, shown, **quiet)
-    restore.click(go_back, version, [status, *models], **quiet)
-    cancel.click(training.cancel, None, None, **quiet).then(look, seen, shown, **quiet)
+    updated = [status, *plots, log, epochs_drawn, start, cancel, timer, *models]
+    polled = gr.on([timer.tick, choice.changes[0]], poll, known_to_page, updated, **quiet)
+    polled.then(colour_plots, None, plots, queue=False, **quiet)
+    started = start.click(start_training, [folder, recipe, mode], None, queue=False, **quiet)
+    cancelled = cancel.click(training.cancel, None, None, queue=False, **quiet)
+    for changed in (started, cancelled):
+        changed.then(poll, known_to_page, updated, **quiet)
+    restore.click(restore_version, version, [status, *models], **quiet)

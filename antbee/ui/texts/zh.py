@@ -6,13 +6,13 @@ TEXTS = {
     "page.models": "模型",
     "page.models.shown": "本页显示的模型",
     "page.models.info": "最多两个，并排显示",
-    "page.models.renew": "显示新模型",
-    "page.models.changed": "**磁盘上有新内容：**{names}。",
-    "page.models.failed": "仍显示原来的模型：新模型无法使用，原因见本页程序的输出。",
-    "page.drawn": "**绘制的图片。** {names} 学习的是程序绘制的图片，不是照片。",
-    "page.random": "**随机权重。** {names} 从零开始学习，回答会很差。",
+    "page.models.reload": "显示新模型",
+    "page.models.changed": "**磁盘上有新的或更改过的模型：**{names}。",
+    "page.models.failed": "仍使用当前模型：新模型无法加载，原因见本页程序的输出。",
+    "page.drawn": "**绘制的图片。** {names}：用程序绘制的图片训练，不是照片。",
+    "page.random": "**随机权重。** {names}：没有预训练，预测会很差。",
     "page.no_model": "## 还没有模型\n先训练两种模式，再重新打开本页：\n```\n{train}\n{app}\n```",
-    "page.no_photos": "## 这里没有照片\n请指定模型学习时所用的文件夹：`{app} --data DIR`",
+    "page.no_photos": "## 这里没有照片\n请指定训练模型所用的文件夹：`{app} --data DIR`",
     # what does not reach the page
     "security.large": "一次发送的内容太多：最多接收 {most} MB。请减少后再发。",
     "security.many": "一次发送的文件太多：最多接收 {most} 个。其余请稍后再发。",
@@ -28,36 +28,36 @@ TEXTS = {
         "另一个网站要求本页执行操作，而本页只供所运行的电脑使用：请在该电脑上用 localhost 或 127.0.0.1 打开。"
     ),
     # modes
-    "mode.frozen": "frozen（冻结）：只有分类头学习",
-    "mode.finetune": "finetune（微调）：所有权重都学习",
+    "mode.frozen": "frozen（冻结）：只训练分类头",
+    "mode.finetune": "finetune（微调）：训练所有权重",
     # Classify
     "classify.tab": "分类",
     "classify.photo": "照片",
     "classify.examples": "示例",
-    "classify.crop": "网络看到的部分",
+    "classify.crop": "网络的输入",
     "classify.crop.alt": "照片中交给网络的方形区域",
     "classify.probabilities": "概率",
-    "classify.map": "照片 | 支持该答案的位置",
-    "classify.neighbours": "与这些训练照片相似",
-    "classify.like": "与学习过的照片相似（距离 {distance}，上限 {limit}）",
+    "classify.map": "照片 | 预测类别的热力图",
+    "classify.neighbours": "最相近的训练照片",
+    "classify.like": "与训练照片相似（距离 {distance}，阈值 {limit}）",
     "classify.neither": "都不是",
-    "classify.unlike": "与学习过的照片都不相似（距离 {distance}，上限 {limit}）：请不要相信下面的类别",
-    "classify.unknown": "已知信息太少，无法判断它是否属于这些类别",
+    "classify.unlike": "分布外：与所有训练照片都不相似（距离 {distance}，阈值 {limit}）；请不要相信下面的类别",
+    "classify.unknown": "未做分布外检测：训练照片太少",
     "classify.bad_photo": "无法使用这个文件：{error}。请换一张 JPEG 或 PNG 照片。",
-    "classify.correct": "答错了？请说出照片里是什么",
-    "classify.correct.info": "照片会加入“教学”标签页，供你自己的分类器学习",
-    "classify.correct.button": "教给它",
+    "classify.correct": "预测错了？请选择真实类别",
+    "classify.correct.info": "照片会加入“教学”标签页，你可以在那里训练自己的分类器",
+    "classify.correct.button": "加入教学",
     "classify.several": "一次分类多张照片",
     "classify.several.files": "照片",
-    "classify.several.most": "收到 {count} 张照片，一次最多回答 {most} 张：其余请稍后再发。",
-    "classify.several.answers": "回答",
-    "classify.several.table": "每张照片的回答",
+    "classify.several.most": "收到 {count} 张照片，一次最多预测 {most} 张：其余请稍后再发。",
+    "classify.several.predictions": "预测",
+    "classify.several.table": "所有照片的预测",
     "classify.several.csv": "下载 CSV",
     # Batches
     "batches.tab": "批次",
     "batches.intro": (
-        "一个批次就是一次交给网络的照片；标签来自文件夹的名字。**train** 显示网络学习时的样子：随机裁剪和镜像，"
-        "每个 epoch 都不同。**val** 显示评估时的裁剪和每个模型的回答。点击一张照片，可以看到它的八次随机增强。"
+        "一个批次就是一步中交给网络的照片；标签来自文件夹的名字。**train** 显示训练时增强后的照片：随机裁剪和镜像，每个"
+        " epoch 都不同。**val** 显示评估时的裁剪和每个模型的预测。点击一张照片，可以看到它的八个增强版本。"
     ),
     "batches.split": "数据划分",
     "batches.size": "批次大小",
@@ -65,11 +65,11 @@ TEXTS = {
     "batches.new": "换一批",
     "batches.grid": "{name}：{split} 批次 {seed}",
     "batches.is": "实际：{truth}",
-    "batches.draws": "同一张照片的八次随机增强",
+    "batches.draws": "同一张照片的八个增强版本",
     "batches.draw": "第 {epoch} 个 epoch",
     # Report
     "report.tab": "报告",
-    "report.measures": "两种模式有多好",
+    "report.measures": "模型的指标",
     "report.measure": "指标",
     "report.accuracy": "准确率，保留的 epoch（95 % 置信区间）",
     "report.cross_validated": "准确率，交叉验证（95 % 置信区间）",
@@ -79,72 +79,74 @@ TEXTS = {
     "report.loss": "对数损失（奈特）",
     "report.calibration": "校准误差",
     "report.temperature": "温度（已除入分类头）",
-    "report.alarms": "把验证照片误判为“都不是”",
+    "report.alarms": "误判为“都不是”：验证照片",
     "report.found": "正确判为“都不是”：{kind}",
     "report.zero_shot": "训练之前：起始权重自带的分类头",
     "report.kept": "保留的 epoch",
     "report.chosen_on": "依据什么选择",
-    "report.trainable": "参与学习的权重数",
+    "report.trainable": "训练的权重数",
     "report.seconds": "训练用时（秒）",
     "report.of": "{found} / {count}",
     "report.explained": (
-        "依据 val 选择的 epoch，是在同一批照片上得分最高的一个，所以略显乐观；最后一个 epoch 没有经过挑选。"
-        "区间说明仅凭偶然性结果会变动多少（Wilson，95 %）。"
+        "依据 val 选择的 epoch，是在同一批照片上得分最高的一个，所以略显乐观；最后一个 epoch 没有经过挑选。区间是 Wilso"
+        "n 95 % 置信区间。"
     ),
     "report.apart": (
         "在 {count} 张验证照片中，只有 {first} 答对的有 {first_alone} 张，只有 {second} 答对的有 {second_alone} "
         "张：{verdict}（McNemar 精确检验，p = {p}）。"
     ),
-    "report.apart.chance": "偶然性即可解释",
-    "report.apart.real": "很难用偶然性解释的差异",
+    "report.apart.chance": "差异不显著",
+    "report.apart.real": "差异显著",
     "plots.accuracy": "各 epoch 的准确率",
     "plots.loss": "各 epoch 的损失",
-    "report.reliability": "说 80 %，就真是 80 % 吗？",
-    "report.confidence": "答案的概率",
-    "report.right": "答对的比例",
+    "report.reliability": "可靠性：80 % 的置信度就是 80 % 的准确率吗？",
+    "report.confidence": "置信度",
+    "report.right": "准确率",
     "report.perfect": "理想",
-    "report.photos": "数据够不够？",
-    "report.photos.x": "每类照片数",
-    "report.photos.mean": "多次抽取的平均",
+    "report.photos": "学习曲线：数据够不够？",
+    "report.photos.x": "每类训练照片数",
+    "report.photos.mean": "随机子集的平均",
     "report.photos.lowest": "最低",
     "report.photos.highest": "最高",
-    "report.confusion": "{name}：行是真实类别，列是回答",
+    "report.confusion": "{name}：行是真实类别，列是预测类别",
     "report.confusion.hint": "点击数字可查看对应的照片。",
     "report.true_class": "真实类别",
-    "report.cell": "{name}：{truth} 被认作 {answer}，{count} 张",
-    "report.mistakes": "{name}：最严重的错误在前，各附支持该答案的位置",
-    "report.mistake": "实际 {truth}，回答 {answer} {probability}",
+    "report.cell": "{name}：{truth} 被预测为 {predicted}，{count} 张",
+    "report.errors": "{name}：按置信度排列的错误，各附热力图",
+    "report.error": "实际 {truth}，预测 {predicted} {probability}",
     "report.faults": "可能有问题的照片",
     "report.faults.info": (
-        "被相似照片质疑的标签、重复或同时出现在两个划分中的照片，以及空白、过暗、模糊或太小的图片。"
-        "依据冻结主干网络所见来判断，不会改动任何文件。"
+        "与最相近的照片矛盾的标签、重复或同时出现在两个划分中的照片，以及空白、过暗、模糊或太小的照片，依据冻结主干网络"
+        "的特征找出。不会改动任何文件。"
     ),
     "report.faults.look": "开始检查",
     "report.faults.kind": "类型",
     "report.faults.file": "文件",
     "report.faults.reason": "原因",
     "report.faults.none": "没有发现问题。",
-    "report.faults.no_backbone": "需要一个冻结模式的模型和它的照片：微调过的主干网络已经学过这些标签，不能再来评判。",
+    "report.faults.no_backbone": (
+        "需要一个冻结模式的模型和它的照片：微调过的主干网络已用这些标签训练过，不能再来检查它们。"
+    ),
     "report.faults.progress": "正在检查照片",
-    "report.answering": "正在回答验证照片",
+    "report.predicting": "正在预测验证照片",
     "report.card": "{name}：模型卡",
     # Inside
     "inside.tab": "网络内部",
     "inside.model": "模型",
-    "inside.intro": "“分类”标签页中的照片在网络里走过的路，共六步。每个数字都来自模型本身。",
+    "inside.intro": "网络如何处理“分类”标签页中的照片，共六步。所有数字都来自模型本身。",
     "inside.no_photo": "## 还没有照片\n请先在“分类”标签页选择一张照片，再回到这里。",
     "inside.unknown": "未知",
     "inside.from_to": "{smallest} 到 {largest}",
     "inside.photo": "1 · 照片",
-    "inside.photo.told": (
-        "## 照片与标签\n标签不用手写：`ImageFolder` 直接从文件夹的名字读取。类别按名字排序后依次编号：{classes}。"
-        "这个编号叫*类别索引*，网络学习的是它，回答的也是它。\n\n`DataLoader` 把多张照片组成一个批次。"
-        "这里的批次只有一张照片：B = 1。照片里是什么，网络事先并不知道。"
+    "inside.photo.explanation": (
+        "## 照片与标签\n标签不用手写：`ImageFolder` 直接从文件夹的名字读取。类别按名字排序后依次编号：{classes}。这个编"
+        "号叫*类别索引*，网络用它训练，预测的也是它。\n\n`DataLoader` 把多张照片组成一个批次。这里的批次只有一张照片：B"
+        " = 1。标签不是网络输入的一部分。"
     ),
     "inside.photo.title": "照片",
     "inside.photo.size": "{width} × {height} 像素",
     "inside.tensor": "2 · 张量",
-    "inside.tensor.told": (
+    "inside.tensor.explanation": (
         "## 从照片到张量\n先缩放照片，使短边为 {resize} 像素，再从中心裁剪出 {crop} × {crop} 的正方形。图片按 (H, "
         "W, C) 存储：行、列、颜色，数值是 0 到 255 的整数。网络需要的张量是 (C, H, W)：通道在前，数值是 0 到 1 "
         "的小数。显示张量时，用 `tensor.permute(1, 2, 0)` 把它变回 (H, W, C)；右边的图片就是这样得到的。"
@@ -160,10 +162,10 @@ TEXTS = {
     "inside.range": "取值范围",
     "inside.middle": "正中像素",
     "inside.normalised": "3 · 标准化",
-    "inside.normalised.told": (
-        "## 标准化\n每个通道先减去固定的均值，再除以固定的标准差：(x − 均值) / 标准差。这个模型所用的数值见下表，"
-        "训练时和每次回答时必须相同。结果分布在 0 附近，幅度约为 1，学习因此更平稳。信息没有丢失：x · 标准差 + "
-        "均值就能还原图片。\n\n白色是 0，即均值；橙色更亮，紫色更暗。"
+    "inside.normalised.explanation": (
+        "## 标准化\n每个通道先减去固定的均值，再除以固定的标准差：(x − 均值) / 标准差。这个模型所用的数值见下表，训练时"
+        "和预测时必须相同。结果分布在 0 附近，幅度约为 1，训练因此更平稳。信息没有丢失：x · 标准差 + 均值就能还原图片。"
+        "\n\n白色是 0，即均值；橙色更亮，紫色更暗。"
     ),
     "inside.normalised.title": "三个通道",
     "inside.red": "红",
@@ -176,7 +178,7 @@ TEXTS = {
     "inside.before": "标准化前",
     "inside.after": "标准化后",
     "inside.stages": "4 · 各阶段",
-    "inside.stages.told": (
+    "inside.stages.explanation": (
         "## 逐个阶段\n{architecture} 是一个**残差网络**，有 {depth} 个带权重的层。它们大多位于 {blocks} "
         "个残差块中，每个块把自己的计算结果加到输入上：x + F(x)。这样每个块只需学习一个修正量，"
         "梯度也能顺利穿过很多层。\n\n**迁移学习**沿用在其他图片上学习过的主干网络（conv1 到 layer4，这里的权重："
@@ -193,8 +195,8 @@ TEXTS = {
     "inside.stage": "阶段",
     "inside.shape.batch": "输出 (B, C, H, W)",
     "inside.parameters": "参数量",
-    "inside.frozen": "冻结时可学习",
-    "inside.finetune": "微调时可学习",
+    "inside.frozen": "冻结时训练",
+    "inside.finetune": "微调时训练",
     "inside.does": "作用",
     "inside.does.input": "标准化后的照片",
     "inside.does.conv1": "7 × 7 卷积、BatchNorm、ReLU；尺寸减半",
@@ -207,22 +209,22 @@ TEXTS = {
     "inside.does.fc": "分类头：每个类别一个加权和",
     "inside.sum": "合计",
     "inside.features": "5 · 特征",
-    "inside.features.told": (
-        "## {count} 个特征\n平均池化把 layer4 的 {count} 个通道各变成一个数：{height} × {width} 个位置的平均值。"
-        "分类头只看到这些数：照片里有什么，而不再是在哪里。同一类照片的特征应当相近。这里最大的是第 {strongest} "
-        "号，{value}：就是上一步中 layer4 的第一个通道。"
+    "inside.features.explanation": (
+        "## {count} 个特征\n平均池化把 layer4 的 {count} 个通道各变成一个数：{height} × {width} 个位置的平均值。这些数"
+        "是分类头唯一的输入：照片里有什么，而不再是在哪里。同一类照片的特征应当相近。这里最大的是第 {strongest} 号，{va"
+        "lue}：就是上一步中 layer4 的第一个通道。"
     ),
     "inside.features.bars": "各通道的特征",
     "inside.features.number": "layer4 的通道",
     "inside.features.value": "平均值",
-    "inside.answer": "6 · 回答",
-    "inside.answer.told": (
-        "## 从特征到回答\n对每个类别，分类头用一组权重与 {count} 个特征相乘再求和，得到 **logits**："
-        "大小不限的得分。**Softmax** 把它们变成概率：取 e 的相应次幂，再除以总和。`torch.max(outputs, 1)` "
-        "给出最大的 logit 和它的位置：{logit}，类别索引 {index}。回答是 **{answer}**，概率 {probability}。"
-        "准确率统计回答与标签相等的次数：`torch.sum(predictions == labels)`。"
+    "inside.prediction": "6 · 预测",
+    "inside.prediction.explanation": (
+        "## 从特征到预测\n对每个类别，分类头用一组权重与 {count} 个特征相乘再求和，得到 **logits**：大小不限的得分。**S"
+        "oftmax** 把它们变成概率：取 e 的相应次幂，再除以总和。`torch.max(outputs, 1)` 给出最大的 logit 和它的位置：{lo"
+        "git}，类别索引 {index}。预测是 **{predicted}**，概率 {probability}。准确率统计预测与标签相等的次数：`torch.sum"
+        "(predictions == labels)`。"
     ),
-    "inside.answer.loss": (
+    "inside.prediction.loss": (
         "**交叉熵**是训练要减小的损失：真实类别的概率取负对数。如果照片里是 {truth}，损失为 −log {probability} = "
         "{loss}；如果是 {other_truth}，损失为 −log {other_probability} = {other_loss}。自信地答错，代价最大。"
     ),
@@ -234,9 +236,8 @@ TEXTS = {
     # Teach
     "teach.tab": "教学",
     "teach.intro": (
-        "制作你自己的分类器：给 2 到 10 个类别起名，每类放几张照片，然后点击训练。**{name}** "
-        "的冻结主干网络只计算一次每张照片的特征，只有新的分类头学习，几秒钟就够。照片、特征和模型只属于你："
-        "别人看不到，你离开后即被删除。"
+        "训练你自己的分类器：给 2 到 10 个类别起名，每类添加几张照片，然后点击训练。**{name}** 的冻结主干网络只计算一次"
+        "每张照片的特征，只训练新的分类头，几秒钟就够。别人看不到你的照片、特征和模型，你离开后即被删除。"
     ),
     "teach.class": "类别",
     "teach.default": "类别 {number}",
@@ -249,20 +250,18 @@ TEXTS = {
     "teach.count": "{classes} 个类别，共 {photos} 张照片；最多 {most} 张。",
     "teach.added": "已添加 {count} 张照片。",
     "teach.skipped": "已添加 {count} 张照片，{skipped} 个文件未能添加：{file}：{reason}",
-    "teach.looking": "正在查看照片",
-    "teach.learning": "正在学习",
+    "teach.looking": "正在计算特征",
+    "teach.learning": "正在训练",
     "teach.corrected": "已加入“教学”标签页的“{name}”，这一类现在有 {count} 张照片。",
-    "teach.which": "请先选择照片里是什么。",
-    "teach.result": (
-        "## 答对 {accuracy}\n共 {count} 张照片，每张都由没有见过它的分类头回答（95 % 置信区间 {low} 到 {high}）。"
-    ),
-    "teach.result.unknown": "## 已经学会\n但不知道有多好：每个类别至少要有两张照片才能评估。",
-    "teach.result.no_limit": "它还不能回答“都不是”：这大约需要 20 张照片。",
+    "teach.which": "请先选择真实类别。",
+    "teach.result": "## 正确率 {accuracy}\n共 {count} 张照片，交叉验证（95 % 置信区间 {low} 到 {high}）。",
+    "teach.result.unknown": "## 已训练\n准确率未知：交叉验证要求每个类别至少有两张照片。",
+    "teach.result.no_limit": "它还不能预测“都不是”：这大约需要 20 张照片。",
     "teach.try": "换一张照片试试",
-    "teach.try.answer": "它的回答",
-    "teach.try.neighbours": "与你的这些照片相似",
+    "teach.try.answer": "预测",
+    "teach.try.neighbours": "你的照片中最相近的",
     "teach.untrained": "请先训练。",
-    "teach.take": "带走它",
+    "teach.take": "下载或分享",
     "teach.take.info": (
         "压缩包里的文件夹是完整的模型：可用 `python app.py 文件夹` 显示，也能被 timm 和 transformers 加载。"
         "其中不含照片。"
@@ -292,14 +291,14 @@ TEXTS = {
     "train.log": "输出",
     "train.idle": "当前没有训练任务。",
     "train.running": "已训练 {seconds} 秒，完成 {epochs} 个 epoch。",
-    "train.cancelling": "正在停止。",
+    "train.stopping": "正在停止。",
     "train.cancelled": "已停止。显示的仍是之前的模型。",
-    "train.done": "完成。已显示新模型。",
+    "train.finished": "完成。已显示新模型。",
     "train.not_placed": "完成。新模型更差，因此仍使用原来的模型；日志中有具体数字。新模型保存在 {folder}。",
     "train.versions": "其他版本",
-    "train.versions.info": "当前未使用的模型，会一直保留，直到您自己删除。",
-    "train.restore": "换回此版本",
-    "train.restored": "已换回 {name} 的模型。原来的模型已保存为一个版本。",
-    "train.failed": "训练中断：{error}",
-    "train.not_shown": "完成，保存在 {folder}，但本页无法显示：{error}",
+    "train.versions.info": "不是当前使用的模型，会一直保留，直到你自己删除。",
+    "train.restore": "恢复",
+    "train.restored": "已恢复 {name} 的模型。原来的模型已保存为一个版本。",
+    "train.failed": "训练失败：{error}",
+    "train.not_shown": "完成，保存在 {folder}，但本页无法加载模型：{error}",
 }

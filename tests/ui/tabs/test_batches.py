@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exhibits import SMALL
+from page_helpers import SMALL
 from PIL import ImageColor
 
 from antbee import Classifier, ui
@@ -20,9 +20,9 @@ def pixels(pictures):
 
 
 @pytest.mark.parametrize("which", ["train", "val"])
-def test_a_batch_is_reproducible_by_its_seed(exhibit, which):
+def test_a_batch_is_reproducible_by_its_seed(snapshot, which):
     first, again, other = (
-        [pixels(grid.pictures) for grid in batch(exhibit, None, which, 4, seed)] for seed in (0, 0, 1)
+        [pixels(grid.pictures) for grid in batch(snapshot, None, which, 4, seed)] for seed in (0, 0, 1)
     )
     assert first == again
     assert first != other
@@ -41,20 +41,20 @@ def test_a_larger_batch_of_the_same_seed_starts_with_the_smaller_one(photos):
     assert large[:4] == small
 
 
-def test_training_photos_have_one_grid_and_validation_photos_one_for_each_model(exhibit):
-    (grid,) = batch(exhibit, None, "train", 4, 7)
+def test_training_photos_have_one_grid_and_validation_photos_one_for_each_model(snapshot):
+    (grid,) = batch(snapshot, None, "train", 4, 7)
     assert (grid.title, len(grid.pictures)) == ("drawn: train batch 7", 4)
-    both = batch(exhibit, None, "val", 4, 7)
+    both = batch(snapshot, None, "val", 4, 7)
     assert [grid.title for grid in both] == ["frozen: val batch 7", "finetune: val batch 7"]
-    (one,) = batch(exhibit, ["finetune"], "val", 4, 7)
+    (one,) = batch(snapshot, ["finetune"], "val", 4, 7)
     assert one.title == "finetune: val batch 7"
     assert pixels(one.pictures) == pixels(both[1].pictures)
-    (chinese,) = batch(exhibit, ["finetune"], "val", 4, 7, CHINESE)
+    (chinese,) = batch(snapshot, ["finetune"], "val", 4, 7, CHINESE)
     assert chinese.title == "finetune：val 批次 7"  # noqa: RUF001
 
 
-def test_training_photos_have_their_class_as_caption_and_the_size_of_the_networks_input(exhibit, photos):
-    (grid,) = batch(exhibit, None, "train", 8, 0)
+def test_training_photos_have_their_class_as_caption_and_the_size_of_the_networks_input(snapshot, photos):
+    (grid,) = batch(snapshot, None, "train", 8, 0)
     positions = positions_of(photos.train, "train", 8, 0).tolist()
     assert [caption for _, caption in grid.pictures] == [photos.train.paths[at].parent.name for at in positions]
     assert {picture.size for picture, _ in grid.pictures} == {(SMALL.crop, SMALL.crop)}
@@ -120,27 +120,27 @@ def test_predictions_are_matched_by_class_name_if_the_folder_orders_its_classes_
 # ---- augmented versions of one photo ---------------------------------------------------------------------------------
 
 
-def test_augmentation_is_reproducible_by_seed_and_differs_by_epoch(exhibit):
-    first, again = (augmented(exhibit, "train", 8, 3, picked=2) for _ in range(2))
+def test_augmentation_is_reproducible_by_seed_and_differs_by_epoch(snapshot):
+    first, again = (augmented(snapshot, "train", 8, 3, picked=2) for _ in range(2))
     assert pixels(first) == pixels(again)
     assert len(set(pixels(first))) == AUGMENTED == len(first)
     assert [caption for _, caption in first] == [f"epoch {epoch}" for epoch in range(1, AUGMENTED + 1)]
-    assert pixels(augmented(exhibit, "train", 8, 4, picked=2)) != pixels(first)
+    assert pixels(augmented(snapshot, "train", 8, 4, picked=2)) != pixels(first)
 
 
-def test_augmented_versions_are_of_the_picked_photo_for_every_batch_size(exhibit):
-    third = augmented(exhibit, "train", 8, 3, picked=2)
-    assert pixels(augmented(exhibit, "train", 4, 3, picked=2)) == pixels(third)
-    assert pixels(augmented(exhibit, "train", 8, 3, picked=1)) != pixels(third)
+def test_augmented_versions_are_of_the_picked_photo_for_every_batch_size(snapshot):
+    third = augmented(snapshot, "train", 8, 3, picked=2)
+    assert pixels(augmented(snapshot, "train", 4, 3, picked=2)) == pixels(third)
+    assert pixels(augmented(snapshot, "train", 8, 3, picked=1)) != pixels(third)
 
 
-def test_augmented_versions_differ_between_the_splits(exhibit):
-    assert pixels(augmented(exhibit, "val", 8, 3, picked=2)) != pixels(augmented(exhibit, "train", 8, 3, picked=2))
+def test_augmented_versions_differ_between_the_splits(snapshot):
+    assert pixels(augmented(snapshot, "val", 8, 3, picked=2)) != pixels(augmented(snapshot, "train", 8, 3, picked=2))
 
 
-def test_no_augmented_version_repeats_the_picture_of_the_batch(exhibit):
-    (grid,) = batch(exhibit, None, "train", 8, 3)
-    assert pixels(grid.pictures)[2] not in pixels(augmented(exhibit, "train", 8, 3, picked=2))
+def test_no_augmented_version_repeats_the_picture_of_the_batch(snapshot):
+    (grid,) = batch(snapshot, None, "train", 8, 3)
+    assert pixels(grid.pictures)[2] not in pixels(augmented(snapshot, "train", 8, 3, picked=2))
 
 
 def test_augmentation_uses_the_smallest_crop_of_the_models_recipe(models, photos):

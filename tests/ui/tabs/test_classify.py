@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
-from exhibits import write_model
+from page_helpers import write_model
 from PIL import ImageChops
 
 from antbee import Classifier, ui
@@ -18,11 +18,11 @@ from antbee.models.classifier import Prediction
 from antbee.ui.components import neighbour_pictures
 from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.tabs.classify import (
-    Several,
+    BatchPredictions,
     classify,
-    classify_several,
     example_paths,
     predict,
+    predict_batch,
     title_of,
     verdict_sentence,
 )
@@ -63,19 +63,19 @@ def test_an_answer_has_every_models_verdict_probabilities_map_and_neighbours(mod
         assert seen.tobytes() == photo.tobytes()
         assert heat.size == photo.size
         assert ImageChops.difference(heat, photo).getbbox() is not None
-    assert "a photo like those learned from" in answers[0].verdict
+    assert "similar to the training photos" in answers[0].verdict
     assert text_of(answers[1].verdict).startswith("Neither\n")
 
 
 def test_titles_and_verdicts_are_in_the_visitors_language(models, photos):
     photo = draw("ants", 1, 320)
     assert [answer.title for answer in classify(photo, models, photos)] == [
-        "**frozen: only the head learned**",
-        "**finetune: every weight learned**",
+        "**frozen: only the head was trained**",
+        "**finetune: all weights were trained**",
     ]
     chinese = classify(photo, models, photos, CHINESE)
-    assert "只有分类头学习" in chinese[0].title
-    assert "与学习过的照片相似" in chinese[0].verdict
+    assert "只训练分类头" in chinese[0].title
+    assert "与训练照片相似" in chinese[0].verdict
     assert text_of(chinese[1].verdict).startswith("都不是\n")
 
 
@@ -107,13 +107,14 @@ FAR = replace(PREDICTION, distance=0.75, threshold=0.5)
 def test_a_verdict_says_the_answer_how_sure_it_is_and_how_near_the_photo_is_to_training_photos():
     assert text_of(verdict_sentence(PREDICTION)) == "ants · 88%"
     assert text_of(verdict_sentence(NEAR)) == (
-        "ants · 88%\na photo like those learned from (distance 0.25, limit 0.50)"
+        "ants · 88%\nsimilar to the training photos (distance 0.25, threshold 0.50)"
     )
     assert text_of(verdict_sentence(FAR)) == (
-        "Neither\nit is like none that was learned from (distance 0.75, limit 0.50): believe no class below"
+        "Neither\nout-of-distribution: unlike all training photos (distance 0.75, threshold 0.50); "
+        "don't trust the classes below"
     )
     assert text_of(verdict_sentence(replace(NEAR, threshold=None))) == (
-        "ants · 88%\ntoo little is known to tell whether it is any of the classes"
+        "ants · 88%\nnot checked for out-of-distribution: too few training photos"
     )
 
 
@@ -201,7 +202,7 @@ def files(photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def several(files, models):
-    return classify_several(iter(files), models)
+    return predict_batch(iter(files), models)
 
 
 def test_the_table_of_several_photos_tells_what_each_model_predicts(several, files, models):
@@ -223,7 +224,7 @@ def test_the_table_of_several_photos_tells_what_each_model_predicts(several, fil
 
 
 def test_the_table_is_the_same_as_when_each_photo_comes_alone(several, files, models):
-    assert tuple(row for file in files for row in classify_several([file], models).rows) == several.rows
+    assert tuple(row for file in files for row in predict_batch([file], models).rows) == several.rows
 
 
 def test_an_unreadable_file_has_the_reason_in_its_row_and_the_others_are_predicted(several):
@@ -243,12 +244,12 @@ def test_the_pictures_of_several_photos_are_small_and_tell_the_answers_once_wher
 
 
 def test_without_a_model_the_table_has_the_files_alone(files):
-    several = classify_several(files[:1], [])
+    several = predict_batch(files[:1], [])
     assert (several.columns, several.rows) == (("file",), ((files[0][0],),))
 
 
 def test_several_photos_take_names_that_are_no_valid_unicode(odd_models, files):
-    several = classify_several([("b\udcff.png", files[0][1])], odd_models)
+    several = predict_batch([("b\udcff.png", files[0][1])], odd_models)
     assert several.rows[0][0] == "b\\udcff.png"
     assert several.columns[-1] == "frozen: b\\udcff"
     assert several.to_csv().encode()
@@ -264,16 +265,16 @@ def test_a_csv_reader_reads_the_table_back(several):
 
 @pytest.mark.parametrize("cell", ['a "quoted" name', "a, b", "a\nb", "蚂蚁", " ", ";"])
 def test_a_csv_reader_reads_odd_names_back(cell):
-    assert read_back(Several((cell,), ((cell,),), ())) == [[cell], [cell]]
+    assert read_back(BatchPredictions((cell,), ((cell,),), ())) == [[cell], [cell]]
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_of_the_csv_is_taken_for_a_formula(sign):
     formula = f"{sign}HYPERLINK(A1)"
-    ((column,), (cell,)) = read_back(Several((formula,), ((formula,),), ()))
+    ((column,), (cell,)) = read_back(BatchPredictions((formula,), ((formula,),), ()))
     assert column == cell == f"'{formula}"
 
 
 def test_what_is_no_formula_stays_as_it_is_in_the_csv():
     cells = ("a=b", "0.5", "ant-bee.png", "a+b", "b@c")
-    assert read_back(Several(cells, (cells,), ())) == [list(cells)] * 2
+    assert read_back(BatchPredictions(cells, (cells,), ())) == [list(cells)] * 2

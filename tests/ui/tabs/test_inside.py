@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from exhibits import exhibition_of, write_model
+from page_helpers import registry_of, write_model
 
 from antbee import Classifier, ui
 from antbee.data.drawn import draw
@@ -66,7 +66,7 @@ def test_there_are_six_steps_from_the_photo_to_the_prediction(steps: list[Step])
         "## Normalisation",
         "## Stage by stage",
         "## 512 features",
-        "## From the features to the answer",
+        "## From the features to the prediction",
     ]
 
 
@@ -189,7 +189,7 @@ def test_the_bars_are_the_features_and_the_largest_is_the_first_channel_shown_of
 def test_the_prediction_is_that_of_classifier_predict(model: LoadedModel, steps: list[Step]) -> None:
     prediction = model.classifier.predict([PHOTO])[0]
     answer = steps[5]
-    assert f"The answer is **{prediction.label}**" in answer.text
+    assert f"The prediction is **{prediction.label}**" in answer.text
     assert column(answer, 1) == ["ants", "bees"]
     probabilities = [float(cell) for cell in column(answer, 3)]
     assert probabilities == pytest.approx(list(prediction.probabilities.values()), abs=1e-4)
@@ -235,7 +235,7 @@ def handlers(models: tuple[LoadedModel, ...]) -> dict[str, Callable[..., Any]]:
         chosen, version, photo = gr.Dropdown([]), gr.State(0), gr.Image()
         choice = Choice(chosen, version, [page.load, chosen.change, version.change])
         with gr.Tab("inside") as tab:
-            inside_tab(exhibition_of(models, None), choice, photo, tab)
+            inside_tab(registry_of(models, None), choice, photo, tab)
 
     def checked(event: Any) -> Callable[..., Any]:
         def call(*values: Any) -> Any:

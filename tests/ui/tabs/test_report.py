@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from exhibits import METRICS, RESULT
+from page_helpers import METRICS, RESULT
 from PIL import Image
 
 from antbee import Classifier, ui
@@ -53,15 +53,15 @@ def column(table, name):
 
 def test_the_metrics_of_all_models_are_in_one_table_in_the_visitors_language(models):
     table = metrics_table(models)
-    assert list(table.columns) == ["measure", "frozen", "finetune"]
+    assert list(table.columns) == ["metric", "frozen", "finetune"]
     cells = column(table, "frozen")
     assert cells["accuracy, kept epoch (95 % interval)"] == "75.0% [51.0%, 90.0%]"
     assert cells["accuracy, last epoch"] == "75.0%"
     assert cells["log loss, in nats"] == "0.500"
     assert cells["kept epoch"] == "2 of 3"
     assert cells["chosen on"] == "val"
-    assert cells["weights that learned"] == "1,026"
-    assert cells["seconds of training"] == "1.5"
+    assert cells["trained weights"] == "1,026"
+    assert cells["training time in seconds"] == "1.5"
     chinese = metrics_table(models, CHINESE)
     assert list(chinese.columns) == ["指标", "frozen", "finetune"]
     assert chinese["frozen"].tolist() == [value.replace("2 of 3", "2 / 3") for value in table["frozen"]]
@@ -87,8 +87,8 @@ def test_every_metric_has_a_row_and_those_that_a_model_lacks_are_empty(models):
     assert cells["area under the ROC curve"] == "0.875"
     assert cells["calibration error"] == "0.062"
     assert cells["temperature, divided into the head"] == "1.25"
-    assert cells["“neither” said wrongly of validation photos"] == "1 of 16"
-    assert cells["“neither” said rightly of drawn scenes"] == "7 of 8"
+    assert cells["wrongly called “neither”: validation photos"] == "1 of 16"
+    assert cells["correctly called “neither”: drawn scenes"] == "7 of 8"
     assert cells["before any training: the starting weights' own head"] == "50.0%"
     assert cells.keys() == other.keys()
     assert [other[row] for row in cells if row not in column(metrics_table(models), "finetune")] == [""] * 7
@@ -120,10 +120,10 @@ def test_the_learning_curve_is_the_mean_minimum_and_maximum_of_the_random_subset
     table = learning_curve_table([models[0], with_metrics(models[1], learning_curve=points)])
     found = {(row.photos, row.curve): row.accuracy for row in table.itertuples()}
     assert found == {
-        (5, "mean of the draws"): 0.5,
+        (5, "mean of random subsets"): 0.5,
         (5, "lowest"): 0.25,
         (5, "highest"): 0.75,
-        **{(10, curve): 0.75 for curve in ("mean of the draws", "lowest", "highest")},
+        **{(10, curve): 0.75 for curve in ("mean of random subsets", "lowest", "highest")},
     }
     assert len(learning_curve_table(models)) == 0
 
@@ -223,7 +223,7 @@ def test_errors_are_the_wrong_predictions_highest_confidence_first(predicted, ph
         wrong = [at for at in range(16) if chosen[at] != photos.val.labels[at]]
         ordered = sorted(wrong, key=lambda at: -float(confidence[at]))
         assert [caption for _, caption in pictures] == [
-            f"is {photos.class_names[photos.val.labels[at]]}, answered {photos.class_names[int(chosen[at])]}"
+            f"is {photos.class_names[photos.val.labels[at]]}, predicted {photos.class_names[int(chosen[at])]}"
             f" {float(confidence[at]):.0%}"
             for at in ordered[:LARGEST_ERRORS]
         ]
@@ -266,7 +266,7 @@ def test_the_difference_of_two_models_is_tested_with_mcnemars_test(models, photo
     message = significance([made_up(models[0], photos, first), made_up(models[1], photos, second)])
     p = evaluation_metrics.difference(torch.tensor(first), torch.tensor(second)).p
     assert message == (
-        "Of 16 validation photos 7 are right with frozen alone and 4 with finetune alone: no more than chance explains"
+        "Of 16 validation photos 7 are right with frozen only, 4 with finetune only: no significant difference"
         f" (McNemar's exact test, p = {p:.2g})."
     )
 
@@ -275,8 +275,8 @@ def test_a_significant_difference_is_reported_as_one(models, photos):
     first, second = [True] * 16, [True] * 8 + [False] * 8
     assert evaluation_metrics.difference(torch.tensor(first), torch.tensor(second)).p < 0.05
     both = [made_up(models[0], photos, first), made_up(models[1], photos, second)]
-    assert "a difference that chance hardly explains" in significance(both)
-    assert "很难用偶然性解释的差异" in significance(both, CHINESE)
+    assert ": a significant difference (" in significance(both)
+    assert "差异显著" in significance(both, CHINESE)
     assert "p = 1)" in significance([both[0], both[0]])
 
 
@@ -312,52 +312,52 @@ def ignored(fraction):
     """Ignores the progress."""
 
 
-def test_every_model_predicts_once_for_all_visitors(exhibit, computed):
+def test_every_model_predicts_once_for_all_visitors(snapshot, computed):
     cache = PredictionCache()
-    first = cache.get(exhibit, None, ignored)
+    first = cache.get(snapshot, None, ignored)
     assert computed == ["frozen", "finetune"]
-    assert cache.get(exhibit, None, ignored) == first
-    assert [one.model.name for one in cache.get(exhibit, ["finetune"], ignored)] == ["finetune"]
+    assert cache.get(snapshot, None, ignored) == first
+    assert [one.model.name for one in cache.get(snapshot, ["finetune"], ignored)] == ["finetune"]
     assert computed == ["frozen", "finetune"]
 
 
-def test_only_the_chosen_models_predict(exhibit, computed):
+def test_only_the_chosen_models_predict(snapshot, computed):
     cache = PredictionCache()
-    cache.get(exhibit, ["finetune"], ignored)
+    cache.get(snapshot, ["finetune"], ignored)
     assert computed == ["finetune"]
-    cache.get(exhibit, None, ignored)
+    cache.get(snapshot, None, ignored)
     assert computed == ["finetune", "frozen"]
 
 
-def test_predictions_of_models_that_are_no_longer_loaded_are_dropped(exhibit, computed):
+def test_predictions_of_models_that_are_no_longer_loaded_are_dropped(snapshot, computed):
     cache = PredictionCache()
-    cache.get(exhibit, None, ignored)
-    anew = with_metrics(exhibit.models[0])
-    renewed = ui.Snapshot((anew, exhibit.models[1]), exhibit.photos)
+    cache.get(snapshot, None, ignored)
+    anew = with_metrics(snapshot.models[0])
+    renewed = ui.Snapshot((anew, snapshot.models[1]), snapshot.photos)
     assert cache.get(renewed, None, ignored)[0].model is anew
     assert computed == ["frozen", "finetune", "frozen"], "the model that is still loaded does not predict again"
-    cache.get(exhibit, None, ignored)
+    cache.get(snapshot, None, ignored)
     assert computed == ["frozen", "finetune", "frozen", "frozen"], "its predictions are kept only while it is loaded"
 
 
-def test_other_photos_are_predicted_again(exhibit, computed, photos):
+def test_other_photos_are_predicted_again(snapshot, computed, photos):
     cache = PredictionCache()
-    cache.get(exhibit, ["frozen"], ignored)
-    (one,) = cache.get(replace(exhibit, photos=replace(photos, digest="other")), ["frozen"], ignored)
+    cache.get(snapshot, ["frozen"], ignored)
+    (one,) = cache.get(replace(snapshot, photos=replace(photos, digest="other")), ["frozen"], ignored)
     assert one.photos.digest == "other"
     assert computed == ["frozen", "frozen"]
 
 
-def test_nothing_is_predicted_without_photos_of_the_models_classes(exhibit, computed, photos):
+def test_nothing_is_predicted_without_photos_of_the_models_classes(snapshot, computed, photos):
     cache = PredictionCache()
-    assert cache.get(replace(exhibit, photos=None), None, ignored) == []
-    assert cache.get(replace(exhibit, photos=replace(photos, class_names=("cats", "dogs"))), None, ignored) == []
+    assert cache.get(replace(snapshot, photos=None), None, ignored) == []
+    assert cache.get(replace(snapshot, photos=replace(photos, class_names=("cats", "dogs"))), None, ignored) == []
     assert computed == []
 
 
-def test_the_progress_of_two_models_runs_once_from_zero_to_one(exhibit, computed):
+def test_the_progress_of_two_models_runs_once_from_zero_to_one(snapshot, computed):
     shares = []
-    PredictionCache().get(exhibit, None, shares.append)
+    PredictionCache().get(snapshot, None, shares.append)
     assert shares == [0.5, 1]
 
 
@@ -442,8 +442,8 @@ def test_file_names_that_are_not_unicode_are_escaped():
     assert findings_table([finding])["file"].tolist() == ["train/b\\udcff.png"]
 
 
-def test_photos_are_inspected_by_a_backbone_that_was_not_trained_on_their_labels(exhibit, models, photos):
-    assert frozen_model(exhibit) is models[0]
+def test_photos_are_inspected_by_a_backbone_that_was_not_trained_on_their_labels(snapshot, models, photos):
+    assert frozen_model(snapshot) is models[0]
     assert frozen_model(ui.Snapshot(models[::-1], photos)) is models[0]
     assert frozen_model(ui.Snapshot(models[1:], photos)) is None, "a fine-tuned backbone was trained on the labels"
     assert frozen_model(ui.Snapshot(models, None)) is None

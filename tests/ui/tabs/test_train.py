@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 import torch
-from exhibits import exhibition_of, write_model
+from page_helpers import registry_of, write_model
 from safetensors.torch import load_file
 
 from antbee import ui
@@ -70,14 +70,14 @@ def train_again(outputs):
 
 @pytest.fixture
 def registry():
-    return exhibition_of((), None)
+    return registry_of((), None)
 
 
 @pytest.fixture
 def turns(registry, monkeypatch):
-    """How often the exhibition was turned to what was trained."""
-    counted, turn_to = [], registry.turn_to
-    monkeypatch.setattr(registry, "turn_to", lambda *values: counted.append(values) or turn_to(*values))
+    """The calls of registry.switch_to."""
+    counted, switch_to = [], registry.switch_to
+    monkeypatch.setattr(registry, "switch_to", lambda *values: counted.append(values) or switch_to(*values))
     return counted
 
 
@@ -109,10 +109,10 @@ def test_epochs_are_told_apart_by_their_modes_in_the_order_they_came():
 TOLD = {
     "idle": ("train.idle", {}),
     "running": ("train.running", {"seconds": "12", "epochs": 3}),
-    "stopping": ("train.cancelling", {}),
+    "stopping": ("train.stopping", {}),
     "cancelled": ("train.cancelled", {}),
     "failed": ("train.failed", {"error": "no photos here"}),
-    "finished": ("train.done", {}),
+    "finished": ("train.finished", {}),
 }
 
 
@@ -138,13 +138,13 @@ def test_its_models_are_shown_once_it_is_done_and_taken_once_however_many_look(r
     for status in ("running", "stopping", "cancelled", "failed"):
         training.now = replace(training.now, status=status)
         job.poll()
-    assert (turns, registry.now.names) == ([], [])
+    assert (turns, registry.snapshot.names) == ([], [])
     before = registry.version
     train_again(trained)
     training.now = replace(training.now, status="finished")
     looks = [job.poll() for _ in range(3)]
-    assert looks == [(training.now, ENGLISH("train.done"))] * 3
-    assert registry.now.names == ["frozen"]
+    assert looks == [(training.now, ENGLISH("train.finished"))] * 3
+    assert registry.snapshot.names == ["frozen"]
     assert registry.version == before + 1
     assert turns == [(trained, None)]
     training.now = replace(training.now)
@@ -158,7 +158,7 @@ def test_they_are_shown_with_the_photos_that_they_learned_from(registry, trainin
     train_again(trained)
     training.now = replace(training.now, status="finished")
     job.poll()
-    assert registry.now.photos.root == drawn_root
+    assert registry.snapshot.photos.root == drawn_root
 
 
 def test_models_that_stay_in_place_are_said_to_and_the_others_can_be_put_there(registry, training, tmp_path):
@@ -169,13 +169,13 @@ def test_models_that_stay_in_place_are_said_to_and_the_others_can_be_put_there(r
     training.now = replace(training.now, status="finished")
     assert job.poll()[1] == ENGLISH("train.not_placed", folder=as_text(str(tmp_path / "versions")))
     before = load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"]
-    assert torch.equal(registry.now.models[0].classifier.network.fc.weight.cpu(), before)
+    assert torch.equal(registry.snapshot.models[0].classifier.network.fc.weight.cpu(), before)
     ((title, name),) = job.versions()
     assert title == "2026-11-28_17-12-46: frozen 75.0%"
     assert "2026-11-28_17-12-46" in job.restore(name)
     after = load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"]
     assert not torch.equal(before, after)
-    assert torch.equal(registry.now.models[0].classifier.network.fc.weight.cpu(), after)
+    assert torch.equal(registry.snapshot.models[0].classifier.network.fc.weight.cpu(), after)
     ((_, name),) = job.versions()
     job.restore(name)
     assert torch.equal(load_file(tmp_path / "frozen" / "model.safetensors")["fc.weight"], before)
@@ -188,7 +188,7 @@ def test_what_can_not_be_shown_is_said_with_the_reason_and_what_was_shown_stays(
     (tmp_path / "frozen").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "frozen" / name).write_text("{}")
-    job, before = TrainingJob(registry, training, tmp_path), registry.now
+    job, before = TrainingJob(registry, training, tmp_path), registry.snapshot
     job.start("", "fast", "both")
     training.now = replace(training.now, status="finished")
     looks = [job.poll(translate)[1] for _ in range(2)]
@@ -198,7 +198,7 @@ def test_what_can_not_be_shown_is_said_with_the_reason_and_what_was_shown_stays(
     assert looks[0] == translate("train.not_shown", **told)
     assert looks[1] == looks[0], "whoever looks later reads it too"
     assert len(turns) == 1
-    assert registry.now is before
+    assert registry.snapshot is before
 
 
 def test_photos_that_are_gone_by_then_are_said_and_the_next_training_is_shown(registry, training, trained, tmp_path):
@@ -208,8 +208,8 @@ def test_photos_that_are_gone_by_then_are_said_and_the_next_training_is_shown(re
     training.now = replace(training.now, status="finished")
     assert "gone" in job.poll()[1]
     training.now = TrainingState("finished", TrainingRequest(trained))
-    assert job.poll()[1] == ENGLISH("train.done")
-    assert registry.now.names == ["frozen"]
+    assert job.poll()[1] == ENGLISH("train.finished")
+    assert registry.snapshot.names == ["frozen"]
 
 
 # ---- the tab ---------------------------------------------------------------------------------------------------------
@@ -226,14 +226,14 @@ def handler(page, name):
 @pytest.fixture
 def page(registry, training, monkeypatch):
     # Outside an event Gradio would miss what only the page's own dropdown knows of itself.
-    monkeypatch.setattr(train, "newly_chosen", lambda registry: [registry.now.names, registry.version])
+    monkeypatch.setattr(train, "newly_chosen", lambda registry: [registry.snapshot.names, registry.version])
     return ui.build_page(registry, training)
 
 
 @pytest.fixture(scope="module")
 def both_pages():
     """The page with something to train with, and without."""
-    return [ui.build_page(exhibition_of((), None), training) for training in (FakeTraining(), None)]
+    return [ui.build_page(registry_of((), None), training) for training in (FakeTraining(), None)]
 
 
 def tabs(page):
@@ -254,7 +254,7 @@ def test_no_event_of_the_page_is_public_but_the_one_that_answers_a_photo(both_pa
 
 
 def test_a_look_fills_the_tab_and_only_a_running_training_is_looked_at_again(page, training):
-    look, places = handler(page, "look")
+    poll, places = handler(page, "poll")
     expected = {
         "idle": (True, False, False),
         "running": (False, True, True),
@@ -264,37 +264,37 @@ def test_a_look_fills_the_tab_and_only_a_running_training_is_looked_at_again(pag
     }
     for status, buttons in expected.items():
         training.now = TrainingState(status, error="no photos here")
-        told, _, _, _, _, start, cancel, timer, *_ = values = look(-1, 0, BROWSER)
+        told, _, _, _, _, start, cancel, timer, *_ = values = poll(-1, 0, BROWSER)
         assert len(values) == places
         assert told == status_sentence(training.now)
         assert (start.interactive, cancel.interactive, timer.active) == buttons, status
 
 
 def test_a_look_draws_only_what_is_new_and_shows_the_last_lines(page, training, registry):
-    look, _ = handler(page, "look")
+    poll, _ = handler(page, "poll")
     training.now = TrainingState("running", None, tuple(map(str, range(LINES + 5))), EPOCHS)
-    _, accuracy, loss, log, seen, *_, version, _, _ = look(-1, 0, BROWSER)
+    _, accuracy, loss, log, seen, *_, version, _, _ = poll(-1, 0, BROWSER)
     assert accuracy.visible
     assert loss.visible
     assert log.visible
     assert log.value.splitlines() == list(map(str, range(5, LINES + 5)))
     assert (seen, version) == (3, registry.version)
-    _, *plots, _, _, _, _, _, models, version, others, restore = look(seen, version, BROWSER)
+    _, *plots, _, _, _, _, _, models, version, others, restore = poll(seen, version, BROWSER)
     assert [*plots, models, version, others, restore] == [gr.skip()] * 6, "the visitor's choice of models among them"
-    colour, places = handler(page, "colour")
+    colour, places = handler(page, "colour_plots")
     assert [plot.color_map.keys() for plot in colour()] == [
         {f"{mode}, {split}" for mode in ("frozen", "finetune") for split in ("train", "val")}
     ] * places
 
 
 def test_the_buttons_start_and_cancel_and_a_second_training_is_refused_with_the_reason(page, training):
-    begin, _ = handler(page, "begin")
-    begin("photos", "tutorial", "finetune")
+    start, _ = handler(page, "start_training")
+    start("photos", "tutorial", "finetune")
     (request,) = training.started
     assert (request.data, request.recipe, request.mode) == (Path("photos"), "tutorial", "finetune")
     assert request.output.name == "outputs"
     with pytest.raises(gr.Error, match="running already") as raised:
-        begin("", "fast", "both")
+        start("", "fast", "both")
     assert raised.value.print_exception is False
     (cancel,) = [one.fn for one in page.fns.values() if getattr(one.fn, "__self__", None) is training]
     cancel()
@@ -302,15 +302,15 @@ def test_the_buttons_start_and_cancel_and_a_second_training_is_refused_with_the_
 
 
 def test_its_models_are_chosen_on_all_tabs_once_they_are_shown(registry, training, trained, page, monkeypatch):
-    look, _ = handler(page, "look")
+    poll, _ = handler(page, "poll")
     before = registry.version
-    monkeypatch.setattr(registry, "turn_to", partial(turn_to_one_folder, registry, trained))
+    monkeypatch.setattr(registry, "switch_to", partial(switch_to_one_folder, registry, trained))
     training.now = TrainingState("finished", TrainingRequest(trained))
-    *_, models, version, _, _ = look(-1, before, BROWSER)
+    *_, models, version, _, _ = poll(-1, before, BROWSER)
     assert (models, version) == (["frozen"], before + 1)
 
 
-def turn_to_one_folder(registry, trained, outputs, data):
+def switch_to_one_folder(registry, trained, outputs, data):
     """What it does, of a folder of the test's own in the place of the project's."""
     assert outputs == home() / "outputs"
-    type(registry).turn_to(registry, trained, data)
+    type(registry).switch_to(registry, trained, data)

@@ -78,10 +78,10 @@ def _acquainted(classifier: Classifier, photos: ImageDataset, threshold: float) 
     return build_detector(features, torch.tensor(photos.train.labels), photos.train.names(photos.root), threshold)
 
 
-def exhibition_of(models: Sequence[ui.LoadedModel], photos: ImageDataset | None) -> ui.ModelRegistry:
-    """An exhibition of models that are in memory already."""
+def registry_of(models: Sequence[ui.LoadedModel], photos: ImageDataset | None) -> ui.ModelRegistry:
+    """A registry of models that are in memory already."""
     registry = ui.ModelRegistry(list, lambda models: photos)
-    registry.now = ui.Snapshot(tuple(models), photos)
+    registry.snapshot = ui.Snapshot(tuple(models), photos)
     return registry
 
 
