@@ -678,10 +678,8 @@ def test_a_run_returns_its_models_with_metrics_and_history_and_the_better_one(wh
         repr(run)
         == f"<TrainResult frozen {run.frozen.metrics.accuracy:.1%}, finetune {run.finetune.metrics.accuracy:.1%}>"
     )
-    assert (
-        repr(run.frozen) == f"<TrainedModel frozen: accuracy {run.frozen.metrics.accuracy:.1%}, {tmp_path / 'frozen'}>"
-    )
-    assert repr(dataset) == f"<ImageDataset {tiny_root}: ants, bees; 6 train, 4 val>"
+    assert repr(run.frozen) == f"<TrainedModel frozen: accuracy {run.frozen.metrics.accuracy:.1%}, {output / 'frozen'}>"
+    assert repr(antbee.load_folder(tiny_root)) == f"<ImageDataset {tiny_root}: ants, bees; 6 train, 4 val>"
     assert repr(run.best).startswith("<Classifier resnet18 (f")
     assert repr(run.best).endswith(f"): ants, bees, accuracy {accuracy:.1%}>")
     assert accuracy == max(model.metrics.accuracy for model in run.models)
