@@ -251,13 +251,11 @@ def _swap(output: Path, models: Mapping[str, Path]) -> Placement:
 def _new_version(output: Path, models: Mapping[str, Path]) -> dict[str, Path]:
     """Moves models to a new version folder, named after the time of their training."""
     trained = max((model / CONFIG_FILE).stat().st_mtime for model in models.values())
-    name = stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
-    for number in count(2):
-        with suppress(FileExistsError):
-            (output / VERSIONS / name).mkdir(parents=True)
-            break
-        name = f"{stamp}_{number}"
-    return _move(models, output / VERSIONS / name)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(trained))
+    names = (stamp if number == 1 else f"{stamp}_{number}" for number in count(1))
+    folder = next(folder for name in names if not (folder := output / VERSIONS / name).exists())
+    folder.mkdir(parents=True)
+    return _move(models, folder)
 
 
 def _move(models: Mapping[str, Path], target: Path) -> dict[str, Path]:
