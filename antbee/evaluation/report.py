@@ -140,7 +140,9 @@ def _detected(neither: OODMetrics) -> list[str]:
         parts.append(f"wrongly for {alarms.found} of {counted(alarms.count, 'validation photo')}")
         lowest, _ = wilson_interval(alarms.found, alarms.count)
         if alarms.found > 3 * neither.rate * alarms.count and lowest > neither.rate:
-            warning = [f'warning: its "neither" can\'t be trusted, as it is meant to be wrong for {neither.rate:.0%}']
+            warning = [
+                f'warning: do not believe its "neither", which should be wrong for about {neither.rate:.0%} of them'
+            ]
     if neither.foreign:
         kinds = ", ".join(f"{kind} {found.found} of {found.count}" for kind, found in neither.foreign.items())
         parts.append(f"rightly for {kinds}")

@@ -46,12 +46,13 @@ def read_tensors(path: Path) -> Tensors:
     return Tensors(tensors, header.get("__metadata__") or {}, hashlib.sha256(content).hexdigest())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> str:
     """Writes tensors of any device and memory layout; returns the SHA-256 of the file."""
     # safetensors refuses channels_last tensors.
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    # Not save_file, which ignores the umask: its files are readable by their owner alone.
-    content = safetensors.torch.save(plain, {"format": "pt", **(metadata or {})})
+    # Not save_file, which ignores the umask: its files are readable by their owner alone. Of several keys safetensors
+    # writes the metadata in any order, so equal models would have other bytes.
+    content = safetensors.torch.save(plain, metadata or {"format": "pt"})
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 

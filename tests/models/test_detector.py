@@ -470,3 +470,8 @@ def test_a_pickle_is_not_opened(tmp_path):
 def test_a_missing_file_and_a_folder_are_refused_in_one_line(tmp_path):
     assert "can't be read" in complaint(tmp_path / "nowhere.safetensors")
     assert "can't be read" in complaint(tmp_path)
+
+
+def test_equal_detectors_are_written_in_equal_bytes(tmp_path):
+    detector = build_detector(torch.rand(6, 4), torch.tensor([0, 0, 0, 1, 1, 1]), [f"{n}.jpg" for n in range(6)], 0.5)
+    assert len({detector.save(tmp_path / "neighbours.safetensors") for _ in range(8)}) == 1
