@@ -296,7 +296,7 @@ def _card() -> tuple[gr.Accordion, gr.Markdown]:
 
 def _findings_section(registry: ModelRegistry) -> None:
     gr.Markdown(label("report.faults.info"))
-    start = gr.Button(label("report.faults.look"))
+    start = gr.Button(label("report.faults.check"))
     message = gr.Markdown()
     table = gr.Dataframe(label=label("report.faults"), interactive=False, wrap=True, visible=False)
     pictures = _hidden_gallery(label=label("report.faults"), columns=4)
