@@ -1,8 +1,8 @@
 """python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--root-path PATH] [--share] [--train]
 
-Serves the page that shows what the models answer, what they were trained on and how good they are. MODEL is a model
+Serves the page that shows the models' predictions, training data and metrics. MODEL is a model
 folder or a Hub id such as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown,
-which is how a Space is told, or every model in outputs/. With a password in the environment variable ANTBEE_PASSWORD,
+as on a Space, or every model in outputs/. With a password in the environment variable ANTBEE_PASSWORD,
 visitors sign in as antbee.
 """
 

@@ -112,7 +112,7 @@ def drawn_photos(tmp_path):
     return paths
 
 
-def test_an_uploaded_photo_is_answered_by_both_modes_with_a_map_and_its_likes(visit, models, tmp_path):
+def test_both_modes_predict_an_uploaded_photo_with_heat_map_and_nearest_photos(visit, models, tmp_path):
     page = visit()
     draw("bees", 9, 200).save(tmp_path / "bee.png")
     page.get_by_label("Remove Image").first.click()
@@ -141,7 +141,7 @@ def test_the_keyboard_reaches_the_tabs_first_and_chooses_an_example(visit):
     page.wait_for_function("before => document.querySelector('#photo img').src !== before", arg=before)
 
 
-def test_a_webcam_photo_is_answered(visit):
+def test_a_webcam_photo_is_predicted(visit):
     page = visit()
     page.get_by_label("Remove Image").first.click()
     verdict(page).first.wait_for(state="detached")
@@ -152,7 +152,7 @@ def test_a_webcam_photo_is_answered(visit):
     verdict(page).first.wait_for()
 
 
-def test_what_is_no_photo_gets_a_sentence_that_says_what_to_do_and_a_pasted_photo_is_answered(visit, tmp_path):
+def test_a_file_that_is_no_photo_is_an_error_with_a_remedy_and_a_pasted_photo_is_predicted(visit, tmp_path):
     page = visit()
     (tmp_path / "notes.png").write_text("These are notes.")
     page.get_by_label("Remove Image").first.click()
@@ -172,7 +172,7 @@ def test_what_is_no_photo_gets_a_sentence_that_says_what_to_do_and_a_pasted_phot
     verdict(page).first.wait_for()
 
 
-def test_several_photos_become_a_table_and_a_file_and_a_wrong_answer_joins_the_lesson(visit, drawn_photos):
+def test_several_photos_give_a_table_and_a_csv_file_and_a_corrected_photo_joins_the_teach_tab(visit, drawn_photos):
     page = visit()
     page.get_by_text("Several photos at once").click()
     page.locator("#several input[type=file]").set_input_files(drawn_photos["ants"][:3])
@@ -187,7 +187,7 @@ def test_several_photos_become_a_table_and_a_file_and_a_wrong_answer_joins_the_l
     assert page.get_by_label("Class", exact=True).first.input_value() == "bees"
 
 
-def test_a_batch_is_drawn_anew_answered_and_opened(visit):
+def test_a_new_batch_is_shown_predicted_and_its_photos_augmented(visit):
     page = visit()
     open_tab(page, "Batches")
     page.get_by_text("train batch 0").wait_for()
@@ -211,14 +211,14 @@ def test_a_cell_of_the_confusion_matrix_opens_its_photos(visit):
     page.get_by_text(re.compile(f"frozen: ants predicted as ants, {number}$")).wait_for()
 
 
-def test_the_way_through_the_network_is_shown_with_its_real_shapes(visit, models):
+def test_the_inside_tab_shows_the_networks_real_shapes(visit, models):
     page = visit()
     open_tab(page, "Inside")
     page.get_by_role("tab", name=re.compile("Stages")).click()
     page.get_by_text("(1, 512, 3, 3)").locator("visible=true").first.wait_for()
 
 
-def test_a_visitor_teaches_two_classes_and_takes_the_model_along(visit, drawn_photos, gradio_folder, tmp_path):
+def test_a_visitor_trains_two_classes_and_downloads_the_model(visit, drawn_photos, gradio_folder, tmp_path):
     page = visit()
     open_tab(page, "Teach")
     for place, kind in enumerate(("ants", "bees")):
@@ -299,7 +299,7 @@ def hostile_address(tmp_path_factory, gradio_folder):
     training.close()
 
 
-def test_no_name_of_a_class_a_model_or_a_file_is_anything_but_text(visit, hostile_address, tmp_path):
+def test_markup_in_the_name_of_a_class_a_model_or_a_file_is_text(visit, hostile_address, tmp_path):
     page = visit(at=hostile_address)
     page.get_by_text("Several photos at once").click()
     for number, name in enumerate(FOLDERS):
@@ -323,7 +323,7 @@ def test_no_name_of_a_class_a_model_or_a_file_is_anything_but_text(visit, hostil
     assert page.evaluate("'ran' in window") is False
 
 
-def test_a_chinese_phone_in_the_dark_reads_chinese_within_its_width(visit):
+def test_on_a_phone_in_dark_chinese_no_tab_is_wider_than_the_screen(visit):
     phone = {"width": 390, "height": 844}
     page = visit("?__theme=dark", locale="zh-CN", viewport=phone, device_scale_factor=1, has_touch=True)
     page.get_by_text("与训练照片相似").first.wait_for()
@@ -339,7 +339,7 @@ def test_a_chinese_phone_in_the_dark_reads_chinese_within_its_width(visit):
     assert page.get_by_text("训练", exact=True).count()
 
 
-def test_axe_finds_nothing_that_keeps_people_out(visit):
+def test_axe_finds_no_new_violation_on_any_tab(visit):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page = visit()
     for tab in TABS:

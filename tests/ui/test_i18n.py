@@ -85,7 +85,7 @@ def test_both_languages_have_the_same_keys() -> None:
     assert list(en.TEXTS) == list(zh.TEXTS)
 
 
-def test_every_text_is_said_somewhere() -> None:
+def test_every_text_is_used_somewhere() -> None:
     said = {text for tree in TREES.values() for text in literals(tree)}
     for tree in TREES.values():
         for beginning in beginnings(tree):
@@ -113,7 +113,7 @@ def test_what_the_browser_translates_has_nothing_to_fill_in() -> None:
     assert [key for key in labels if fields(TEXTS[key][0])] == []
 
 
-def test_a_speech_fills_in_values_and_refuses_what_it_has_no_text_or_no_value_for() -> None:
+def test_a_translator_fills_in_values_and_refuses_unknown_keys_and_missing_values() -> None:
     assert ENGLISH("batches.draw", epoch=3) == "epoch 3"
     assert CHINESE("batches.draw", epoch=3) == "第 3 个 epoch"
     with pytest.raises(KeyError):

@@ -326,7 +326,7 @@ def test_another_batch_is_asked_for_without_waiting_in_the_queue(caller):
 # ---- how it is served ------------------------------------------------------------------------------------------------
 
 
-def test_too_many_who_wait_are_told_so_and_whoever_leaves_makes_room(
+def test_a_full_queue_refuses_requests_and_visitors_who_leave_make_room(
     snapshot, photos, gradio_folder, call_at, monkeypatch
 ):
     started, go_on = threading.Semaphore(0), threading.Event()
@@ -465,7 +465,7 @@ def proxied():
 # ---- what it answers -------------------------------------------------------------------------------------------------
 
 
-def test_a_photo_is_answered_in_a_place_for_each_model_beside_what_the_network_sees(caller, models, photos):
+def test_a_photo_gets_a_prediction_of_each_model_beside_the_networks_input(caller, models, photos):
     path = photos.val.paths[1]
     (photo,), (crop,) = caller.parts("image", "classify.photo"), caller.parts("image", "classify.crop")
     (answer,) = [handler for handler in caller.handlers("change", photo) if crop in handler["outputs"]]
@@ -489,7 +489,7 @@ def test_a_photo_is_answered_in_a_place_for_each_model_beside_what_the_network_s
     assert "Neither" not in str(emptied)
 
 
-def test_a_batch_fills_a_place_for_each_answer_and_a_click_opens_the_draws_of_a_photo(caller):
+def test_a_batch_fills_a_grid_for_each_model_and_a_click_opens_augmented_versions_of_a_photo(caller):
     (size,) = caller.parts("slider", "batches.size")
     (fill,) = caller.handlers("release", size)
     train, val, one = (
@@ -513,7 +513,7 @@ def test_a_batch_fills_a_place_for_each_answer_and_a_click_opens_the_draws_of_a_
     assert [one["caption"] for one in opened["value"]] == [f"epoch {epoch}" for epoch in range(1, 9)]
 
 
-def test_a_mode_is_as_reliable_in_its_own_colour_whichever_other_stands_beside_it(caller):
+def test_a_mode_keeps_its_colour_in_the_reliability_diagram_whichever_models_are_chosen(caller):
     (plot,) = caller.parts("nativeplot", "report.reliability")
     colour, *_ = [handler for handler in caller.handlers("then") if handler["outputs"] == [plot]]
     both, alone = (caller.call(colour, [names])["data"][0]["color_map"] for names in (None, ["finetune"]))
@@ -532,7 +532,7 @@ def test_a_visitor_who_chooses_other_models_or_is_shown_new_ones_keeps_the_photo
     assert later == {"__type__": "update"}, "it stays as it is"
 
 
-def test_several_photos_are_answered_in_a_table_and_a_file_that_says_the_same(caller, models, photos, tmp_path):
+def test_predictions_for_several_photos_are_equal_in_the_table_and_the_csv_file(caller, models, photos, tmp_path):
     (tmp_path / "notes.png").write_text("These are notes.")
     paths = [*photos.val.paths[:2], tmp_path / "notes.png"]
     (several,) = caller.parts("file", "classify.several.files")
@@ -559,7 +559,7 @@ def test_the_table_of_one_visitor_stays_what_it_was_when_another_sends_the_same_
     assert caller.http.get(first["url"]).content == before
 
 
-def test_more_photos_than_are_answered_at_once_are_told_so(caller, photos):
+def test_more_photos_than_the_limit_are_refused_with_the_limit(caller, photos):
     (several,) = caller.parts("file", "classify.several.files")
     (answer,) = caller.handlers("change", several)
     output = caller.call(answer, [caller.upload(photos.val.paths[0]) * (MOST_PHOTOS + 1), ["frozen"]])
@@ -589,7 +589,7 @@ def test_a_click_on_a_number_of_the_confusion_matrix_shows_its_photos_however_th
     assert absent["visible"] is False, "there is no second model"
 
 
-def test_news_on_the_disk_are_offered_and_taken_and_what_is_broken_is_told(growing, call_at):
+def test_changed_models_are_offered_and_loaded_and_a_broken_one_is_an_error(growing, call_at):
     growing.registry.reload()  # of which nothing is left that the tests above have shown
     caller = call_at(growing.url)
     (timer,), (button,) = caller.parts("timer"), caller.parts("button", "page.models.reload")

@@ -97,7 +97,7 @@ def test_models_of_the_photos_classes_are_those_of_the_same_names_in_whatever_or
     assert [len(ui.of_classes(models, known)) for known in (photos, turned, more)] == [2, 2, 0]
 
 
-def test_photos_of_the_same_names_in_another_folder_are_not_those_learned_from(models, photos):
+def test_photos_of_the_same_names_in_another_folder_are_not_those_trained_on(models, photos):
     assert was_trained_on(models[0], photos)
     assert not was_trained_on(models[0], replace(photos, digest="f" * 64))
     assert not was_trained_on(models[0], None)
@@ -127,7 +127,7 @@ def test_drawn_pictures_and_random_weights_are_announced(models):
     assert "随机权重" in notices(models, CHINESE)[1]
 
 
-def test_what_learned_from_photos_and_from_known_weights_is_not_announced(models):
+def test_models_of_photos_and_pretrained_weights_need_no_notice(models):
     config = replace(models[0].config, data={"name": "hymenoptera_data"}, weights={"name": "imagenet"})
     trained = replace(models[0], classifier=models[0].classifier.with_head(models[0].classifier.network.fc, config))
     assert notices([trained]) == []
@@ -261,12 +261,12 @@ def test_a_model_of_the_hub_is_no_news_for_as_long_as_the_page_is_open(outputs, 
     assert "tester/bugs" in registry.snapshot.models[0].card
 
 
-def test_what_is_told_of_a_new_model_is_its_folders_name_and_never_where_that_lies(registry, outputs, place):
+def test_a_new_model_is_announced_by_its_folders_name_and_never_by_its_path(registry, outputs, place):
     place(outputs / "a\tb", "finetune")
     assert registry.changed() == ["a b"]
 
 
-def test_a_page_turns_to_another_folder_of_models_and_stays_there(registry, tmp_path, drawn_root, place):
+def test_a_registry_switches_to_another_folder_of_models_and_stays_there(registry, tmp_path, drawn_root, place):
     place(tmp_path / "other" / "finetune", "finetune")
     registry.switch_to(tmp_path / "other", drawn_root)
     assert registry.snapshot.names == ["finetune"]

@@ -282,7 +282,7 @@ def _several_photos(registry: ModelRegistry, choice: Choice) -> None:
     files = gr.File(
         label=label("classify.several.files"), file_count="multiple", file_types=["image"], elem_id="several"
     )
-    pictures = gallery(label=label("classify.several.predictions"), columns=6, visible=False, buttons=None)
+    pictures = gallery("tiles", label=label("classify.several.predictions"), columns=6, visible=False, buttons=None)
     table = gr.Dataframe(label=label("classify.several.table"), interactive=False, visible=False)
     download = gr.DownloadButton(str(label("classify.several.csv")), visible=False)
 

@@ -185,7 +185,7 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
         matrices = [gr.Dataframe(interactive=False, visible=False, min_width=280, buttons=[]) for _ in models]
     cell = _hidden_gallery(columns=6)
     with gr.Row():
-        errors = [_hidden_gallery("tiles", columns=3, min_width=280) for _ in models]
+        errors = [_hidden_gallery(columns=3, min_width=280) for _ in models]
     with gr.Accordion(label("report.faults"), open=False):
         _findings_section(registry)
     accordions, cards = zip(*(_card() for _ in models), strict=True)
@@ -285,8 +285,8 @@ def _cell_handler(cache: PredictionCache, registry: ModelRegistry, place: int) -
     return show_cell
 
 
-def _hidden_gallery(*classes: str, **settings: Any) -> gr.Gallery:
-    return gallery("whole", *classes, object_fit="contain", visible=False, **settings)
+def _hidden_gallery(**settings: Any) -> gr.Gallery:
+    return gallery("whole", "tiles", object_fit="contain", visible=False, **settings)
 
 
 def _card() -> tuple[gr.Accordion, gr.Markdown]:
@@ -296,7 +296,7 @@ def _card() -> tuple[gr.Accordion, gr.Markdown]:
 
 def _findings_section(registry: ModelRegistry) -> None:
     gr.Markdown(label("report.faults.info"))
-    start = gr.Button(label("report.faults.look"))
+    start = gr.Button(label("report.faults.check"))
     message = gr.Markdown()
     table = gr.Dataframe(label=label("report.faults"), interactive=False, wrap=True, visible=False)
     pictures = _hidden_gallery(label=label("report.faults"), columns=4)

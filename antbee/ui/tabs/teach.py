@@ -34,7 +34,7 @@ from antbee.ui.tabs.classify import NEIGHBOURS, ClassifyParts, verdict_sentence
 from antbee.ui.tabs.teach_layout import teach_layout
 
 FIRST_CLASSES = 2  # of an empty form
-ZIP_NAME = "taught-model.zip"
+ZIP_NAME = "few-shot-model.zip"
 
 
 def base_model_of(snapshot: Snapshot) -> LoadedModel | None:

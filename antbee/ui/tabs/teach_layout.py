@@ -87,7 +87,7 @@ def _trial() -> tuple[gr.Image, list[gr.blocks.Block]]:
             photo = photo_input("teach.try", "try")
         with gr.Column(min_width=280):
             verdict = gr.Markdown(elem_classes="verdict")
-            probabilities = gr.Label(label=label("teach.try.answer"), show_heading=False, visible=False)
+            probabilities = gr.Label(label=label("teach.try.prediction"), show_heading=False, visible=False)
             neighbours = gallery(label=label("teach.try.neighbours"), columns=NEIGHBOURS, visible=False)
     return photo, [verdict, probabilities, neighbours]
 

@@ -125,7 +125,7 @@ TEXTS = {
         "Labels that contradict the nearest photos, photos that are there twice or in both splits, and photos that are "
         "blank, dark, blurred or tiny, found with the features of the frozen backbone. Nothing is changed."
     ),
-    "report.faults.look": "Check the photos",
+    "report.faults.check": "Check the photos",
     "report.faults.kind": "kind",
     "report.faults.file": "file",
     "report.faults.reason": "reason",
@@ -278,7 +278,7 @@ TEXTS = {
     ),
     "teach.result.no_limit": "It can't predict “neither” yet: that takes about 20 photos.",
     "teach.try": "Try it with another photo",
-    "teach.try.answer": "Prediction",
+    "teach.try.prediction": "Prediction",
     "teach.try.neighbours": "Nearest of your photos",
     "teach.untrained": "Train it first.",
     "teach.take": "Download or share",

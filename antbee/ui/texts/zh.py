@@ -119,7 +119,7 @@ TEXTS = {
         "与最相近的照片矛盾的标签、重复或同时出现在两个划分中的照片，以及空白、过暗、模糊或太小的照片，依据冻结主干网络"
         "的特征找出。不会改动任何文件。"
     ),
-    "report.faults.look": "开始检查",
+    "report.faults.check": "开始检查",
     "report.faults.kind": "类型",
     "report.faults.file": "文件",
     "report.faults.reason": "原因",
@@ -258,7 +258,7 @@ TEXTS = {
     "teach.result.unknown": "## 已训练\n准确率未知：交叉验证要求每个类别至少有两张照片。",
     "teach.result.no_limit": "它还不能预测“都不是”：这大约需要 20 张照片。",
     "teach.try": "换一张照片试试",
-    "teach.try.answer": "预测",
+    "teach.try.prediction": "预测",
     "teach.try.neighbours": "你的照片中最相近的",
     "teach.untrained": "请先训练。",
     "teach.take": "下载或分享",

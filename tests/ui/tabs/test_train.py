@@ -124,14 +124,14 @@ def test_every_status_has_a_sentence_of_its_own(translate):
     assert len(set(told.values())) == len(TOLD)
 
 
-def test_an_error_that_looks_like_markup_is_no_markup():
+def test_markup_in_an_error_is_escaped():
     assert "<img" not in status_sentence(TrainingState("failed", error="<img src=x onerror=alert(1)>"))
 
 
 # ---- the models that a training leaves -------------------------------------------------------------------------------
 
 
-def test_its_models_are_shown_once_it_is_done_and_taken_once_however_many_look(registry, training, turns, trained):
+def test_the_models_of_a_finished_training_are_loaded_once(registry, training, turns, trained):
     job = TrainingJob(registry, training, trained)
     job.start("", "fast", "both")
     assert training.started == [TrainingRequest(trained)]
@@ -161,7 +161,7 @@ def test_they_are_shown_with_the_photos_that_they_learned_from(registry, trainin
     assert registry.snapshot.photos.root == drawn_root
 
 
-def test_models_that_stay_in_place_are_said_to_and_the_others_can_be_put_there(registry, training, tmp_path):
+def test_new_models_that_are_not_put_in_place_are_named_and_can_be_restored(registry, training, tmp_path):
     write_model(tmp_path / "frozen", "frozen", seed=1)
     write_model(tmp_path / "versions" / "2026-11-28_17-12-46" / "frozen", "frozen", seed=2)
     job = TrainingJob(registry, training, tmp_path)
@@ -182,7 +182,7 @@ def test_models_that_stay_in_place_are_said_to_and_the_others_can_be_put_there(r
 
 
 @pytest.mark.parametrize("translate", [ENGLISH, CHINESE])
-def test_what_can_not_be_shown_is_said_with_the_reason_and_what_was_shown_stays(
+def test_models_that_can_not_be_loaded_are_an_error_with_the_reason_and_the_snapshot_stays(
     training, turns, registry, tmp_path, translate
 ):
     (tmp_path / "frozen").mkdir()
@@ -253,7 +253,7 @@ def test_no_event_of_the_page_is_public_but_the_one_that_answers_a_photo(both_pa
         assert open_to_all == ["predict"]
 
 
-def test_a_look_fills_the_tab_and_only_a_running_training_is_looked_at_again(page, training):
+def test_a_poll_fills_the_tab_and_only_a_running_training_is_polled_again(page, training):
     poll, places = handler(page, "poll")
     expected = {
         "idle": (True, False, False),
@@ -270,7 +270,7 @@ def test_a_look_fills_the_tab_and_only_a_running_training_is_looked_at_again(pag
         assert (start.interactive, cancel.interactive, timer.active) == buttons, status
 
 
-def test_a_look_draws_only_what_is_new_and_shows_the_last_lines(page, training, registry):
+def test_a_poll_draws_only_new_epochs_and_shows_the_last_lines(page, training, registry):
     poll, _ = handler(page, "poll")
     training.now = TrainingState("running", None, tuple(map(str, range(LINES + 5))), EPOCHS)
     _, accuracy, loss, log, seen, *_, version, _, _ = poll(-1, 0, BROWSER)
