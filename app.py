@@ -1,9 +1,8 @@
 """python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--root-path PATH] [--share] [--train]
 
-Serves the page that shows the models' predictions, training data and metrics. MODEL is a model
-folder or a Hub id such as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown,
-as on a Space, or every model in outputs/. With a password in the environment variable ANTBEE_PASSWORD,
-visitors sign in as antbee.
+Serves the page that shows the models' predictions, training data and metrics. MODEL is a model folder or a Hub id such
+as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown, as on a Space, or every
+model in outputs/. With a password in the environment variable ANTBEE_PASSWORD, visitors sign in as antbee.
 """
 
 import argparse
@@ -13,20 +12,23 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from antbee import errors, ui
-from antbee.hub.space import MODELS_VARIABLE
-from antbee.installation import home
-from antbee.models.folder import model_folders
-from antbee.text import one_line
-from antbee.training.background import BackgroundTraining
-from antbee.ui.registry import choose_photos
+from antbee import errors
+
+with errors.importing():
+    from antbee import ui
+    from antbee.hub.space import MODELS_VARIABLE
+    from antbee.installation import home
+    from antbee.models.folder import model_folders
+    from antbee.text import one_line
+    from antbee.training.background import BackgroundTraining
+    from antbee.ui.registry import choose_photos
 
 PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # not a flag: other users of the computer can read those
 
 
 def parse_arguments() -> argparse.Namespace:
     """The flags of the command line."""
-    parser = argparse.ArgumentParser(description="Show trained models in the browser.")
+    parser = argparse.ArgumentParser(description="Show trained models in the browser.", allow_abbrev=False)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="model folder or Hub id (default: all in outputs/)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="photos for examples and batches (default: in data/)")
     parser.add_argument("--host", metavar="H", help="address to serve on (default: 127.0.0.1)")

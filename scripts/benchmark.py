@@ -348,7 +348,9 @@ ONCE = ("tutorial in full", "seeds", "processes")  # in the first round only
 
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description="Measure the speed and the memory of antbee on this machine.")
+    parser = argparse.ArgumentParser(
+        description="Measure the speed and the memory of antbee on this machine.", allow_abbrev=False
+    )
     parser.add_argument("--against", choices=("tutorial",), help="also time the tutorial: 25 times an epoch")
     parser.add_argument("--full", action="store_true", help="with --against: all 25 epochs; also seeds and processes")
     parser.add_argument("--only", nargs="+", choices=sorted(FIGURES), metavar="FIGURE", help=", ".join(FIGURES))
