@@ -138,8 +138,8 @@ def _detected(neither: OODMetrics) -> list[str]:
     parts, warning = [], []
     if alarms := neither.val:
         parts.append(f"wrongly for {alarms.found} of {counted(alarms.count, 'validation photo')}")
-        lowest, _ = wilson_interval(alarms.found, alarms.count)
-        if alarms.found > 3 * neither.rate * alarms.count and lowest > neither.rate:
+        is_often = alarms.found > 3 * neither.rate * alarms.count
+        if is_often and wilson_interval(alarms.found, alarms.count)[0] > neither.rate:
             warning = [
                 f'warning: do not believe its "neither", which should be wrong for about {neither.rate:.0%} of them'
             ]

@@ -3,9 +3,9 @@
 Values are validated without conversion: "1" is not a number, true is not a count, and NaN and infinity are refused.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _not_blank(text: str) -> str:
@@ -74,6 +74,12 @@ class Found(Part):
 
     found: Count
     count: Count
+
+    @model_validator(mode="after")
+    def _is_part(self) -> Self:
+        if self.found > self.count:
+            raise ValueError(f"at most {self.count} found")
+        return self
 
 
 class OODMetrics(Part):

@@ -463,3 +463,11 @@ def test_a_history_is_read_or_refused_by_its_file(tmp_path):
     for broken in ("{", "{}", "[1]", '[{"val_loss": 1}]', '[{"epoch": "1"}]', '[{"epoch": true}]', '[{"epoch": NaN}]'):
         (tmp_path / "history.json").write_text(broken)
         assert "history.json" in complaint(read_history, tmp_path)
+
+
+def test_no_more_images_are_found_than_there_are(tmp_path):
+    content = CONFIG.to_json()
+    content["antbee"]["metrics"]["neither"]["val"] = {"found": 9, "count": 5}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert "antbee.metrics.neither.val is" in (text := complaint(read_config, tmp_path))
+    assert "expected at most 5 found" in text

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -89,12 +90,12 @@ def test_no_epochs_are_read_from_an_incomplete_line_or_a_missing_file(tmp_path):
 def test_both_modes_append_to_one_file_that_a_new_run_empties_and_a_resumed_run_does_not(
     drawn_root, tmp_path, monkeypatch
 ):
-    def finish_mode(context, features, mode, start, checkpoint, *, write):
-        with steps.tracked_epochs(context, mode) as log:
+    def finish_mode(features, mode, start, checkpoint, *, write):
+        with steps.tracked_epochs(features.context, mode) as log:
             log(RECORDS[0])
 
     monkeypatch.setattr(pipeline, "finish_mode", finish_mode)
-    monkeypatch.setattr(pipeline, "starting_features", lambda context: None)
+    monkeypatch.setattr(pipeline, "starting_features", lambda context: SimpleNamespace(context=context))
 
     def run(**values):
         settings = Settings(weights="random", recipe="tutorial", output=tmp_path, **values)
