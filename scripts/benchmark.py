@@ -33,7 +33,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.models import ResNet
 
 import antbee
 from antbee import errors
@@ -41,11 +40,11 @@ from antbee.data.download import hymenoptera_folder
 from antbee.data.images import open_photo
 from antbee.data.loading import GPUImageLoader, ImageLoader, LoaderOptions, choose_loader
 from antbee.installation import home
-from antbee.models.backbone import build_network, freeze_backbone, fuse_conv_bn
+from antbee.models.backbone import Network, freeze_backbone, fuse_conv_bn, head_of
 from antbee.models.config import MODES, ClassifierConfig, Mode
 from antbee.models.device import Precision, autocast, choose_device, choose_precision
 from antbee.models.predict import BATCH_SIZE, image_files
-from antbee.models.weights import load_starting_weights
+from antbee.models.weights import build_network, load_starting_weights
 from antbee.training import distributed, features, modes, trainer
 from antbee.training.recipe import FAST, TUTORIAL
 
@@ -67,7 +66,12 @@ class Bench:
         """float32, and the precision of `fast` on this device if it is another."""
         return list(dict.fromkeys(("float32", choose_precision(FAST.precision, self.device))))
 
-    def network(self, *, tuned: bool = False) -> ResNet:
+    @property
+    def image(self) -> Tensor:
+        """Noise in the size of an image (1, 3, 224, 224)."""
+        return torch.randn(1, 3, 224, 224, device=self.device)
+
+    def network(self, *, tuned: bool = False) -> Network:
         """ResNet-18 with the starting weights, on the device; `tuned`: as `fast` fine-tunes it."""
         weights = load_starting_weights(self.weights, "resnet18")
         network = build_network("resnet18", len(CLASSES), weights, seed=0).to(self.device)
@@ -97,7 +101,7 @@ def seconds(bench: Bench, work: Callable[..., object], *arguments: object) -> fl
     return time.perf_counter() - started
 
 
-def bare_pass(network: ResNet, images: Tensor) -> None:
+def bare_pass(network: Network, images: Tensor) -> None:
     """A forward pass and, in training mode, a backward pass."""
     with torch.inference_mode(not network.training):
         logits = network(images)
@@ -108,10 +112,10 @@ def bare_pass(network: ResNet, images: Tensor) -> None:
 
 
 def bare_seconds(
-    bench: Bench, network: ResNet, count: int, precision: Precision = "float32", sizes: Sequence[int] = (224,)
+    bench: Bench, network: Network, count: int, precision: Precision = "float32", sizes: Sequence[int] = (224,)
 ) -> float:
     """Seconds per image of bare passes on random batches (count, 3, size, size): the mean over the sizes."""
-    is_fast = network.conv1.weight.is_contiguous(memory_format=FAST.layout)
+    is_fast = next(network.parameters()).is_contiguous(memory_format=FAST.layout)
     layout = FAST.layout if is_fast else torch.contiguous_format
     medians = []
     for size in sizes:
@@ -137,7 +141,7 @@ def compare(bench: Bench, row: str, count: int, work: Callable[[], object], bare
 def passes(bench: Bench, *, training: bool) -> Iterator[Row]:
     """Passes of the bare network by batch size: as torchvision builds it, and as `fast` uses it."""
     plain = bench.network().train(training)
-    tuned = bench.network(tuned=True) if training else fuse_conv_bn(plain)
+    tuned = bench.network(tuned=True) if training else fuse_conv_bn(plain, bench.image)
     for count in (4, 16) if training else (1, 4, 16, 32):
         yield f"plain, batch {count}", 1 / bare_seconds(bench, plain, count), "images/s"
         for precision in bench.precisions:
@@ -148,7 +152,7 @@ def frozen(bench: Bench) -> Iterator[Row]:
     """Feature extraction from files, and from the image cache as in a run, where the check has decoded every image."""
     network, images, context = bench.network(), bench.images("frozen"), distributed.DistributedContext(bench.device)
     work = partial(features.compute_features, network, images, context, what="")
-    bare = partial(bare_seconds, bench, fuse_conv_bn(network), features.evaluation_batch(bench.device))
+    bare = partial(bare_seconds, bench, fuse_conv_bn(network, bench.image), features.evaluation_batch(bench.device))
     for source in ("from the disk", "from memory"):
         yield from compare(bench, source, len(images), work, bare)
 
@@ -223,7 +227,7 @@ def tutorial_epochs(bench: Bench, mode: Mode, epochs: int) -> Iterator[tuple[flo
     network = bench.network()
     if mode == "frozen":
         freeze_backbone(network)
-    schedule, trained = TUTORIAL.schedule(mode), network.fc if mode == "frozen" else network
+    schedule, trained = TUTORIAL.schedule(mode), head_of(network) if mode == "frozen" else network
     optimiser = torch.optim.SGD(trained.parameters(), lr=schedule.learning_rate, momentum=schedule.momentum)
     scheduler = torch.optim.lr_scheduler.StepLR(optimiser, step_size=7, gamma=0.1)
     for _ in range(epochs):
@@ -256,7 +260,7 @@ def photos(bench: Bench) -> Iterator[Row]:
 def predict(bench: Bench) -> Iterator[Row]:
     """Predictions for one photo and for a folder, relative to decoding and the bare network."""
     classifier, paths = bench.classifier("frozen"), antbee.load_folder(bench.data).val.paths
-    network = fuse_conv_bn(classifier.network)
+    network = fuse_conv_bn(classifier.network, bench.image)
     image = torch.randn(1, 3, 224, 224, device=bench.device).contiguous(memory_format=FAST.layout)
     times, baselines = [], []
     for path in (*paths[:5], *paths):  # the first five warm up

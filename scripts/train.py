@@ -30,8 +30,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     what.add_argument("--data", metavar="DIR|drawn", help="folder with train/ and val/, or with class folders")
     what.add_argument("--allow-bad", action="store_true", help="train also where over a tenth of a class is damaged")
     what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not trained on")
-    what.add_argument("--weights", metavar="imagenet|random|FILE", help="starting weights (.safetensors or .pth)")
-    what.add_argument("--backbone", "--arch", default="resnet18", metavar="NAME", help="resnet18, resnet50, ...")
+    what.add_argument(
+        "--weights", metavar="NAME|FILE", help="imagenet, random, a tag of timm's, a Hub id, or .safetensors or .pth"
+    )
+    what.add_argument(
+        "--backbone", "--arch", metavar="NAME", help="a network of timm; 'vit*' lists some (default: resnet18)"
+    )
+    what.add_argument("--image-size", type=int, metavar="N", help="pixels a side (default: that of the weights)")
     what.add_argument("--mode", default="both", choices=("both", "frozen", "finetune"), help="default: %(default)s")
     how = parser.add_argument_group("how it is trained")
     how.add_argument("--recipe", default="fast", choices=("fast", "tutorial"), help="default: %(default)s")
@@ -77,6 +82,7 @@ def main() -> None:
     """Train the modes asked for and compare them, or put earlier models back."""
     arguments = vars(parse_arguments())
     with errors.importing():
+        from antbee.models.architectures import matching
         from antbee.models.versions import restore_version
         from antbee.training import summary
         from antbee.training.context import Settings
@@ -87,6 +93,12 @@ def main() -> None:
         placed = restore_version(arguments["output"], restore)
         for line in summary.restored_lines(arguments["output"], placed):
             print(line)
+        return
+    if set("*?") & set(arguments["backbone"] or ""):
+        found, count = matching(arguments["backbone"])
+        print(*found, sep="\n")
+        if count > len(found):
+            print(f"and {count - len(found)} more: give a narrower pattern")
         return
     run(data, Settings.checked(**arguments), say)
 

@@ -24,15 +24,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers share the processor's cores already
 
+import timm
 import torch
 
 from antbee.data.drawn import write_drawn_set
 from antbee.data.folder import ImageDataset, read_folder
-from antbee.models import backbone
 
 if TYPE_CHECKING:  # the page's imports take seconds: they are where they are used
-    from torchvision.models import ResNet
-
     from antbee.ui import LoadedModel, Snapshot
 
 
@@ -61,20 +59,20 @@ def compiled_templates() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def copied_networks() -> Iterator[None]:
     """Copies random weights that were drawn before with the same seed, in a third of the time."""
-    draw = backbone.get_model
+    draw = timm.create_model
 
     @functools.lru_cache(4)
-    def drawn(architecture: str, class_count: int, state: bytes) -> "ResNet":
-        return draw(architecture, weights=None, num_classes=class_count)
+    def drawn(architecture: str, class_count: int, state: bytes) -> torch.nn.Module:
+        return draw(architecture, num_classes=class_count)
 
-    def get_model(architecture: str, *, weights: None, num_classes: int) -> "ResNet":
-        if torch.get_default_device().type == "meta":  # no weights are drawn
-            return draw(architecture, weights=weights, num_classes=num_classes)
+    def create_model(architecture: str, **options: object) -> torch.nn.Module:
+        if torch.get_default_device().type == "meta" or options.keys() != {"num_classes"}:
+            return draw(architecture, **options)
         state = torch.default_generator.get_state().numpy().tobytes()
-        return copy.deepcopy(drawn(architecture, num_classes, state))
+        return copy.deepcopy(drawn(architecture, options["num_classes"], state))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "get_model", get_model)
+        patch.setattr(timm, "create_model", create_model)
         yield
 
 

@@ -16,10 +16,9 @@ from antbee import Classifier, ui
 from antbee.data.folder import ImageDataset
 from antbee.data.images import open_photo
 from antbee.data.transforms import Preprocessing
-from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig
 from antbee.models.detector import KNNDetector, build_detector
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 
 SMALL = Preprocessing(crop=96)  # pixels: quick, and as good as any where nothing was learned
 JSON = {"Content-Type": "application/json"}

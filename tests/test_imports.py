@@ -25,6 +25,7 @@ ROWS = (
 # What goes up a row, in functions alone: a model is fetched from the Hub, and a model folder has a card.
 UPWARDS = {
     ("antbee.models.folder", "antbee.hub.__init__"),
+    ("antbee.models.weights", "antbee.hub.__init__"),
     ("antbee.models.classifier", "antbee.hub.__init__"),
     ("antbee.models.classifier", "antbee.hub.card"),
     ("antbee.models.classifier", "antbee.evaluation.plots"),

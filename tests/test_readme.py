@@ -26,8 +26,8 @@ def test_the_python_of_the_readme_runs_as_it_stands_there(tmp_path, monkeypatch,
     short = replace(recipe, finetune=replace(recipe.finetune, epochs=1))
     monkeypatch.setattr(context, "RECIPES_FROM_RANDOM", {"fast": short})
     monkeypatch.setattr(context, "home", lambda: tmp_path)  # where outputs/ is
-    starting_weights = context.load_starting_weights
-    monkeypatch.setattr(context, "load_starting_weights", lambda choice, backbone: starting_weights("random", backbone))
+    choose = context.choose_network
+    monkeypatch.setattr(context, "choose_network", lambda backbone, weights: choose(backbone, "random"))
     names: dict[str, object] = {}
     exec(compile(program, "README.md", "exec"), names)
     printed = capsys.readouterr().out

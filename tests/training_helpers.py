@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from antbee.data.loading import ImageLoader, LoaderOptions
-from antbee.models.backbone import build_network, freeze_backbone
-from antbee.models.weights import StartingWeights
+from antbee.models.backbone import freeze_backbone, head_of
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training.features import FeatureCache
 from antbee.training.modes import Run, train_head
 
@@ -59,7 +59,7 @@ def train_on_cached_features(network, run, checkpoint=None):
     """Frozen mode as in the fast recipe."""
     freeze_backbone(network)
     train, val = (FeatureCache(network, images, context=run.context, what="") for images in (run.train, run.val))
-    return train_head(network.fc, train, val, run, checkpoint)
+    return train_head(head_of(network), train, val, run, checkpoint)
 
 
 def shortened(recipe, epochs):

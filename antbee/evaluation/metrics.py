@@ -78,13 +78,17 @@ def macro_average(per_class: Sequence[ClassMetrics]) -> ClassMetrics:
 
 
 def roc_auc(logits: Tensor, labels: Tensor) -> float:
-    """The area under the ROC curve of the second of two classes: logits (N, 2), labels (N,) with both classes in them.
-
-    It is the probability that an image of the second class ranks above one of the first; ties count half (Hanley and
-    McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747).
-    """
+    """The area under the ROC curve of the second of two classes: logits (N, 2), labels (N,), both classes in them."""
     values = (logits[:, 1] - logits[:, 0]).double()
-    negatives, positives = values[labels == 0].sort().values, values[labels == 1]
+    return area_under_roc(values[labels == 0], values[labels == 1])
+
+
+def area_under_roc(negatives: Tensor, positives: Tensor) -> float:
+    """The probability that a score of `positives` (P,) ranks above one of `negatives` (N,); ties count half.
+
+    Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747
+    """
+    negatives, positives = negatives.sort().values, positives.contiguous()
     below, not_above = (torch.searchsorted(negatives, positives, right=right) for right in (False, True))
     return float((below + not_above).double().mean() / 2 / len(negatives))
 

@@ -1,53 +1,90 @@
-"""Networks as a backbone and a linear head: building, freezing, feature maps, class activation maps.
+"""Networks as a backbone and a linear head: building, freezing, features, class activation maps.
 
-The networks are torchvision's ResNets, whose weights torchvision, timm and transformers load. The head is the last
-layer, `fc`; the backbone is everything before it.
+The networks are timm's (https://huggingface.co/docs/timm), which all have one interface. The head is the last layer, a
+linear one; the backbone is everything before it.
 
-    images (B, 3, H, W) -> feature map (B, C, H/32, W/32) -> features (B, C) -> logits (B, classes)
+    images (B, 3, H, W) -> feature map -> features (B, C) -> logits (B, classes)
+
+The feature map is (B, C, h, w) for convolutional networks, and (B, tokens, C) for most vision transformers.
 """
 
 import copy
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
-from torchvision.models import ResNet, get_model, get_model_weights
 
+from antbee.models.architectures import check_architecture, published, takes_any_size
 from antbee.models.device import fastest_layout
-from antbee.models.weights import StartingWeights, WeightsError, check_architecture, load_strictly
+from antbee.models.tensors import WeightsError, load_strictly
 
-HEAD = "fc."  # prefix of the names of the head's tensors
+if TYPE_CHECKING:
+
+    class Network(nn.Module):
+        """The interface of timm's networks."""
+
+        feature_info: Any
+
+        def forward_features(self, images: Tensor) -> Tensor:  # noqa: D102
+            ...
+
+        def forward_head(self, maps: Tensor, *, pre_logits: bool) -> Tensor:  # noqa: D102
+            ...
+
+        def get_classifier(self) -> nn.Module:  # noqa: D102
+            ...
+
+else:
+    Network = nn.Module
 
 
-def build_network(architecture: str, class_count: int, weights: StartingWeights, *, seed: int) -> ResNet:
-    """A network with the backbone of `weights`, and a new head for `class_count` classes, initialised with `seed`.
+def create_network(
+    architecture: str, class_count: int, *, image_size: int | None = None, state: Mapping[str, Tensor] | None = None
+) -> Network:
+    """A network of timm, in evaluation mode; with `state`, the tensors of its weights at the published image size.
 
-    The head of `weights` is not used. Raises WeightsError where the others don't fit the backbone exactly.
+    Raises WeightsError for an unknown network, one without a single linear head, or one that does not take the size.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        network = empty_network(architecture, class_count)
-    if weights.state is not None:
-        backbone = {name: tensor for name, tensor in weights.state.items() if not name.startswith(HEAD)}
-        load_strictly(network, backbone | _head_state(network), f"the weights {weights.name}")
-    return network
+    import timm
 
-
-def empty_network(architecture: str, class_count: int) -> ResNet:
-    """A network with random weights. Raises WeightsError for an architecture that is not supported."""
     check_architecture(architecture)
-    network: ResNet = get_model(architecture, weights=None, num_classes=class_count)
-    return network
+    size = published(architecture)["input_size"][-1]
+    arguments: dict[str, Any] = {"num_classes": class_count}
+    if image_size not in (None, size) and not takes_any_size(architecture):
+        arguments["img_size"] = image_size
+    if state is not None:
+        arguments |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
+    try:
+        network = cast(Network, timm.create_model(architecture, **arguments))
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        if "img_size" not in arguments:
+            raise
+        raise WeightsError(
+            f"{architecture} does not take images of {image_size} pixels: leave out --image-size"
+        ) from error
+    if not isinstance(network.get_classifier(), nn.Linear):
+        raise WeightsError(
+            f"{architecture} does not end in one linear layer, which antbee trains: choose another backbone"
+        )
+    return network.eval()
 
 
-def network_with(architecture: str, class_count: int, state: Mapping[str, Tensor], source: str) -> ResNet:
+def network_with(
+    architecture: str, class_count: int, state: Mapping[str, Tensor], source: str, *, image_size: int | None = None
+) -> Network:
     """A network with the weights `state`, which errors call `source`. Raises WeightsError where they don't fit."""
     with torch.device("meta"):  # random initialisation would take most of the time
-        network = empty_network(architecture, class_count)
-    network.to_empty(device="cpu")
+        network = create_network(architecture, class_count, image_size=image_size)
+    if any(name not in network.state_dict() for name, _ in network.named_buffers()):
+        # Such buffers are computed when the network is built, and not in its weights.
+        network = create_network(architecture, class_count, image_size=image_size)
+    else:
+        network.to_empty(device="cpu")
     for name, buffer in network.named_buffers():
         if name.endswith("num_batches_tracked"):  # may be missing in `state`
             buffer.zero_()
@@ -55,72 +92,19 @@ def network_with(architecture: str, class_count: int, state: Mapping[str, Tensor
     return network
 
 
-def _head_state(network: ResNet) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(HEAD)}
+# ---------------------------------------------------------------------------------------------------------------------
+# The head
 
 
-def feature_map(network: ResNet, images: Tensor) -> Tensor:
-    """The output of the last stage: images (B, 3, H, W) -> (B, C, H/32, W/32)."""
-    x = network.relu(network.bn1(network.conv1(images)))
-    x = network.maxpool(x)
-    for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-        x = stage(x)
-    return x
+def head_of(network: Network) -> nn.Linear:
+    """The last layer."""
+    return cast(nn.Linear, network.get_classifier())
 
 
-def pooled(network: ResNet, maps: Tensor) -> Tensor:
-    """Global average pooling: feature maps (B, C, h, w) -> features (B, C)."""
-    return torch.flatten(network.avgpool(maps), 1)
-
-
-def class_activation_map(head: nn.Linear, maps: Tensor, class_index: int) -> Tensor:
-    """The class activation map of a class: feature maps (..., C, h, w) -> (..., h, w), in logits.
-
-    The mean of the map plus the head's bias is the logit of the class. Zhou et al. 2016, "Learning Deep Features for
-    Discriminative Localization", arXiv 1512.04150.
-    """
-    return torch.einsum("c,...chw->...hw", head.weight[class_index], maps)
-
-
-def fuse_conv_bn(network: ResNet) -> ResNet:
-    """A copy for inference: every BatchNorm is fused into the convolution before it, in the fastest memory layout.
-
-    The outputs are equal except for rounding.
-    https://docs.pytorch.org/tutorials/intermediate/custom_function_conv_bn_tutorial.html
-    """
-    network = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in network.modules():
-        layers = dict(module.named_children())
-        # The layers of a block are conv1, bn1, conv2, bn2, ...; its shortcut has the layers "0" and "1".
-        names = [(name, name.replace("conv", "bn")) for name in layers if name.startswith("conv")]
-        if isinstance(module, nn.Sequential) and isinstance(layers.get("0"), nn.Conv2d):
-            names = [("0", "1")]
-        for convolution, norm in names:
-            setattr(module, convolution, fuse_conv_bn_eval(layers[convolution], layers[norm]))
-            setattr(module, norm, nn.Identity())
-    return network.to(memory_format=fastest_layout(network.fc.weight.device))
-
-
-def freeze_backbone(network: ResNet) -> None:
-    """Makes only the head trainable. For BatchNorm's running statistics see `trainer.set_training_mode`."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(HEAD))
-
-
-def unfreeze(network: ResNet) -> None:
-    """Makes every weight trainable."""
-    network.requires_grad_(True)
-
-
-def count_parameters(module: nn.Module, *, trainable: bool) -> int:
-    """The number of trainable weights, or of all."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
-
-
-def count_all_parameters(architecture: str, class_count: int) -> int:
-    """The number of weights of an architecture, without allocating them."""
-    with torch.device("meta"):
-        return count_parameters(empty_network(architecture, class_count), trainable=False)
+def head_prefix(network: Network) -> str:
+    """The beginning of the names of the head's tensors, as in "fc." or "head.fc."."""
+    head = network.get_classifier()
+    return next(f"{name}." for name, module in network.named_modules() if module is head)
 
 
 def new_head(width: int, class_count: int, *, seed: int) -> nn.Linear:
@@ -130,20 +114,26 @@ def new_head(width: int, class_count: int, *, seed: int) -> nn.Linear:
         return nn.Linear(width, class_count)
 
 
-def with_head(network: ResNet, head: nn.Linear) -> ResNet:
+def zero_head(width: int, class_count: int) -> nn.Linear:
+    """A new head whose weights are zero: every class is equally probable, and training finds the same minimum."""
+    head = nn.utils.skip_init(nn.Linear, width, class_count)  # draws no random numbers
+    for weights in head.parameters():
+        nn.init.zeros_(weights)
+    return head
+
+
+def with_head(network: Network, head: nn.Linear) -> Network:
     """A network with another head, which shares the backbone with `network`: training or moving one changes both.
 
     Raises WeightsError for a head with another number of inputs.
     """
-    if head.in_features != network.fc.in_features:
+    if head.in_features != (width := head_of(network).in_features):
         raise WeightsError(
-            f"a head on {head.in_features} features doesn't fit a backbone of {network.fc.in_features}: "
-            "is it of another architecture?"
+            f"a head on {head.in_features} features doesn't fit a backbone of {width}: is it of another architecture?"
         )
-    other = copy.copy(network)
-    # A shallow copy shares the dict of layers: assigning the head would change `network` too.
-    other._modules = dict(network._modules)
-    other.fc = head
+    tensors = [*network.parameters(), *network.buffers()]
+    other = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})  # copies the modules alone
+    other.set_submodule(head_prefix(network).removesuffix("."), head)
     return other
 
 
@@ -154,51 +144,134 @@ def apply_temperature(head: nn.Linear, temperature: float) -> None:
             weights.div_(temperature)
 
 
-def backbone_digest(network: ResNet) -> str:
+# ---------------------------------------------------------------------------------------------------------------------
+# The backbone
+
+
+def feature_map(network: Network, images: Tensor) -> Tensor:
+    """The output of the backbone before pooling: images (B, 3, H, W) -> (B, C, h, w), or tokens (B, N, C)."""
+    return network.forward_features(images)
+
+
+def pooled(network: Network, maps: Tensor) -> Tensor:
+    """The head's input: feature maps -> features (B, C)."""
+    return network.forward_head(maps, pre_logits=True)
+
+
+def freeze_backbone(network: Network) -> None:
+    """Makes only the head trainable. For BatchNorm's running statistics see `trainer.set_training_mode`."""
+    network.requires_grad_(False)
+    head_of(network).requires_grad_(True)
+
+
+def unfreeze(network: Network) -> None:
+    """Makes every weight trainable."""
+    network.requires_grad_(True)
+
+
+def has_batch_norm(network: Network) -> bool:
+    """Whether a network normalises by BatchNorm; others, by LayerNorm mostly, are fine-tuned in another way."""
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def has_depthwise_convolutions(network: Network) -> bool:
+    """Whether some convolutions have a filter for each channel alone, as in networks for phones."""
+    return any(isinstance(one, nn.Conv2d) and one.groups == one.in_channels > 1 for one in network.modules())
+
+
+def backbone_digest(network: Network) -> str:
     """SHA-256 of the backbone's tensors: equal digests give equal features."""
-    digest = hashlib.sha256()
+    digest, head = hashlib.sha256(), head_prefix(network)
     for name, tensor in network.state_dict().items():
-        if not name.startswith(HEAD) and not name.endswith("num_batches_tracked"):  # not used by the network
+        if not name.startswith(head) and not name.endswith("num_batches_tracked"):  # not used by the network
             digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
 
 
-def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Sequence[str]) -> nn.Linear | None:
-    """The rows of the starting weights' ImageNet head for these classes, as a zero-shot baseline.
+def fuse_conv_bn(network: Network, image: Tensor) -> Network:
+    """A copy for inference: BatchNorm is fused into the convolution before it, in the fastest memory layout.
 
-    None where the weights have no head of ImageNet's 1000 categories, or where a class does not have, in singular or
-    plural, the name of exactly one of them.
+    Which BatchNorm follows which convolution is seen in a pass of `image` (1, 3, H, W): its input is that layer's very
+    output. The outputs are equal except for rounding: where a convolution's output is used elsewhere too, both stay.
+    https://docs.pytorch.org/tutorials/intermediate/custom_function_conv_bn_tutorial.html
     """
-    state = weights.state or {}
-    categories: list[str] = get_model_weights(architecture)["IMAGENET1K_V1"].meta["categories"]
-    shapes = [tuple(state[f"{HEAD}{name}"].shape) if f"{HEAD}{name}" in state else () for name in ("weight", "bias")]
-    if [shape[:1] for shape in shapes] != [(len(categories),)] * 2:
-        return None
-    rows = [_category_of(name, categories) for name in label_names]
-    if None in rows or len(set(rows)) < len(rows):
-        return None
-    head = nn.Linear(state[f"{HEAD}weight"].shape[1], len(rows))
-    head.load_state_dict({name: state[f"{HEAD}{name}"][rows] for name in ("weight", "bias")})
-    return head.requires_grad_(False)
+    # Weights that are copied in inference mode can't take part in gradients, which some explanations need.
+    with torch.inference_mode(False), torch.no_grad():
+        network = copy.deepcopy(network).eval().requires_grad_(False)
+        pairs, expected = _consecutive(network, image)
+        fused = _fused(network, pairs)
+        if not _is_close(fused(image), expected):
+            fused = _fused(network, [pair for pair in pairs if _is_close(_fused(network, [pair])(image), expected)])
+        return fused.to(memory_format=fastest_layout(image.device))
 
 
-def _category_of(name: str, categories: Sequence[str]) -> int | None:
-    """The index of the only category with the name of a class, as "ant" for "ants"; None where it is not unique."""
-    name = _words(name)
-    singulars = {name, name.removesuffix("s"), name.removesuffix("es")}
-    if name.endswith("ies"):
-        singulars.add(name.removesuffix("ies") + "y")
-    found = [index for index, category in enumerate(categories) if _words(category) in singulars]
-    return found[0] if len(found) == 1 else None
+def _is_close(logits: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
 
-def _words(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+def _fused(network: Network, pairs: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> Network:
+    fused, names = copy.deepcopy(network), {module: name for name, module in network.named_modules()}
+    for convolution, norm in pairs:
+        fused.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
+        # timm's BatchNormAct2d is the activation too.
+        parts = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]
+        fused.set_submodule(names[norm], nn.Sequential(*parts))
+    return fused
+
+
+def _consecutive(network: Network, image: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
+    """Convolutions with the BatchNorm that follows each of them, each used once; and the logits of the image."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by identity; the tensor is kept, or its identity is reused
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    calls: Counter[nn.Module] = Counter()
+
+    def after_convolution(module: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] += 1
+        outputs[id(output)] = module, output
+
+    def before_norm(module: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        calls[module] += 1
+        if (found := outputs.get(id(inputs[0]))) is not None:
+            pairs.append((found[0], module))
+
+    hooks = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            hooks.append(module.register_forward_hook(after_convolution))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(before_norm))
+    logits = network(image)
+    for hook in hooks:
+        hook.remove()
+    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1], logits
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sizes
+
+
+def count_parameters(module: nn.Module, *, trainable: bool) -> int:
+    """The number of trainable weights, or of all."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
+
+
+def count_all_parameters(architecture: str, class_count: int) -> int:
+    """The number of weights of an architecture, without allocating them."""
+    with torch.device("meta"):
+        return count_parameters(create_network(architecture, class_count), trainable=False)
 
 
 @functools.cache
 def feature_count(architecture: str) -> int:
-    """The number of channels of the last feature map, the head's inputs."""
+    """The number of features, the head's inputs."""
     with torch.device("meta"):  # only shapes
-        return int(empty_network(architecture, 2).fc.in_features)
+        return head_of(create_network(architecture, 2)).in_features
+
+
+@functools.cache
+def pooling(architecture: str) -> str:
+    """timm's name for how a network makes features of its feature map: "avg" is the mean, "token" the class token."""
+    with torch.device("meta"):
+        name = getattr(create_network(architecture, 2), "global_pool", None)
+    return name if isinstance(name, str) else "avg"

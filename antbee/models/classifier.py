@@ -19,12 +19,21 @@ from typing import overload
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.models import ResNet
 
 from antbee.data.images import DataError, open_photo, upright_rgb
+from antbee.data.seeds import seeded_generator
 from antbee.data.transforms import pixels_of
 from antbee.models import backbone
-from antbee.models.backbone import class_activation_map, feature_count, feature_map, fuse_conv_bn, network_with, pooled
+from antbee.models.activation_map import class_activation_map, gradient_weighted_maps, is_exact
+from antbee.models.backbone import (
+    Network,
+    feature_count,
+    feature_map,
+    fuse_conv_bn,
+    head_of,
+    network_with,
+    pooled,
+)
 from antbee.models.config import AGAIN, CONFIG_FILE, ClassifierConfig, ModelFolderError, read_config
 from antbee.models.detector import DetectorError, KNNDetector
 from antbee.models.device import choose_device
@@ -32,6 +41,7 @@ from antbee.models.folder import DETECTOR_FILE, UNREAD_WEIGHTS, WEIGHTS_FILE, fi
 from antbee.models.tensors import Tensors, TensorsError, read_tensors, write_tensors
 
 Photo = str | Path | Image.Image
+MOST_GRADIENTS = 5  # classes, the likeliest, that get a map where each costs a backward pass
 NEITHER = "neither"  # the verdict on an out-of-distribution image
 
 
@@ -73,10 +83,11 @@ class Explanation:
     """A prediction, a class activation map for every class, and the nearest training images."""
 
     prediction: Prediction
-    activation_maps: dict[str, Tensor]  # by class: float32 (h, w) over the crop, in logits; see class_activation_map
+    activation_maps: dict[str, Tensor]  # by class: float32 (h, w) over the crop, see `activation_map`
     neighbours: tuple[Neighbour, ...]  # nearest first; empty where the model has no detector
     photo: Image.Image  # RGB
     crop_box: tuple[float, float, float, float]  # left, top, right, bottom of the network's input, in pixels
+    is_exact: bool = True  # whether the maps are the logits' own parts, or weighted by gradients
 
     @property
     def heatmap(self) -> Image.Image:
@@ -93,7 +104,7 @@ class Classifier:
     The config has the class names and the preprocessing. Without a detector no prediction is "neither".
     """
 
-    def __init__(self, network: ResNet, config: ClassifierConfig, detector: KNNDetector | None = None) -> None:
+    def __init__(self, network: Network, config: ClassifierConfig, detector: KNNDetector | None = None) -> None:
         self.network = network.eval()
         self.config = config
         self.detector = detector
@@ -108,12 +119,23 @@ class Classifier:
     @property
     def device(self) -> torch.device:
         """The device of the network."""
-        return self.network.fc.weight.device
+        return head_of(self.network).weight.device
 
     @cached_property
-    def _fused(self) -> ResNet:
+    def _fused(self) -> Network:
         """The network fused for inference, made at its first use: later changes of `network` have no effect."""
-        return fuse_conv_bn(self.network)
+        return fuse_conv_bn(self.network, self._blank)
+
+    @property
+    def _blank(self) -> Tensor:
+        """An image (1, 3, H, W) of the network's size, of noise."""
+        side = self.config.preprocessing.crop
+        return torch.randn(1, 3, side, side, generator=seeded_generator(0, "blank")).to(self.device)
+
+    @cached_property
+    def explains_exactly(self) -> bool:
+        """Whether activation maps are exact: their mean plus the bias is the logit; see `activation_map`."""
+        return is_exact(self._fused, self._blank)
 
     @cached_property
     def backbone_digest(self) -> str:
@@ -157,7 +179,7 @@ class Classifier:
     def logits(self, photos: Sequence[Image.Image]) -> Tensor:
         """The logits of RGB photos: float32 (N, classes), on the CPU."""
         with torch.inference_mode():
-            logits: Tensor = self._fused.fc(self._pooled([self.crop(photo) for photo in photos]))
+            logits: Tensor = head_of(self._fused)(self._pooled([self.crop(photo) for photo in photos]))
         return logits.cpu()
 
     def explain(self, photo: Photo, neighbours: int = 4) -> Explanation:
@@ -165,29 +187,36 @@ class Classifier:
 
         Raises DataError for a file that is not a photo.
         """
-        photo, head = _opened(photo), self._fused.fc
+        photo, names = _opened(photo), self.config.label_names
         box = self.config.preprocessing.crop_box(photo.width, photo.height)
+        image = self._images([self.crop(photo)])
         with torch.inference_mode():
-            maps = self._maps([self.crop(photo)])
+            maps = feature_map(self._fused, image)
             features = pooled(self._fused, maps)
-            activation_maps = {
-                name: class_activation_map(head, maps[0], index).cpu()
-                for index, name in enumerate(self.config.label_names)
-            }
-            nearest = self._nearest(features, neighbours)
-            return Explanation(self._predictions(features)[0], activation_maps, nearest, photo, box)
+            (prediction,), nearest = self._predictions(features), self._nearest(features, neighbours)
+        if self.explains_exactly:
+            head = head_of(self._fused)
+            found = {name: class_activation_map(head, maps[0], index).cpu() for index, name in enumerate(names)}
+        else:
+            likeliest = sorted(names, key=lambda name: -prediction.probabilities[name])[:MOST_GRADIENTS]
+            indices = [names.index(name) for name in likeliest]
+            found = dict(zip(likeliest, gradient_weighted_maps(self._fused, image, indices), strict=True))
+        return Explanation(prediction, found, nearest, photo, box, self.explains_exactly)
+
+    def _images(self, crops: Sequence[Image.Image]) -> Tensor:
+        """The network's input: float32 (B, 3, H, W), on the device."""
+        return self.config.preprocessing.normalise(pixels_of(crops).to(self.device))
 
     def _maps(self, crops: Sequence[Image.Image]) -> Tensor:
-        """The last feature maps of crops: float32 (B, C, h, w), on the device."""
-        images = self.config.preprocessing.normalise(pixels_of(crops).to(self._fused.fc.weight.device))
-        return feature_map(self._fused, images)
+        """The feature maps of crops, on the device."""
+        return feature_map(self._fused, self._images(crops))
 
     def _pooled(self, crops: Sequence[Image.Image]) -> Tensor:
         return pooled(self._fused, self._maps(crops))
 
     def _predictions(self, features: Tensor) -> list[Prediction]:
         """Predictions from features (B, C)."""
-        logits = self._fused.fc(features).cpu()
+        logits = head_of(self._fused)(features).cpu()
         distances = [None] * len(features) if self.detector is None else self.detector.distance(features).tolist()
         threshold = None if self.detector is None else self.detector.limit
         names = self.config.label_names
@@ -264,7 +293,11 @@ class Classifier:
         weights = _read_weights(folder)
         # Before the checksum: an error that names a tensor says more than one about the whole file.
         network = network_with(
-            config.architecture, len(config.label_names), weights.tensors, f"the weights in {folder / WEIGHTS_FILE}"
+            config.architecture,
+            len(config.label_names),
+            weights.tensors,
+            f"the weights in {folder / WEIGHTS_FILE}",
+            image_size=config.preprocessing.crop,
         )
         if (expected := config.files.get(WEIGHTS_FILE, weights.digest)) != weights.digest:
             raise ModelFolderError(

@@ -31,9 +31,10 @@ from antbee.data.folder import MOST_CLASSES
 from antbee.data.transforms import Interpolation, Preprocessing
 from antbee.errors import InputError
 from antbee.installation import command_name
-from antbee.models.backbone import feature_count
+from antbee.models.architectures import check_architecture, preprocessing_of, published, takes_any_size
+from antbee.models.backbone import feature_count, pooling
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
-from antbee.models.weights import WeightsError, check_architecture
+from antbee.models.tensors import WeightsError
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
@@ -122,6 +123,8 @@ class WeightsInfo(Part):
     name: str | None = None
     digest: Text | None = None
     base_model: Text | None = None  # Hub id of the same weights
+    license: Text | None = None  # as the Hub names it
+    stands_in_for: Text | None = None  # the network whose weights could not be downloaded
 
 
 class PretrainedCfg(Part):
@@ -137,12 +140,13 @@ class PretrainedCfg(Part):
 
 
 class ModelArgs(Part):
-    """timm's model arguments; only those of a plain ResNet are supported."""
+    """timm's model arguments; those that would change the network are not supported."""
 
     model_config = ConfigDict(extra="forbid")
     num_classes: int | None = None
     in_chans: Literal[3] = 3
-    global_pool: Literal["avg"] = "avg"
+    global_pool: Text | None = None
+    img_size: int | list[int] | None = None
     zero_init_last: Any = None  # only used for initialisation
 
 
@@ -156,7 +160,7 @@ class ConfigFile(Part):
     )
     num_classes: int | None = None
     num_features: int | None = None
-    global_pool: Literal["avg"] = "avg"
+    global_pool: Text | None = None
     model_args: ModelArgs | None = None
     pretrained_cfg: PretrainedCfg | None = None
     antbee: dict[str, Any] | None = None
@@ -186,21 +190,22 @@ class ClassifierConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of config.json: timm's and transformers' keys, and antbee's own under "antbee"."""
-        size, class_count = self.preprocessing.crop, len(self.label_names)
+        size, class_count, timm = self.preprocessing.crop, len(self.label_names), published(self.architecture)
+        is_resized = not takes_any_size(self.architecture) and size != timm["input_size"][-1]
         pretrained = {
             "tag": "antbee",
             "custom_load": False,
             "input_size": [3, size, size],
-            "fixed_input_size": False,
+            "fixed_input_size": not takes_any_size(self.architecture),
             "interpolation": self.preprocessing.interpolation,
             "crop_pct": self.preprocessing.crop_pct,
             "crop_mode": "center",
             "mean": list(self.preprocessing.mean),
             "std": list(self.preprocessing.std),
             "num_classes": class_count,
-            "pool_size": [size // 32, size // 32],
-            "first_conv": "conv1",
-            "classifier": "fc",
+            "pool_size": [size // 32, size // 32] if timm.get("pool_size") else None,
+            "first_conv": timm.get("first_conv"),
+            "classifier": timm.get("classifier"),
         }
         own = {key: getattr(self, key) for key in _OWN_KEYS}
         own |= {key: part.model_dump(exclude_unset=True) for key, part in own.items() if isinstance(part, Part)}
@@ -208,7 +213,8 @@ class ClassifierConfig:
             "architecture": self.architecture,
             "num_classes": class_count,
             "num_features": feature_count(self.architecture),
-            "global_pool": "avg",
+            "global_pool": pooling(self.architecture),
+            **({"model_args": {"img_size": size}} if is_resized else {}),
             "label_names": list(self.label_names),
             "pretrained_cfg": pretrained | self.unknown.get("pretrained_cfg", {}),
             "antbee": {"format": FORMAT} | own | {"metrics": own["metrics"] or {}} | self.unknown.get("antbee", {}),
@@ -217,9 +223,9 @@ class ClassifierConfig:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "ClassifierConfig":
-        """The config of a parsed config.json, by antbee or of any ResNet with an architecture and class names.
+        """The config of a parsed config.json, by antbee or of any network of timm with an architecture and class names.
 
-        Without preprocessing it gets that of torchvision's ImageNet weights. Raises ModelFolderError, with the missing
+        Without preprocessing it gets that of the network's published weights. Raises ModelFolderError, with the missing
         or wrong key, and WeightsError for an architecture that is not supported.
         """
         _refuse_depth(content)
@@ -236,7 +242,7 @@ class ClassifierConfig:
         # null counts as missing, and so do metrics without keys.
         given = {key: own[key] for key in _OWN_KEYS if own.get(key) is not None and (key, own[key]) != ("metrics", {})}
         with validating(ModelFolderError, "antbee"):
-            config = cls(file.architecture, file.label_names, _preprocessing(file.pretrained_cfg), **given)
+            config = cls(file.architecture, file.label_names, _preprocessing(file), **given)
         _check_together(file, config)
         written = config.to_json()
         unknown = {key: content[key] for key in content if key not in {*written, *_READ}}
@@ -249,9 +255,9 @@ class ClassifierConfig:
 _OWN_KEYS = ("version", "mode", "recipe", "data", "weights", "metrics", "seed", "run", "files")
 
 
-def _preprocessing(cfg: PretrainedCfg | None) -> Preprocessing:
-    if cfg is None:
-        return Preprocessing()
+def _preprocessing(file: ConfigFile) -> Preprocessing:
+    if (cfg := file.pretrained_cfg) is None:
+        return preprocessing_of(published(file.architecture))
     mean, std = ((values[0], values[1], values[2]) for values in (cfg.mean, cfg.std))
     found = Preprocessing(cfg.input_size[1], cfg.crop_pct, cfg.interpolation, mean, std)
     _expect(found.resize <= MAX_RESIZE, "crop_pct", cfg.crop_pct, f"no photos larger than {MAX_RESIZE} pixels")
@@ -261,7 +267,11 @@ def _preprocessing(cfg: PretrainedCfg | None) -> Preprocessing:
 def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     """Raises ModelFolderError where values contradict each other."""
     classes, width = len(config.label_names), feature_count(config.architecture)
-    in_arguments = file.model_args.num_classes if file.model_args else None
+    arguments, side, pool = file.model_args or ModelArgs(), config.preprocessing.crop, pooling(config.architecture)
+    in_arguments = arguments.num_classes
+    _expect(file.global_pool in (None, pool), "global_pool", file.global_pool, pool)
+    _expect(arguments.global_pool in (None, pool), "model_args.global_pool", arguments.global_pool, pool)
+    _expect(arguments.img_size in (None, side, [side, side]), "model_args.img_size", arguments.img_size, str(side))
     _expect(file.num_classes in (None, classes), "num_classes", file.num_classes, str(classes))
     _expect(file.num_features in (None, width), "num_features", file.num_features, str(width))
     _expect(in_arguments in (None, classes), "model_args.num_classes", in_arguments, str(classes))
@@ -311,7 +321,7 @@ def validating(kind: type[InputError], *place: str) -> Iterator[None]:
         first, *others = found.errors(include_url=False)
         key, template = _key([*place, *first["loc"]]), _EXPECTED.get(first["type"])
         if first["type"] == "missing":
-            what = f"{key} is missing: expected a config by antbee, or of a plain ResNet as timm saves it"
+            what = f"{key} is missing: expected a config by antbee, or of a classifier as timm saves it"
         else:
             expected = template.format(**first.get("ctx", {})) if template else first["msg"]
             what = f"{key} is {_shown(first['input'])}, expected {expected.removeprefix('Input should be ')}"

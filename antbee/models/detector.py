@@ -20,7 +20,7 @@ from antbee.errors import InputError
 from antbee.models.tensors import TensorsError, read_tensors, write_tensors
 
 FALSE_ALARM_RATE = 0.05  # share of in-distribution images that the threshold lets be called "neither"
-NEAREST = 10  # k: the distance to the k-th nearest training image is compared with the threshold
+NEAREST = 10  # k of version 0.1: the distance to the k-th nearest training image is compared with the threshold
 LARGEST_DETECTOR = 20_000  # images; of more, a sample detects as well (Sun et al. 2022, figure 3)
 CHUNK = 1024  # rows of a distance matrix that are computed at a time
 NO_LIMIT = 2.0  # the largest distance: with this threshold nothing is "neither"
@@ -50,6 +50,7 @@ class KNNDetector:
     labels: Tensor  # int64 (N,)
     names: tuple[str, ...]  # files, relative to the data folder
     threshold: float  # images with a larger distance to the k-th nearest are out of distribution; or NO_LIMIT
+    neighbours: int = NEAREST  # k
 
     @property
     def limit(self) -> float | None:
@@ -69,7 +70,7 @@ class KNNDetector:
 
     def distance(self, features: Tensor) -> Tensor:
         """The distance that is compared with the threshold, of features (B, C): float64 (B,), see `kth_distance`."""
-        return self.nearest(features).distances[:, -1]
+        return self.nearest(features, self.neighbours).distances[:, -1]
 
     def save(self, path: Path) -> str:
         """Writes a safetensors file with the names in its metadata; returns its SHA-256."""
@@ -77,6 +78,7 @@ class KNNDetector:
             "features": self.features,
             "labels": self.labels,
             "threshold": torch.tensor(self.threshold, dtype=torch.float64),
+            "neighbours": torch.tensor(self.neighbours),
         }
         return write_tensors(path, tensors, {"names": json.dumps(self.names)})
 
@@ -93,21 +95,23 @@ class KNNDetector:
             raise DetectorError(f"{path} can't be read ({' '.join(str(error).split()):.200})") from error
         if digest not in (None, read.digest):
             raise DetectorError(f"{path} is not the file that config.json names: its checksum is {read.digest[:12]}")
-        shapes = {name: tuple(tensor.shape) for name, tensor in read.tensors.items()}
+        tensors = {"neighbours": torch.tensor(NEAREST), **read.tensors}
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         _check_shapes(path, names, shapes, feature_count)
-        _check_values(path, read.tensors, class_count)
-        return cls(read.tensors["features"], read.tensors["labels"], tuple(names), float(read.tensors["threshold"]))
+        _check_values(path, tensors, class_count)
+        limit, neighbours = float(tensors["threshold"]), int(tensors["neighbours"])
+        return cls(tensors["features"], tensors["labels"], tuple(names), limit, neighbours)
 
 
 def _check_shapes(path: Path, names: object, shapes: dict[str, tuple[int, ...]], feature_count: int) -> None:
     count = len(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else 0
-    expected = {"features": (count, feature_count), "labels": (count,), "threshold": ()}
+    expected = {"features": (count, feature_count), "labels": (count,), "threshold": (), "neighbours": ()}
     if not 0 < count <= LARGEST_DETECTOR or shapes != expected:
         raise DetectorError(f"{path} holds {_shown(shapes)} for {count} names, expected {_shown(expected)}")
 
 
 def _check_values(path: Path, tensors: dict[str, Tensor], class_count: int) -> None:
-    expected = {"features": torch.float32, "labels": torch.int64, "threshold": torch.float64}
+    expected = {"features": torch.float32, "labels": torch.int64, "threshold": torch.float64, "neighbours": torch.int64}
     if (found := {name: tensor.dtype for name, tensor in tensors.items()}) != expected:
         raise DetectorError(f"{path} holds {_shown(found)}, expected {_shown(expected)}")
     features, labels, threshold = tensors["features"], tensors["labels"], float(tensors["threshold"])
@@ -115,20 +119,25 @@ def _check_values(path: Path, tensors: dict[str, Tensor], class_count: int) -> N
         raise DetectorError(f"{path} has features that are not of length 1")
     if not ((labels >= 0) & (labels < class_count)).all():
         raise DetectorError(f"{path} has labels outside of {class_count} classes")
+    if not 1 <= (neighbours := int(tensors["neighbours"])) <= LARGEST_DETECTOR:
+        raise DetectorError(f"{path} compares {neighbours} neighbours, expected 1 to {LARGEST_DETECTOR}")
     if not 0 <= threshold <= 2:
         raise DetectorError(f"{path} has the threshold {threshold}, expected a distance of 0 to 2")
 
 
 def _shown(tensors: Mapping[str, object]) -> str:
     shown = [f"{repr(name)[1:-1]:.40} {what}" for name, what in sorted(tensors.items())]
-    return ", ".join(shown[:3]) + (" and more" if len(shown) > 3 else "") or "nothing"
+    return ", ".join(shown[:4]) + (" and more" if len(shown) > 4 else "") or "nothing"
 
 
-def build_detector(features: Tensor, labels: Tensor, names: Sequence[str], threshold: float) -> KNNDetector:
+def build_detector(
+    features: Tensor, labels: Tensor, names: Sequence[str], threshold: float, neighbours: int = NEAREST
+) -> KNNDetector:
     """A detector from the features (N, C), labels (N,) and file names of training images, or of a `sample` of them."""
     kept = sample(len(features))
     kept_names = tuple(names[position] for position in kept.tolist())
-    return KNNDetector(directions(features[kept.to(features.device)]).float(), labels[kept], kept_names, threshold)
+    rows = directions(features[kept.to(features.device)]).float()
+    return KNNDetector(rows, labels[kept], kept_names, threshold, neighbours)
 
 
 def sample(count: int, limit: int | None = None) -> Tensor:
@@ -192,8 +201,12 @@ def threshold(distances: Tensor, rate: float = FALSE_ALARM_RATE) -> float:
     return float(ordered[rank - 1]) if rank <= len(ordered) else NO_LIMIT
 
 
-def leave_classes_out(features: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> int:
+def leave_classes_out(
+    features: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, *, count: int = NEAREST
+) -> int:
     """Counts `others` (B, C) that a detector on `features` (N, C), without those of the same class, detects.
+
+    It compares the distance to the `count`-th nearest.
 
     The features must come from a backbone that was not trained on these classes.
     """
@@ -202,8 +215,8 @@ def leave_classes_out(features: Tensor, labels: Tensor, others: Tensor, other_la
     found = 0
     for label in other_labels.unique():
         rest = features[labels != label]
-        beyond = threshold(kth_distance(rest, rest, same=True))
-        found += int((kth_distance(others[other_labels == label], rest) > beyond).sum())
+        beyond = threshold(kth_distance(rest, rest, count=count, same=True))
+        found += int((kth_distance(others[other_labels == label], rest, count=count) > beyond).sum())
     return found
 
 

@@ -161,6 +161,7 @@ class Metrics(Part):
     zero_shot: Score | None = None  # the starting weights' own head
     learning_curve: list[CurvePoint] | None = None
     enough_data: Text | None = None
+    activation_map: Text | None = None  # "exact", or "gradients" where it is weighted by them
 
     @property
     def accuracy(self) -> float:

@@ -32,7 +32,7 @@ from antbee.models.config import (
     read_config,
 )
 from antbee.models.folder import DETECTOR_FILE, WEIGHTS_FILE
-from antbee.models.weights import WeightsError
+from antbee.models.tensors import WeightsError
 
 VERSIONS = "versions"
 RUN_FOLDER = ".training"
@@ -209,8 +209,9 @@ def place_models(output: Path, run: RunFolder, *, replace: Replace, is_stand_in:
     """Puts the finished models of a run in place together; the previous models become a version.
 
     With "unless-worse" the previous models stay, and the new ones become a version, if they have the same classes and
-    the best new model is significantly worse than the best of them, or was trained on drawn images or random weights
-    in place of the real ones (`is_stand_in`); with "never" they always stay. The caller holds the lock.
+    the best new model is significantly worse than the best of them, or was trained on drawn images or with another
+    network in place of what could not be downloaded (`is_stand_in`); with "never" they always stay. The caller holds
+    the lock.
     """
     finished, present = _models_in(run.path), _models_in(output)
     if not finished:  # resumed after its end: they are in place
@@ -275,8 +276,9 @@ def _why_to_keep(
         return "The models in place stay, as asked."
     if before is None or after is None or before.label_names != after.label_names:
         return None  # nothing to compare
-    if is_stand_in and not (before.data.name == "drawn" or before.weights.name == "random"):
-        return "The models in place stay: drawn pictures or random weights stood in for the data of the new ones."
+    weights = before.weights
+    if is_stand_in and not (before.data.name == "drawn" or weights.name == "random" or weights.stands_in_for):
+        return "The models in place stay: drawn pictures or another network stood in for those of the new ones."
     if before.metrics and after.metrics and after.metrics.accuracy < before.metrics.kept.interval[0]:
         low, high = before.metrics.kept.interval
         return (

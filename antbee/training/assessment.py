@@ -11,7 +11,7 @@ from antbee.models.backbone import apply_temperature
 from antbee.models.classifier import Classifier
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, build_detector, leave_classes_out, threshold
 from antbee.models.metrics import Calibration, Evaluation, Found, OODMetrics
-from antbee.training.crossvalidation import OutOfFold, distances_left_out
+from antbee.training.crossvalidation import OutOfFold, choose_neighbours, distances_left_out
 from antbee.training.features import Features
 
 
@@ -39,12 +39,13 @@ def fit_detector(
     A trained backbone maps its training images closer together than new ones: without images that were left out of
     its training, the detector has no threshold.
     """
+    count = choose_neighbours(features) if left_out is None else left_out.neighbours
     limit = NO_LIMIT
     if left_out is not None:
         limit = threshold(left_out.distances)
     elif backbone_is_frozen:
-        limit = threshold(distances_left_out(features))
-    return build_detector(features.features, features.labels, names, limit)
+        limit = threshold(distances_left_out(features, count))
+    return build_detector(features.features, features.labels, names, limit, count)
 
 
 def ood_metrics(classifier: Classifier, val: Features, *, backbone_is_frozen: bool) -> OODMetrics | None:
@@ -61,7 +62,8 @@ def ood_metrics(classifier: Classifier, val: Features, *, backbone_is_frozen: bo
         predictions = classifier.predict(ood.synthetic_images(kind, ood.COUNT))
         found[kind] = Found(found=sum(one.is_out_of_distribution for one in predictions), count=ood.COUNT)
     if backbone_is_frozen:
-        others = leave_classes_out(detector.features, detector.labels, val.features, val.labels)
+        rows, count = val.features, detector.neighbours
+        others = leave_classes_out(detector.features, detector.labels, rows, val.labels, count=count)
         left_out = Found(found=others, count=len(val))
     alarms = int((detector.distance(val.features) > detector.limit).sum())
     return OODMetrics(

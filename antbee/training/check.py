@@ -17,18 +17,17 @@ from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_ph
 from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.errors import InputError
-from antbee.models.backbone import build_network
 from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
 from antbee.models.device import choose_device
 from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
-from antbee.models.weights import WeightsError, WeightsUnreachableError, load_starting_weights
+from antbee.models.tensors import WeightsError
+from antbee.models.weights import StartingWeights, build_network, choose_network
 from antbee.text import counted, one_line
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import compute_features
 from antbee.training.inspection import folder_findings
 
-BACKBONE = "resnet18"  # its features are compared
 LARGEST_SHEET = 48  # findings on a contact sheet
 
 Kind = Literal["data", "model", "picture"]
@@ -143,14 +142,17 @@ def check_model(path: Path) -> CheckResult:
 def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callable[[str], None]) -> CheckResult:
     """Reads a data folder and compares its images. Raises DataError, and WeightsError for named weights."""
     facts: dict[Path, PhotoFacts] = {}
-    cache, preprocessing = ImageCache(), Preprocessing()
+    cache = ImageCache()
+    backbone, start, notice = choose_network(None, weights)
+    if notice is not None:
+        log(notice)
 
     def measure(path: Path, photo: Image.Image) -> None:
         facts[path] = quality.measure(photo)
-        cache_photo(cache, path, photo, [preprocessing])
+        cache_photo(cache, path, photo, [start.preprocessing])
 
     dataset = read_folder(root, on_photo=measure)
-    features = features_of(dataset.both, preprocessing, cache, weights, log)
+    features = features_of(dataset.both, backbone, start, cache)
     by_name = {path.relative_to(dataset.root).as_posix(): fact for path, fact in facts.items()}
     error = None
     try:
@@ -170,20 +172,12 @@ def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callabl
     )
 
 
-def features_of(
-    split: Split, preprocessing: Preprocessing, cache: ImageCache, weights: str | None, log: Callable[[str], None]
-) -> Tensor | None:
-    """The features of a backbone that was not trained on these images: float32 (N, C); None without its weights."""
-    try:
-        start = load_starting_weights(weights or "imagenet", BACKBONE)
-    except WeightsUnreachableError as error:
-        if weights is not None:
-            raise
-        log(f"{error}. So labels are not checked, and duplicates are found by their hashes alone; see --weights.")
-        return None
+def features_of(split: Split, backbone: str, weights: StartingWeights, cache: ImageCache) -> Tensor:
+    """The features of a backbone that was not trained on these images: float32 (N, C)."""
     device = choose_device("auto")
-    network = build_network(BACKBONE, 2, start, seed=0).to(device)
-    loader = ImageLoader(split, preprocessing, options=replace(LoaderOptions.for_device(device), cache=cache))
+    network = build_network(backbone, 2, weights, seed=0).to(device)
+    options = replace(LoaderOptions.for_device(device), cache=cache)
+    loader = ImageLoader(split, weights.preprocessing, options=options)
     return compute_features(network, loader, DistributedContext(device), what="features").features.cpu()
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
-from torchvision.models import ResNet
+from torch import nn
 
 from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
 from antbee.data.exclusions import read_exclusions
@@ -16,14 +17,29 @@ from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged,
 from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, cache_photo, choose_loader
 from antbee.errors import InputError
 from antbee.installation import home
-from antbee.models.backbone import build_network
+from antbee.models.architectures import takes_any_size
+from antbee.models.backbone import (
+    Network,
+    create_network,
+    feature_count,
+    has_batch_norm,
+    has_depthwise_convolutions,
+    head_of,
+    zero_head,
+)
 from antbee.models.config import MODES, validating
 from antbee.models.device import choose_precision
 from antbee.models.versions import Replace, RunFolder
-from antbee.models.weights import StartingWeights, WeightsUnreachableError, load_starting_weights
+from antbee.models.weights import (
+    PACKAGED,
+    StartingWeights,
+    build_network,
+    choose_network,
+    zero_shot_head,
+)
 from antbee.training.checkpoint import DeferredSignals
 from antbee.training.distributed import DistributedContext
-from antbee.training.recipe import RECIPES, RECIPES_FROM_RANDOM, Recipe
+from antbee.training.recipe import DEPTHWISE, LAYER_NORM, RECIPES, RECIPES_FROM_RANDOM, Recipe
 
 HOLDOUT = 0.2  # of the images in train/, what `select="holdout"` sets aside
 
@@ -39,8 +55,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: str | None = None  # imagenet, random or a file; None: imagenet, or random ones without a network
-    backbone: str = "resnet18"
+    weights: str | None = None  # see `load_starting_weights`; None: imagenet
+    backbone: str | None = None  # a network of timm; None: resnet18, or PACKAGED where its weights can't be downloaded
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = None  # pixels; None: that of the weights
     mode: Literal["both", "frozen", "finetune"] = "both"
     recipe: Literal["fast", "tutorial"] = "fast"
     epochs: Count | None = None  # None, here and below: the recipe's
@@ -90,6 +107,7 @@ class RunContext:
     train: Split  # the images that are trained on
     selection: Split  # the images that the epoch to keep is chosen on
     cache: ImageCache
+    backbone: str
     weights: StartingWeights
     recipe: Recipe
     notices: tuple[str, ...]  # substitutes for what could not be downloaded, each in a sentence
@@ -115,14 +133,31 @@ class RunContext:
         augmentation = self.recipe.augmentation(mode) if mode else None
         return choose_loader(ImageLoader(split, self.recipe.preprocessing, augmentation, seed=seed, options=options))
 
-    def starting_network(self, seed: int) -> ResNet:
+    @cached_property
+    def own_head(self) -> nn.Linear | None:
+        """The head of the starting weights for the classes of the data set; None where they have none."""
+        return zero_shot_head(self.weights, self.backbone, self.dataset.class_names)
+
+    @property
+    def first_head(self) -> nn.Linear | None:
+        """The head that the recipe starts from; None: a new one, drawn by the seed."""
+        if not self.recipe.own_head:
+            return None
+        return self.own_head or zero_head(feature_count(self.backbone), len(self.dataset.class_names))
+
+    def starting_network(self, seed: int) -> Network:
         """A network on the device, with a new head drawn by `seed`; random backbones keep to the run's own seed."""
-        settings, class_count = self.settings, len(self.dataset.class_names)
-        network = build_network(settings.backbone, class_count, self.weights, seed=settings.seed)
-        if seed != settings.seed:
-            other = build_network(settings.backbone, class_count, self.weights, seed=seed)
-            network.fc.load_state_dict(other.fc.state_dict())
-        return network.to(self.distributed.device, memory_format=self.recipe.layout)
+        network = build_network(
+            self.backbone,
+            len(self.dataset.class_names),
+            self.weights,
+            seed=self.settings.seed,
+            head_seed=seed,
+            image_size=self.recipe.preprocessing.crop,
+        )
+        if self.first_head is not None:
+            head_of(network).load_state_dict(self.first_head.state_dict())
+        return network.to(self.distributed.device).to(memory_format=self.recipe.layout)
 
 
 def prepare(
@@ -136,16 +171,16 @@ def prepare(
 
     Raises what `read_folder` and `load_starting_weights` raise.
     """
-    drawn = random = None
+    drawn = stand_in = None
     if distributed.is_first:
         root, drawn = choose_data(data)
-        weights, random = choose_weights(settings.weights, settings.backbone)
-    drawn, random = distributed.from_first((drawn, random))
+        backbone, weights, stand_in = choose_network(settings.backbone, settings.weights)
+    drawn, stand_in = distributed.from_first((drawn, stand_in))
     with distributed.in_turn():
         if not distributed.is_first:
             root, _ = choose_data("drawn" if drawn else data)
-            weights, _ = choose_weights("random" if random else settings.weights, settings.backbone)
-    recipe = recipe_of(settings, weights, distributed.device)
+            backbone, weights, _ = choose_network(PACKAGED if stand_in else settings.backbone, settings.weights)
+    recipe = recipe_of(settings, backbone, weights, distributed.device)
     cache = ImageCache()
     dataset = root if isinstance(root, ImageDataset) else read_for_training(root, settings.seed, cache, recipe)
     if not settings.allow_bad:
@@ -155,8 +190,10 @@ def prepare(
     train, selection = dataset.train, dataset.val
     if settings.select == "holdout":
         train, selection = stratified_split(dataset.train, dataset.class_names, settings.seed, HOLDOUT)
-    notices = tuple(notice for notice in (drawn, random) if notice)
-    return RunContext(settings, distributed, signals, dataset, train, selection, cache, weights, recipe, notices, log)
+    notices = tuple(notice for notice in (drawn, stand_in) if notice)
+    return RunContext(
+        settings, distributed, signals, dataset, train, selection, cache, backbone, weights, recipe, notices, log
+    )
 
 
 def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDataset, str | None]:
@@ -171,21 +208,26 @@ def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDat
         return drawn_folder(home() / "data"), f"DRAWN PICTURES stand in for the photos of ants and bees: {error}."
 
 
-def choose_weights(choice: str | None, backbone: str) -> tuple[StartingWeights, str | None]:
-    """The starting weights; and a notice if random ones replace ImageNet's."""
-    try:
-        return load_starting_weights(choice or "imagenet", backbone), None
-    except WeightsUnreachableError as error:
-        if choice is not None:
-            raise
-        weights = load_starting_weights("random", backbone)
-        return weights, f"RANDOM WEIGHTS stand in for ImageNet's, so expect a poor classifier: {error}."
+def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, device: torch.device) -> Recipe:
+    """The recipe for a network, with the settings that override both of its schedules.
 
-
-def recipe_of(settings: Settings, weights: StartingWeights, device: torch.device) -> Recipe:
-    """The recipe, with the settings that override both of its schedules."""
-    known = RECIPES if weights.state is not None else RECIPES_FROM_RANDOM
-    recipe = known[settings.recipe]
+    Raises SettingsError for the tutorial's recipe with another network than a ResNet.
+    """
+    recipe = (RECIPES if weights.state is not None else RECIPES_FROM_RANDOM)[settings.recipe]
+    if recipe.name == "tutorial":
+        if not backbone.startswith(("resnet", "resnext", "wide_resnet")):
+            raise SettingsError(f"the tutorial's recipe is for a ResNet, not for {backbone}: leave out --recipe")
+        preprocessing = replace(recipe.preprocessing, crop=settings.image_size or recipe.preprocessing.crop)
+        recipe = replace(recipe, preprocessing=preprocessing)
+    else:
+        crop = settings.image_size or weights.preprocessing.crop
+        recipe = recipe.for_images(replace(weights.preprocessing, crop=crop), grow=takes_any_size(backbone))
+        with torch.device("meta"):
+            network = create_network(backbone, 2)
+        if not has_batch_norm(network):
+            recipe = replace(recipe, finetune=LAYER_NORM)
+        elif weights.state is not None and has_depthwise_convolutions(network):
+            recipe = replace(recipe, finetune=DEPTHWISE)
     flags = {"epochs": "epochs", "batch_size": "batch_size", "learning_rate": "lr", "folds": "folds"}
     given = {name: value for name, flag in flags.items() if (value := getattr(settings, flag)) is not None}
     return replace(

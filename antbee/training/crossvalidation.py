@@ -4,6 +4,7 @@ The temperature and the detector's threshold are fitted to out-of-fold predictio
 overconfident: fitted to them, a temperature made the probabilities of a fine-tuned network worse.
 """
 
+import copy
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -11,17 +12,19 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torchvision.models import ResNet
 
 from antbee.data.seeds import seeded_generator
-from antbee.models.backbone import new_head
-from antbee.models.detector import NEAREST, kth_distance, sample
+from antbee.evaluation.metrics import area_under_roc
+from antbee.models.backbone import Network, head_of, new_head, zero_head
+from antbee.models.detector import LARGEST_SAMPLE, directions, kth_distance, nearest, sample
 from antbee.models.device import Precision
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import Examples, Features, compute_features
 from antbee.training.modes import fit_mode_without_validation
 from antbee.training.recipe import Recipe
 
+NEIGHBOURS = (1, 2, 3, 5, 10)  # that the detector's k is chosen from
+MOST_LEFT_OUT = 10  # classes
 CURVE_SIZES = (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # images of each class; the last point has all of them
 CURVE_DRAWS = 5  # subsets for each size, each with a new head
 CURVE_STEPS = 1000  # gradient steps of each head at most, so that the curve of a large set takes minutes, not hours
@@ -49,10 +52,18 @@ class OutOfFold:
     folds: int  # number of folds
     logits: Tensor  # float32 (N, classes)
     distances: Tensor  # float64 (<= N,), to the k-th nearest training image, of those that a detector keeps
+    neighbours: int  # k
 
 
 def head_out_of_fold(
-    features: Features, folds: Tensor, recipe: Recipe, *, seed: int, device: torch.device, max_epochs: int | None = None
+    features: Features,
+    folds: Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    max_epochs: int | None = None,
+    start: torch.nn.Linear | None = None,
 ) -> OutOfFold:
     """Out-of-fold predictions of heads on a frozen backbone, trained for `max_epochs`, or for all epochs.
 
@@ -62,17 +73,37 @@ def head_out_of_fold(
     logits = torch.zeros(len(features), class_count)
     for fold in folds.unique().tolist():
         trained_on, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
-        head = trained_head(
-            features.subset(trained_on), class_count, recipe, seed=seed, device=device, max_epochs=max_epochs
-        )
+        subset = features.subset(trained_on)
+        head = trained_head(subset, class_count, recipe, seed=seed, device=device, max_epochs=max_epochs, start=start)
         logits[held] = logits_of(head, features.subset(held))
-    return OutOfFold(len(folds.unique()), logits, distances_left_out(features))
+    count = choose_neighbours(features)
+    return OutOfFold(len(folds.unique()), logits, distances_left_out(features, count), count)
 
 
-def distances_left_out(features: Features) -> Tensor:
-    """The distance of each image that a detector keeps to its k-th nearest neighbour: float64 (<= N,)."""
+def choose_neighbours(features: Features) -> int:
+    """The k of NEIGHBOURS by whose nearest neighbour a detector best recognises a class that it lacks.
+
+    Each class in turn, of at most MOST_LEFT_OUT, is left out; the score is the mean area under the ROC curve of its
+    images against those of the other classes. Only images that are trained on take part.
+    """
+    kept = features.subset(sample(len(features), LARGEST_SAMPLE))
+    rows, scores = directions(kept.features), torch.zeros(len(NEIGHBOURS))
+    for label in kept.labels.unique()[:MOST_LEFT_OUT]:
+        own, others = rows[kept.labels == label], rows[kept.labels != label]
+        if len(others) < 2:
+            continue
+        known = nearest(others, others, max(NEIGHBOURS), same=True).distances
+        unknown = nearest(own, others, known.shape[1]).distances
+        for place, count in enumerate(NEIGHBOURS):
+            column = min(count, known.shape[1]) - 1
+            scores[place] += area_under_roc(known[:, column], unknown[:, column])
+    return NEIGHBOURS[int(scores.argmax())]  # the smallest of equal ones
+
+
+def distances_left_out(features: Features, count: int) -> Tensor:
+    """The distance of each image that a detector keeps to its `count`-th nearest neighbour: float64 (<= N,)."""
     kept = features.subset(sample(len(features))).features
-    return kth_distance(kept, kept, same=True)
+    return kth_distance(kept, kept, count=count, same=True)
 
 
 def trained_head(
@@ -83,9 +114,15 @@ def trained_head(
     seed: int,
     device: torch.device,
     max_epochs: int | None = None,
+    start: torch.nn.Linear | None = None,
 ) -> torch.nn.Linear:
-    """A new head, trained on `features` as in the recipe's frozen mode, for `max_epochs` or for all epochs."""
-    head = new_head(features.features.shape[1], class_count, seed=seed).to(device)
+    """A head trained on `features` as in the recipe's frozen mode, for `max_epochs` or for all epochs.
+
+    It starts as a copy of `start`; without one it is new, as the recipe says.
+    """
+    width = features.features.shape[1]
+    first = start or (zero_head(width, class_count) if recipe.own_head else new_head(width, class_count, seed=seed))
+    head = copy.deepcopy(first).requires_grad_(True).to(device)
     fit_mode_without_validation(
         head, features, "frozen", recipe, seed=seed, context=DistributedContext(device), max_epochs=max_epochs
     )
@@ -99,11 +136,12 @@ def logits_of(head: torch.nn.Linear, features: Features) -> Tensor:
 
 
 def network_out_of_fold(
-    train_on: Callable[[Tensor], ResNet],
+    train_on: Callable[[Tensor], Network],
     photos: Examples,
     folds: Tensor,
     context: DistributedContext,
     precision: Precision,
+    neighbours: int,
 ) -> OutOfFold:
     """Out-of-fold predictions of whole networks: `train_on` trains one on the images at these positions.
 
@@ -115,12 +153,12 @@ def network_out_of_fold(
         trained_on, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         network = train_on(trained_on)
         features = compute_features(network, photos, context, what="left-out photos", precision=precision)
-        logits[held] = logits_of(network.fc, features.subset(held))
+        logits[held] = logits_of(head_of(network), features.subset(held))
         kept = trained_on[sample(len(trained_on))]
         # Among fewer images the k-th nearest is farther away, so k shrinks with their number.
-        count = max(1, round(NEAREST * len(kept) / len(sample(len(folds)))))
+        count = max(1, round(neighbours * len(kept) / len(sample(len(folds)))))
         distances[held] = kth_distance(features.subset(held).features, features.subset(kept).features, count=count)
-    return OutOfFold(len(folds.unique()), logits, distances)
+    return OutOfFold(len(folds.unique()), logits, distances, neighbours)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from antbee.data.images import DataError
 from antbee.data.loading import ImageLoader, LoaderOptions
 from antbee.evaluation import metrics, report
 from antbee.installation import home
+from antbee.models.backbone import head_of
 from antbee.models.classifier import Classifier
 from antbee.models.metrics import Evaluation
 from antbee.models.predict import load_classifier
@@ -85,7 +86,7 @@ def _evaluate(classifier: Classifier, split: Split, names: Sequence[str]) -> Spl
     config = classifier.config
     loader = ImageLoader(split, config.preprocessing, options=LoaderOptions.for_device(classifier.device))
     computed = compute_features(classifier.network, loader, DistributedContext(classifier.device), what="predicting")
-    logits, labels = logits_of(classifier.network.fc, computed), computed.labels
+    logits, labels = logits_of(head_of(classifier.network), computed), computed.labels
     result = metrics.evaluate(logits, labels).model_dump(exclude_unset=True)
     if (detector := classifier.detector) is not None and detector.limit is not None:
         found = int((detector.distance(computed.features) > detector.limit).sum())

@@ -7,11 +7,10 @@ from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torchvision.models import ResNet
 from tqdm.auto import tqdm
 
 from antbee.data.loading import GPUImageLoader, ImageLoader
-from antbee.models.backbone import feature_map, fuse_conv_bn, pooled
+from antbee.models.backbone import Network, feature_map, fuse_conv_bn, head_of, pooled
 from antbee.models.device import Precision, autocast
 from antbee.training.distributed import DistributedContext
 
@@ -60,7 +59,7 @@ class FeatureCache:
     """
 
     def __init__(
-        self, network: ResNet, photos: ImageLoader | GPUImageLoader, *, context: DistributedContext, what: str
+        self, network: Network, photos: ImageLoader | GPUImageLoader, *, context: DistributedContext, what: str
     ) -> None:
         self.network = network
         self.photos = photos
@@ -82,16 +81,17 @@ class FeatureCache:
 
 
 def compute_features(
-    network: ResNet, photos: Examples, context: DistributedContext, *, what: str, precision: Precision = "float32"
+    network: Network, photos: Examples, context: DistributedContext, *, what: str, precision: Precision = "float32"
 ) -> Features:
     """The backbone's features of all images, on the device of this process."""
-    fused = fuse_conv_bn(network)
+    ((image, _),) = photos.batches([torch.zeros(1, dtype=torch.int64)])
+    fused = fuse_conv_bn(network, image.to(context.device))
 
     def features(images: Tensor) -> Tensor:
         with autocast(precision, context.device):
             return pooled(fused, feature_map(fused, images))
 
-    return Features(compute_rows(features, photos, network.fc.in_features, context, what=what), photos.labels)
+    return Features(compute_rows(features, photos, head_of(network).in_features, context, what=what), photos.labels)
 
 
 def evaluation_batch(device: torch.device) -> int:

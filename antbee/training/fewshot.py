@@ -8,18 +8,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet
 
 import antbee
 from antbee.data.archive import FewShotError
 from antbee.evaluation import metrics as evaluation_metrics
 from antbee.evaluation.calibration import fit_temperature
 from antbee.models import detector as models_detector
-from antbee.models.backbone import count_parameters
+from antbee.models.backbone import Network, count_parameters, head_of
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, DataInfo, WeightsInfo
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, leave_classes_out
+from antbee.models.device import choose_device
 from antbee.models.metrics import Evaluation, Found, Metrics, OODMetrics, Parameters
+from antbee.models.weights import PACKAGED, build_network, load_starting_weights
 from antbee.text import one_line
 from antbee.training import assessment
 from antbee.training.crossvalidation import OutOfFold, head_out_of_fold, stratified_folds, trained_head
@@ -44,6 +45,24 @@ class FewShotResult:
         """The number of folds of the cross-validation; None where there was none."""
         metrics = self.classifier.config.metrics
         return metrics.cross_validation if metrics else None
+
+
+def pretrained_base(device: str = "auto") -> Classifier:
+    """A base where there is no model: the network whose ImageNet weights come by pip, with a head that knows nothing.
+
+    Raises what `load_starting_weights` and `choose_device` raise.
+    """
+    weights = load_starting_weights("imagenet", PACKAGED)
+    config = ClassifierConfig(
+        architecture=PACKAGED,
+        label_names=("first class", "second class"),
+        preprocessing=weights.preprocessing,
+        mode="frozen",
+        recipe={"cached_features": True},  # the backbone has its starting weights
+        weights=WeightsInfo(name=weights.name, digest=weights.digest, license=weights.license),
+    )
+    network = build_network(PACKAGED, len(config.label_names), weights, seed=0)
+    return Classifier(network.to(choose_device(device)), config)
 
 
 def fit_few_shot(
@@ -121,13 +140,14 @@ def _ood_metrics(detector: KNNDetector, *, backbone_is_untrained: bool) -> OODMe
     fewest_left = len(detector.labels) - int(torch.bincount(detector.labels).max())
     left_out = None
     if backbone_is_untrained and models_detector.threshold(torch.zeros(fewest_left)) < NO_LIMIT:
-        found = leave_classes_out(detector.features, detector.labels, detector.features, detector.labels)
+        rows, labels = detector.features, detector.labels
+        found = leave_classes_out(rows, labels, rows, labels, count=detector.neighbours)
         left_out = Found(found=found, count=len(detector.labels))
     return OODMetrics(threshold=detector.threshold, rate=FALSE_ALARM_RATE, foreign={}, left_out=left_out)
 
 
-def _parameters(network: ResNet, head: nn.Linear) -> Parameters:
-    own_head, new_head = (count_parameters(one, trainable=False) for one in (network.fc, head))
+def _parameters(network: Network, head: nn.Linear) -> Parameters:
+    own_head, new_head = (count_parameters(one, trainable=False) for one in (head_of(network), head))
     total = count_parameters(network, trainable=False)
     return Parameters(total=total - own_head + new_head, trainable=new_head)
 

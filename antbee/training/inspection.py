@@ -17,7 +17,7 @@ from antbee.training.features import Features
 from antbee.training.recipe import FAST
 
 LEAST_ALIKE = 0.75  # cosine of two hashes: re-encoded, resized and brightened copies lie above, other images below 0.6
-NEAR = 0.45  # of the median nearest-neighbour distance: cropped copies lie within, other images beyond
+NEAR = 0.6  # of the median nearest-neighbour distance: cropped copies lie within, other images beyond
 DOUBT = 0.7  # see label_doubt
 
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torchvision.models import ResNet
 
 from antbee.data.loading import GPUImageLoader, ImageLoader
-from antbee.models.backbone import freeze_backbone, unfreeze
+from antbee.models.backbone import Network, freeze_backbone, unfreeze
 from antbee.models.device import choose_precision
 from antbee.training.checkpoint import Checkpoint, DeferredSignals
 from antbee.training.distributed import DistributedContext
@@ -33,7 +32,7 @@ class Run:
     report: Callable[[Epoch], None] = lambda epoch: None
 
 
-def train_frozen(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
+def train_frozen(network: Network, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
     """Frozen mode: the backbone is a fixed feature extractor, only the head is trained.
 
     The images pass through the backbone in every epoch. The recipe's `batch_norm` decides whether that updates
@@ -50,7 +49,7 @@ def train_head(
     return _fit_mode(head, train, val, "frozen", run, checkpoint)
 
 
-def train_finetune(network: ResNet, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
+def train_finetune(network: Network, run: Run, checkpoint: Checkpoint | None = None) -> FitResult:
     """Finetune mode: every weight is trained, from the current weights of `network`."""
     unfreeze(network)
     return _fit_mode(network, run.train, run.val, "finetune", run, checkpoint)
@@ -64,7 +63,7 @@ def _fit_mode(
         train,
         val,
         run.recipe.schedule(mode),
-        compiled=run.compiled and isinstance(module, ResNet),
+        compiled=run.compiled and not isinstance(module, nn.Linear),
         keep=run.keep,
         checkpoint=checkpoint,
         signals=run.signals,
@@ -92,7 +91,7 @@ def _fit_options(
     module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, context: DistributedContext
 ) -> dict[str, Any]:
     """The arguments that a recipe gives to `fit` and `fit_without_validation`."""
-    whole = isinstance(module, ResNet)  # a head alone is too small to gain from lower precision
+    whole = not isinstance(module, nn.Linear)  # a head alone is too small to gain from lower precision
     return {
         "batch_norm": recipe.batch_norm,
         "precision": choose_precision(recipe.precision, context.device) if whole else "float32",

@@ -32,7 +32,7 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
     if context.selection is not dataset.val:
         counts["holdout"] = context.selection.counts(names)
     return ClassifierConfig(
-        architecture=context.settings.backbone,
+        architecture=context.backbone,
         label_names=names,
         preprocessing=context.recipe.preprocessing,
         version=antbee.__version__,
@@ -46,7 +46,7 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
             split=dataset.split,
             digest=dataset.digest,
         ),
-        weights=WeightsInfo(name=weights.name, digest=weights.digest, base_model=weights.base_model),
+        weights=WeightsInfo(**{name: getattr(weights, name) for name in WeightsInfo.model_fields}),
         seed=context.settings.seed,
         run=fingerprint,
     )

@@ -14,8 +14,8 @@ from antbee.models.classifier import Classifier
 from antbee.models.config import MODES, Mode, ModelFolderError, read_config, read_history
 from antbee.models.device import choose_device
 from antbee.models.metrics import Metrics
+from antbee.models.tensors import WeightsError
 from antbee.models.versions import Replace, RunFolder, check_output, place_models
-from antbee.models.weights import WeightsError
 from antbee.training import output, summary
 from antbee.training.checkpoint import Checkpoint, check_space, deferring_signals, fingerprint
 from antbee.training.context import RunContext, Settings, prepare
@@ -85,7 +85,8 @@ def train(
     data: str | Path | ImageDataset | None = None,
     *,
     weights: str | None = None,
-    backbone: str = "resnet18",
+    backbone: str | None = None,
+    image_size: int | None = None,
     mode: Literal["both", "frozen", "finetune"] = "both",
     recipe: Literal["fast", "tutorial"] = "fast",
     epochs: int | None = None,
@@ -113,8 +114,9 @@ def train(
     The arguments are the flags of scripts/train.py:
 
     data        a folder with train/ and val/ or with class folders, "drawn", or an ImageDataset; None: ants and bees
-    weights     "imagenet", "random" or a file; None: imagenet, or random ones if these can't be downloaded
-    backbone    the name of an architecture
+    weights     "imagenet", "random", a tag of timm's, a Hub id or a file; None: imagenet
+    backbone    a network of timm; None: resnet18 or, if its weights can't be downloaded, EfficientNet-Lite0
+    image_size  pixels a side; None: the size that the weights were trained with
     mode        "frozen", "finetune" or "both"
     recipe      "fast" or "tutorial"; `epochs`, `batch_size`, `lr` and `folds` (of the calibration) override it
     select      the epoch to keep is the best on "val", the best on a "holdout" of train/, or the "last"
@@ -191,7 +193,7 @@ def clear_the_way(context: RunContext, checkpoints: Mapping[Mode, Checkpoint]) -
 
 def space_needed(context: RunContext, modes: Sequence[str]) -> int:
     """Disk space in bytes: a model of each mode, and two checkpoints with weights, momentum and the best weights."""
-    size = 4 * count_all_parameters(context.settings.backbone, len(context.dataset.class_names))
+    size = 4 * count_all_parameters(context.backbone, len(context.dataset.class_names))
     trains_all = "finetune" in modes or not context.recipe.cached_features
     return size * (len(modes) + (6 if trains_all else 0))
 
@@ -245,7 +247,7 @@ def checkpoint_of(context: RunContext, mode: str) -> Checkpoint:
     decides = {
         "mode": mode,
         "recipe": asdict(context.recipe),
-        "architecture": settings.backbone,
+        "architecture": context.backbone,
         "weights": [context.weights.name, context.weights.digest],
         "photos": [dataset.digest, dataset.split, dataset.class_names, dataset.excluded],
         "select": settings.select,

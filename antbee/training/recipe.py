@@ -18,7 +18,7 @@ class TrainingError(AntbeeError):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Hyperparameters of one mode's stochastic gradient descent."""
+    """Hyperparameters of one mode's gradient descent."""
 
     epochs: int
     batch_size: int
@@ -27,6 +27,8 @@ class Schedule:
     weight_decay: float = 0.0
     decay: Literal["step", "cosine"] = "cosine"
     warmup: float = 0.0  # epochs in which the rate climbs to its highest; cosine only
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    layer_decay: float = 1.0  # the rate of a layer, of that of the layer after it; adamw only
     folds: int = 0  # of the cross-validation that calibrates the probabilities; 0: none
 
 
@@ -42,6 +44,7 @@ class Recipe:
     shorter_side: int | None = None  # pixels; larger images are resized to it before random crops are cut
     finetune_sizes: tuple[int, ...] = ()  # side of the random crops in pixels, each for an equal share of the epochs
     cached_features: bool = False  # frozen: evaluation crops pass through the backbone once, not in every epoch
+    own_head: bool = False  # frozen: starts from the rows of the weights' own head, where ImageNet has the classes
     head_first: bool = False  # finetune: starts from the frozen mode's trained head instead of a new one
     batch_norm: Literal["fixed", "adapting"] = "fixed"  # BatchNorm's running statistics while training
     channels_last: bool = False  # memory layout: faster on CPUs and tensor cores, equal within rounding
@@ -67,6 +70,17 @@ class Recipe:
             smallest_crop=self.smallest_crop,
             sizes=tuple(sizes[math.ceil(epoch * len(sizes) / epochs) - 1] for epoch in range(1, epochs + 1)),
             shorter_side=self.shorter_side,
+        )
+
+    def for_images(self, preprocessing: Preprocessing, *, grow: bool) -> "Recipe":
+        """The recipe for a network with this preprocessing; its crops grow only where the network takes any size."""
+        scale = preprocessing.crop / self.preprocessing.crop
+        sizes = tuple(32 * max(1, round(scale * size / 32)) for size in self.finetune_sizes[:-1]) if grow else ()
+        return replace(
+            self,
+            preprocessing=preprocessing,
+            finetune_sizes=(*sizes, preprocessing.crop) if self.finetune_sizes else (),
+            shorter_side=None if self.shorter_side is None else round(scale * self.shorter_side),
         )
 
     def flat(self, mode: str) -> dict[str, Any]:
@@ -102,10 +116,25 @@ FAST = Recipe(
     smallest_crop=0.35,
     shorter_side=448,
     cached_features=True,
+    own_head=True,
     head_first=True,
     channels_last=True,
     precision="auto",
 )
+# Networks without BatchNorm, vision transformers above all, are fine-tuned by AdamW, early layers less than late ones:
+# Bao et al. 2022, "BEiT", arXiv 2106.08254.
+LAYER_NORM = Schedule(
+    epochs=3,
+    batch_size=16,
+    learning_rate=0.0001,
+    weight_decay=0.05,
+    warmup=1.0,
+    optimiser="adamw",
+    layer_decay=0.75,
+    folds=2,
+)
+# Networks of depthwise convolutions, which are small, forget at larger steps.
+DEPTHWISE = replace(FAST.finetune, learning_rate=0.0001)
 # Random weights have no trained BatchNorm statistics to keep, and no trained features that larger steps could distort.
 FAST_FROM_RANDOM = replace(FAST, batch_norm="adapting", finetune=replace(FAST.finetune, epochs=5, learning_rate=0.003))
 RECIPES = {recipe.name: recipe for recipe in (FAST, TUTORIAL)}

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models import ResNet
 
 from antbee.data.folder import Split
 from antbee.evaluation import metrics
 from antbee.evaluation.calibration import HOTTEST
-from antbee.models.backbone import apply_temperature, count_parameters, freeze_backbone, zero_shot_head
+from antbee.models.backbone import Network, apply_temperature, count_parameters, freeze_backbone, head_of
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig
 from antbee.models.device import choose_precision
@@ -25,6 +24,7 @@ from antbee.training.checkpoint import Checkpoint
 from antbee.training.context import RunContext
 from antbee.training.crossvalidation import (
     OutOfFold,
+    choose_neighbours,
     enough_data,
     head_out_of_fold,
     learning_curve,
@@ -59,7 +59,7 @@ class StartingFeatures:
         context = self.context
         device = context.distributed.device
         train, val = self.train.computed, self.val.computed
-        own_head = zero_shot_head(context.weights, context.settings.backbone, context.dataset.class_names)
+        own_head = context.own_head
         points = learning_curve(train, val, FAST, seed=context.settings.seed, device=device)
         return {
             "zero_shot": own_head and metrics.score(logits_of(own_head.to(device), val), val.labels),
@@ -95,7 +95,7 @@ class HeadInitialisation:
         """The head of a trained mode, whose weights are already divided by its temperature."""
         measured = classifier.config.metrics
         calibration = measured and measured.calibration
-        return cls(classifier.network.fc.state_dict(), calibration.temperature if calibration else 1.0)
+        return cls(head_of(classifier.network).state_dict(), calibration.temperature if calibration else 1.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -104,12 +104,12 @@ class HeadInitialisation:
 
 def train_mode(
     features: StartingFeatures, mode: str, start: HeadInitialisation, checkpoint: Checkpoint
-) -> tuple[ResNet, FitResult]:
+) -> tuple[Network, FitResult]:
     """Trains a mode from the starting weights. Raises TrainingError, naming the images where the loss diverged."""
     context = features.context
     network = context.starting_network(context.settings.seed)
     if start.head is not None:
-        network.fc.load_state_dict(start.head)
+        head_of(network).load_state_dict(start.head)
     with tracked_epochs(context, mode) as log:
 
         def report(epoch: Epoch) -> None:
@@ -124,7 +124,7 @@ def train_mode(
 
 
 def fit_mode(
-    network: ResNet, features: StartingFeatures, mode: str, run: Run, checkpoint: Checkpoint | None = None
+    network: Network, features: StartingFeatures, mode: str, run: Run, checkpoint: Checkpoint | None = None
 ) -> FitResult:
     """Trains the network as the mode does; the frozen mode on cached features where the recipe caches them."""
     if mode == "finetune":
@@ -132,7 +132,7 @@ def fit_mode(
     if not run.recipe.cached_features:
         return train_frozen(network, run, checkpoint)
     freeze_backbone(network)
-    return train_head(network.fc, features.train, features.selection, run, checkpoint)
+    return train_head(head_of(network), features.train, features.selection, run, checkpoint)
 
 
 def run_of(context: RunContext, mode: str, seed: int, report: Callable[[Epoch], None] = lambda epoch: None) -> Run:
@@ -166,7 +166,7 @@ def tracked_epochs(context: RunContext, mode: str) -> Iterator[Log]:
         yield lambda record: None
         return
     run = f"{mode} {time.strftime('%Y-%m-%d %H-%M-%S')}"
-    logged = {"architecture": settings.backbone, "weights": context.weights.name, "data": context.dataset.name}
+    logged = {"architecture": context.backbone, "weights": context.weights.name, "data": context.dataset.name}
     more = {"mode": mode, "seed": settings.seed, **context.recipe.flat(mode)}
     with tracked(settings.track, run, logged | more, settings.output) as log:
         yield log
@@ -180,7 +180,7 @@ def calibrate_and_evaluate(
     features: StartingFeatures,
     mode: str,
     start: HeadInitialisation,
-    network: ResNet,
+    network: Network,
     fitted: FitResult,
     config: ClassifierConfig,
 ) -> tuple[Classifier, Tensor]:
@@ -192,14 +192,14 @@ def calibrate_and_evaluate(
     left_out = predict_left_out(features, mode, start, fitted.kept.number)
     calibration: Calibration | None = None
     if left_out is not None:
-        before = metrics.evaluate(logits_of(network.fc, val), val.labels)
-        temperature = assessment.calibrate(network.fc, left_out, torch.tensor(context.train.labels))
-        after = metrics.evaluate(logits_of(network.fc, val), val.labels)
+        before = metrics.evaluate(logits_of(head_of(network), val), val.labels)
+        temperature = assessment.calibrate(head_of(network), left_out, torch.tensor(context.train.labels))
+        after = metrics.evaluate(logits_of(head_of(network), val), val.labels)
         calibration = assessment.calibration_of(temperature, left_out, before)
         context.say(calibration_line(temperature, before, after))
     names = context.train.names(context.dataset.root)
     detector = assessment.fit_detector(train, names, left_out, backbone_is_frozen=mode == "frozen")
-    val_logits = logits_of(network.fc, val)
+    val_logits = logits_of(head_of(network), val)
     measured = {
         **fit_metrics(context, network, fitted, val_logits),
         "calibration": calibration,
@@ -208,6 +208,7 @@ def calibrate_and_evaluate(
         ),
         "seeds": seed_metrics(features, mode, start, fitted, val_logits),
         **features.data_metrics,
+        "activation_map": "exact" if Classifier(network, config).explains_exactly else "gradients",
     }
     config = replace(config, metrics=Metrics.model_validate(measured))
     return Classifier(network, config, detector), val_logits
@@ -223,14 +224,16 @@ def calibration_line(temperature: float, before: Evaluation, after: Evaluation) 
     )
 
 
-def features_of(context: RunContext, network: ResNet, split: Split) -> Features:
+def features_of(context: RunContext, network: Network, split: Split) -> Features:
     """The features of a split's images, in evaluation crops."""
     return compute_features(network, context.loader(split), context.distributed, what="features")
 
 
-def val_logits_of(context: RunContext, network: ResNet) -> Tensor:
+def val_logits_of(context: RunContext, network: Network) -> Tensor:
     """A network's logits of the validation images: float32 (N, classes), on the CPU."""
-    return logits_of(network.fc, features_of(context, network.to(context.distributed.device), context.dataset.val))
+    return logits_of(
+        head_of(network), features_of(context, network.to(context.distributed.device), context.dataset.val)
+    )
 
 
 def predict_left_out(
@@ -251,15 +254,24 @@ def predict_left_out(
     if count < 2:
         return None
     if mode == "frozen" and recipe.cached_features:
-        return head_out_of_fold(features.train.computed, folds, recipe, seed=seed, device=device, max_epochs=max_epochs)
+        return head_out_of_fold(
+            features.train.computed,
+            folds,
+            recipe,
+            seed=seed,
+            device=device,
+            max_epochs=max_epochs,
+            start=context.first_head,
+        )
 
-    def train_on(positions: Tensor) -> ResNet:
+    def train_on(positions: Tensor) -> Network:
         network = context.starting_network(seed)
         if start.head is not None:
             subset = features.train.computed.subset(positions)
-            head = trained_head(subset, network.fc.out_features, recipe, seed=seed, device=device)
-            network.fc.load_state_dict(head.state_dict())
-            apply_temperature(network.fc, start.temperature)
+            count = head_of(network).out_features
+            head = trained_head(subset, count, recipe, seed=seed, device=device, start=context.first_head)
+            head_of(network).load_state_dict(head.state_dict())
+            apply_temperature(head_of(network), start.temperature)
         if mode == "frozen":
             freeze_backbone(network)
         images = context.loader(context.train.subset(positions.tolist()), mode, seed=seed)
@@ -270,10 +282,12 @@ def predict_left_out(
 
     context.say("  calibrating: training again on folds of the photos")
     precision = choose_precision(recipe.precision, device)
-    return network_out_of_fold(train_on, context.loader(context.train), folds, context.distributed, precision)
+    neighbours = choose_neighbours(features.train.computed)
+    images = context.loader(context.train)
+    return network_out_of_fold(train_on, images, folds, context.distributed, precision, neighbours)
 
 
-def fit_metrics(context: RunContext, network: ResNet, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:
+def fit_metrics(context: RunContext, network: Network, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:
     """Metrics on the validation images, duration, and parameter counts."""
     history, labels = fitted.history, torch.tensor(context.dataset.val.labels)
     last = metrics.share(round(history.last.val.accuracy * len(labels)), len(labels)).model_dump(exclude_unset=True)
@@ -322,7 +336,7 @@ def accuracies_of_seed(
     steps = ["frozen", mode] if mode == "finetune" and context.recipe.head_first else [mode]
     for step in steps:
         if step != steps[0]:
-            apply_temperature(network.fc, start.temperature)  # as the head was that the run itself started from
+            apply_temperature(head_of(network), start.temperature)  # as the head was that the run itself started from
         fitted = fit_mode(network, features, step, run_of(context, step, seed))
     accuracy = fitted.kept.val.accuracy
     if context.selection is not context.dataset.val:

@@ -36,6 +36,8 @@ def start_lines(context: "RunContext") -> list[str]:
     detail = f", {details[device.type](device)}" if device.type in details else ""
     sizes = f"{len(dataset.train)} train + {len(dataset.val)} val"
     unlisted = len(dataset.skipped) - MOST_SKIPPED
+    is_own = context.recipe.own_head and context.own_head is not None
+    head = "head from the weights' own" if is_own else "new head"
     return [
         box(context.notices),
         f"photos    {printable(dataset.root)}: {sizes} ({dataset.split})",
@@ -46,7 +48,7 @@ def start_lines(context: "RunContext") -> list[str]:
         ),
         *([f"          and {unlisted} more, see config.json of the models"] if unlisted > 0 else []),
         *warnings(context),
-        f"network   {settings.backbone}, weights: {context.weights.name}; a new head for {len(train)} classes",
+        f"network   {context.backbone}, weights: {context.weights.name}; a {head} for {len(train)} classes",
         f"device    {device}{detail}",
         f"recipe    {context.recipe.name}, {context.recipe.precision}, seed {settings.seed}",
     ]
@@ -130,7 +132,7 @@ def version_lines(output: Path, newest: Path | None) -> list[str]:
     command = shlex.join([*command_name("train").split(), "--restore", name, *where])
     return [
         f"versions  {len(known)} in {output / versions.VERSIONS}, kept until you delete them",
-        f"go back   {command}",
+        f"restore   {command}",
     ]
 
 

@@ -233,10 +233,7 @@ class _Training:
                 f"batches of {schedule.batch_size} can't be shared by {context.count} processes: "
                 "raise --batch-size, or start fewer processes"
             )
-        weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.SGD(
-            weights, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-        )
+        self.optimiser = _optimiser(module, schedule)
         self.learner = _in_parallel(module, batch_norm, context)
         if compiled:
             # A wrapper: the module that is evaluated and saved stays uncompiled.
@@ -312,7 +309,7 @@ class _Training:
     def _backward(self, loss: Tensor, rate: float, batch_size: int) -> None:
         """One gradient step."""
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         self.optimiser.zero_grad()
         with self._fitting_into_memory(batch_size):
             # The mean over the whole batch, as gradients are averaged over the processes.
@@ -342,6 +339,18 @@ def validate(module: nn.Module, val: Examples, number: int, context: Distributed
     loss = float(functional.cross_entropy(logits, val.labels))
     accuracy = int((logits.argmax(1) == val.labels).sum()) / len(val.labels)
     return EpochMetrics(loss, accuracy, time.perf_counter() - started)
+
+
+def _optimiser(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.optimiser == "sgd":
+        weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return torch.optim.SGD(
+            weights, lr=schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+        )
+    from timm.optim import param_groups_layer_decay
+
+    groups = param_groups_layer_decay(module, schedule.weight_decay, layer_decay=schedule.layer_decay)
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate)
 
 
 def _in_parallel(module: nn.Module, batch_norm: str, context: DistributedContext) -> nn.Module:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from antbee.data.download import folder_named
@@ -15,6 +16,7 @@ from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ClassifierConfig, read_history
 from antbee.models.folder import WEIGHTS_FILE, find_folder, model_folders
 from antbee.text import as_text, one_line
+from antbee.training.fewshot import pretrained_base
 from antbee.ui.i18n import ENGLISH, Translator
 
 SIDE_BY_SIDE = 2  # models
@@ -159,6 +161,19 @@ class ModelRegistry:
         self.snapshot = Snapshot()
         self.version = 0  # counts the loads
         self.reload()
+
+    @cached_property
+    def _pretrained(self) -> LoadedModel:
+        return LoadedModel("EfficientNet-Lite0", pretrained_base(self._device), (), "")
+
+    def base_model(self) -> LoadedModel:
+        """The model whose backbone embeds visitors' photos: a frozen one, not adapted to classes of its own, if any.
+
+        Where there is no model at all, one with the ImageNet weights that come by pip.
+        """
+        models = self.snapshot.models
+        frozen = next((model for model in models if model.config.mode == "frozen"), None)
+        return frozen or next(iter(models), None) or self._pretrained
 
     def changed(self) -> list[str]:
         """The names of the folders whose models are new or changed since they were loaded."""

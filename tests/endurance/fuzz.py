@@ -37,8 +37,7 @@ from antbee.evaluation.report import comparison, conclusions, metric_rows
 from antbee.hub.card import model_card
 from antbee.models.config import ClassifierConfig, ModelFolderError, read_config
 from antbee.models.detector import DetectorError, KNNDetector, build_detector
-from antbee.models.tensors import TensorsError, read_tensors, write_tensors
-from antbee.models.weights import WeightsError
+from antbee.models.tensors import TensorsError, WeightsError, read_tensors, write_tensors
 
 COUNTS = {"pictures": 100_000, "tensors": 20_000, "configs": 20_000}
 LONGEST, MOST_MEMORY = 10.0, 400.0  # seconds for one file; MB beyond what the process took before

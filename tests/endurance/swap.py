@@ -25,10 +25,10 @@ from load import Visitor, function_of, photos_of
 from page_helpers import SMALL, serving
 
 from antbee import Classifier, ui
-from antbee.models.backbone import build_network
 from antbee.models.config import CONFIG_FILE, ClassifierConfig, ModelFolderError
 from antbee.models.folder import WEIGHTS_FILE
-from antbee.models.weights import StartingWeights, WeightsError
+from antbee.models.tensors import WeightsError
+from antbee.models.weights import StartingWeights, build_network
 
 MODES = ("frozen", "finetune")
 STEPS = 1000  # a version is a probability in steps of one in so many

@@ -85,12 +85,19 @@ def test_front_matter_says_what_the_hub_needs_to_know():
     }
 
 
-def test_only_weights_from_imagenet_pass_on_their_licence_and_name():
-    for name, licence in (("random", "mit"), ("mine.safetensors", None)):
-        weights = {"name": name, "digest": None, "base_model": "timm/resnet18.tv_in1k"}
+def test_weights_pass_on_their_licence_and_name_where_they_have_some():
+    for name, given, licence in (
+        ("random", None, "mit"),
+        ("mine.safetensors", None, None),
+        ("imagenet", None, "bsd-3-clause"),
+        ("a1_in1k", "apache-2.0", "apache-2.0"),
+    ):
+        weights = {"name": name, "digest": None, "base_model": None, "license": given}
         metadata, _ = metadata_and_body(model_card(config_with(weights=weights)))
         assert metadata.get("license") == licence
         assert "base_model" not in metadata
+    published = {"name": "a1_in1k", "digest": "e" * 64, "base_model": "timm/resnet18.a1_in1k"}
+    assert metadata_and_body(model_card(config_with(weights=published)))[0]["base_model"] == "timm/resnet18.a1_in1k"
     unnamed = {"name": "imagenet", "digest": "e" * 64, "base_model": None}
     assert "base_model" not in metadata_and_body(model_card(config_with(weights=unnamed)))[0]
 

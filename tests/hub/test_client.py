@@ -19,7 +19,7 @@ from torchvision.models import get_model
 from antbee import Classifier, hub, ui
 from antbee.hub.card import PLACEHOLDER, model_card
 from antbee.hub.client import PULLED_FILES
-from antbee.models.backbone import empty_network
+from antbee.models.backbone import create_network
 from antbee.models.config import ClassifierConfig, ModelFolderError
 
 
@@ -124,7 +124,7 @@ def test_a_push_to_a_new_branch_creates_it_and_is_pulled_by_its_name(server, mod
 
 def test_a_pushed_model_is_loaded_back_by_its_name_with_equal_logits_and_shown(server, tmp_path):
     config = ClassifierConfig("resnet18", ("ants", "bees"), mode="frozen")
-    classifier = Classifier(empty_network("resnet18", 2), config)
+    classifier = Classifier(create_network("resnet18", 2), config)
     classifier.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text(model_card(config.to_json()))
     hub.push(tmp_path / "model", "tester/bugs")
@@ -139,7 +139,7 @@ def test_a_classifier_of_the_hub_can_be_had_at_a_revision_and_without_a_network(
     config = ClassifierConfig("resnet18", ("ants", "bees"))
     for number, revision in enumerate(("main", "better")):
         torch.manual_seed(number)
-        Classifier(empty_network("resnet18", 2), config).save_pretrained(tmp_path / revision)
+        Classifier(create_network("resnet18", 2), config).save_pretrained(tmp_path / revision)
         (tmp_path / revision / "README.md").write_text(model_card(config.to_json()))
         hub.push(tmp_path / revision, "tester/bugs", revision=None if revision == "main" else revision)
     bias = {
@@ -309,7 +309,7 @@ def test_a_model_that_is_in_the_cache_is_not_downloaded_again(server, model_fold
 
 def test_weights_with_other_bytes_are_refused_also_without_the_hub(server, tmp_path):
     config = ClassifierConfig("resnet18", ("ants", "bees"))
-    Classifier(empty_network("resnet18", 2), config).save_pretrained(tmp_path / "model")
+    Classifier(create_network("resnet18", 2), config).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text(model_card(config.to_json()))
     hub.push(tmp_path / "model", "tester/bugs")
     weights = hub.pull("tester/bugs") / "model.safetensors"

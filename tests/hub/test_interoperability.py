@@ -13,14 +13,14 @@ from antbee import Classifier, hub
 from antbee.data.drawn import draw
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.hub.card import model_card
-from antbee.models.backbone import empty_network
+from antbee.models.backbone import create_network
 from antbee.models.config import ClassifierConfig
 
 
 def pushed(folder, architecture, class_count):
     """A classifier that is on the Hub, with logits of a size that trained ones have."""
     torch.manual_seed(0)
-    network = empty_network(architecture, class_count).train()
+    network = create_network(architecture, class_count).train()
     with torch.no_grad():
         network(torch.randn(4, 3, 64, 64))  # without statistics that fit, BatchNorm lets logits grow by thousands
     names = tuple(f"class {number}" for number in range(class_count))
@@ -76,7 +76,7 @@ def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(serv
     torch.manual_seed(0)
     folder = tmp_path / "network"
     config = ClassifierConfig("resnet18", ("ants", "bees"))
-    Classifier(empty_network("resnet18", 2), config).save_pretrained(folder)
+    Classifier(create_network("resnet18", 2), config).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(config.to_json()))
     hub.push(folder, "tester/bugs")
     sideways = Image.Exif()

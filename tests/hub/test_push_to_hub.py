@@ -8,9 +8,8 @@ from PIL import Image
 
 from antbee import Classifier
 from antbee.hub import HubError
-from antbee.models.backbone import build_network
 from antbee.models.detector import build_detector
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 
 
 @pytest.fixture(scope="module")

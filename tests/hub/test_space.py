@@ -15,7 +15,7 @@ from antbee import Classifier, hub
 from antbee.data.drawn import draw
 from antbee.hub.card import model_card
 from antbee.hub.space import MODELS_VARIABLE, space_files
-from antbee.models.backbone import empty_network
+from antbee.models.backbone import create_network
 from antbee.models.config import ClassifierConfig
 
 FILES = {"README.md": b"---\nsdk: gradio\n---\n", "app.py": b"print()\n"}
@@ -76,7 +76,7 @@ def test_a_space_that_breaks_off_anywhere_is_completed_by_the_next_push(server, 
 def test_what_a_space_is_given_starts_by_itself_and_answers_as_the_model_does(server, tmp_path, monkeypatch):
     """All that the Space's machine has: its files, its variable, the Hub, and the packages of requirements.txt."""
     config = ClassifierConfig("resnet18", ("ants", "bees"), mode="frozen")
-    classifier = Classifier(empty_network("resnet18", 2), config)
+    classifier = Classifier(create_network("resnet18", 2), config)
     classifier.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text(model_card(config.to_json()))
     push_script(monkeypatch, tmp_path / "model", "tester/bugs", "--space")

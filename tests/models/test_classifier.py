@@ -19,10 +19,11 @@ from antbee.data.drawn import draw
 from antbee.data.images import DataError
 from antbee.data.transforms import pixels_of
 from antbee.evaluation.plots import heat_map
-from antbee.models.backbone import build_network, new_head
+from antbee.models.backbone import new_head
 from antbee.models.classifier import Prediction
 from antbee.models.config import ClassifierConfig, ModelFolderError
-from antbee.models.weights import StartingWeights, WeightsError
+from antbee.models.tensors import WeightsError
+from antbee.models.weights import StartingWeights, build_network, load_starting_weights
 
 UNMEASURED = {"format": 1}  # the only required key of "antbee"
 
@@ -186,7 +187,7 @@ def test_a_model_that_transformers_loads_and_saves_has_equal_logits(folder, tmp_
             {"architectures": ["ResNetForImageClassification"], "model_type": "resnet"},
             "architecture is missing: expected a config by antbee",
         ),
-        ({"architecture": "vit_base_patch16_224", "label_names": ["a", "b"]}, "unknown backbone 'vit_base"),
+        ({"architecture": "vit_tiny_patch16_224", "label_names": ["a", "b"]}, "don't fit this network"),
         ({"architecture": "resnet18", "num_classes": 1000}, "label_names is missing"),
     ],
 )
@@ -376,7 +377,7 @@ def test_a_folder_without_weights_is_named(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c.update(architecture="vgg11"), "unknown backbone 'vgg11'"),
+        (lambda c: c.update(architecture="resnet19"), "unknown backbone 'resnet19'"),
         (lambda c: c.update(architecture="resnet34"), "layer1.2.conv1.weight is missing"),
         (lambda c: c.update(label_names=["a", "b", "c"], num_classes=3, antbee=UNMEASURED), "fc.weight is (2, 512)"),
     ],
@@ -422,3 +423,18 @@ def test_a_pipe_or_a_device_instead_of_a_file_is_refused(folder, tmp_path, name)
     (tmp_path / "model" / name).unlink()
     (tmp_path / "model" / name).symlink_to("/dev/zero")
     assert "not a file" in complaint(Classifier.from_pretrained, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_exact"), [("test_resnet", True), ("mobilenetv3_small_050", False), ("test_vit", False)]
+)
+def test_every_kind_of_network_is_explained_also_after_it_has_predicted(name, is_exact):
+    weights = load_starting_weights("random", name)
+    network = build_network(name, 2, weights, seed=0)
+    config = ClassifierConfig(name, ("ants", "bees"), preprocessing=weights.preprocessing)
+    classifier = Classifier(network, config)
+    classifier.predict(photo())
+    explanation = classifier.explain(photo())
+    assert explanation.is_exact == is_exact
+    assert explanation.activation_maps.keys() == {"ants", "bees"}
+    assert explanation.heatmap.size == explanation.photo.size

@@ -26,7 +26,7 @@ from antbee.models.config import (
     read_history,
 )
 from antbee.models.metrics import Found, Metrics
-from antbee.models.weights import WeightsError
+from antbee.models.tensors import WeightsError
 
 OLD = {mode: Path(__file__).with_name(f"config_0_1_{mode}.json") for mode in MODES}
 
@@ -194,7 +194,7 @@ WRONG = [
     (lambda c: c["pretrained_cfg"].pop("mean"), "pretrained_cfg.mean is missing"),
     (
         lambda c: c.pop("architecture"),
-        "architecture is missing: expected a config by antbee, or of a plain ResNet as timm",
+        "architecture is missing: expected a config by antbee, or of a classifier as timm",
     ),
     (lambda c: c.update(architecture=["resnet18"]), "architecture is ['resnet18'], expected a valid string"),
     (lambda c: c.update(architecture=" "), "architecture is ' ', expected text that is not blank"),
@@ -210,7 +210,7 @@ WRONG = [
     (lambda c: c.update(num_features=0), "num_features is 0, expected 512"),
     (lambda c: c.update(num_features=-512), "num_features is -512, expected 512"),
     (lambda c: c.update(num_features=10**400), "expected 512"),
-    (lambda c: c.update(global_pool="max"), "global_pool is 'max', expected 'avg'"),
+    (lambda c: c.update(global_pool="max"), "global_pool is 'max', expected avg"),
     (lambda c: c.update(model_args={"output_stride": 16}), "model_args.output_stride is 16, expected no such key"),
     (lambda c: c.update(model_args={"in_chans": 1}), "model_args.in_chans is 1, expected 3"),
     (lambda c: c.update(model_args={"num_classes": 7}), "model_args.num_classes is 7, expected 2"),
@@ -300,10 +300,10 @@ def test_of_several_invalid_values_the_first_is_named_and_the_others_are_counted
 
 def test_an_unknown_architecture_is_refused_by_file(tmp_path):
     written(tmp_path, CONFIG)
-    content = CONFIG.to_json() | {"architecture": "vgg11"}
+    content = CONFIG.to_json() | {"architecture": "resnet19", "num_features": 512}
     (tmp_path / "config.json").write_text(json.dumps(content))
     text = complaint(read_config, tmp_path, kind=WeightsError)
-    assert text.startswith(f"{tmp_path / 'config.json'} can't be used: unknown backbone 'vgg11'")
+    assert text.startswith(f"{tmp_path / 'config.json'} can't be used: unknown backbone 'resnet19'")
 
 
 JUNK = (None, True, -1, 5, 10**400, 1e400, math.nan, "", "x", "\ud800", [], {}, [[]], [{}], {"a": "b"}, [3, {}, {}])

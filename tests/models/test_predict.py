@@ -11,11 +11,10 @@ from antbee import Classifier, predict_files
 from antbee.data.images import DataError, open_photo
 from antbee.data.transforms import Preprocessing
 from antbee.models import predict
-from antbee.models.backbone import build_network
 from antbee.models.classifier import Prediction
 from antbee.models.config import ClassifierConfig
 from antbee.models.predict import FilePrediction
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from antbee import Classifier, errors, ui
 from antbee.data.download import folder_named
 from antbee.data.folder import read_folder
 from antbee.data.images import DataError
-from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training.background import BackgroundTraining, TrainingRequest
 from antbee.ui import registry
 

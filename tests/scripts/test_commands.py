@@ -12,9 +12,8 @@ import pytest
 import antbee
 from antbee import Classifier
 from antbee.data.transforms import Preprocessing
-from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training.check import CheckResult
 
 ROOT = Path(__file__).resolve().parents[2]

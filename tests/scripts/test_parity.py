@@ -18,8 +18,7 @@ import antbee
 from antbee import Classifier, ui
 from antbee.data.folder import read_folder
 from antbee.data.images import open_photo
-from antbee.models.backbone import build_network
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training import trainer
 from antbee.ui.predictions import PredictionCache
 from antbee.ui.tabs.classify import classify

@@ -15,15 +15,13 @@ from antbee.data.exclusions import read_exclusions
 from antbee.data.folder import read_folder
 from antbee.data.loading import ImageCache, ImageLoader
 from antbee.data.quality import UNWANTED
-from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.models import weights
-from antbee.models.backbone import build_network, feature_map, pooled
+from antbee.models.backbone import feature_map, head_of, pooled
 from antbee.models.config import ClassifierConfig
 from antbee.models.detector import build_detector
+from antbee.models.weights import build_network
 from antbee.training import check as check_module
-
-UNREACHABLE = "the weights can't be reached (no route to host)"
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +56,6 @@ def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "frozen"
     Classifier(network, ClassifierConfig("resnet18", ("ants", "bees")), bank).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def unreachable(monkeypatch):
-    """No ImageNet weights on this machine, and no network to fetch them from."""
-
-    def refuse(architecture):
-        raise weights.WeightsUnreachableError(UNREACHABLE)
-
-    monkeypatch.setattr(weights, "_imagenet_weights", refuse)
 
 
 def tree(root):
@@ -126,7 +114,7 @@ def test_the_list_can_be_read_as_exclusions_and_names_the_images_that_mislead_tr
 ):
     check(planted, list=tmp_path / "list.txt", log=messages.append)
     excluded = read_exclusions(tmp_path / "list.txt")
-    assert excluded == [file for file, kind in PLANTED.items() if kind in UNWANTED]
+    assert set(excluded) == {file for file, kind in PLANTED.items() if kind in UNWANTED}
     photos = read_folder(planted)
     cleaned = photos.without(excluded)
     assert set(photos.train.paths) - set(cleaned.train.paths) == {planted / file for file in excluded}
@@ -144,12 +132,15 @@ def test_the_list_gives_the_reason_above_every_file_and_asks_a_person(planted, t
     check(planted, list=tmp_path / "list.txt")
     first, *lines = (tmp_path / "list.txt").read_text("utf-8").splitlines()
     assert first.startswith("# What train.py --exclude leaves out. Look at each")
-    for reason, file in zip(lines[::2], lines[1::2], strict=True):
-        assert reason.startswith(f"# {PLANTED[file]}: ")
+    listed = list(zip(lines[::2], lines[1::2], strict=True))
+    assert {file for _, file in listed} == {file for file, kind in PLANTED.items() if kind in UNWANTED}
+    for reason, file in listed:
+        is_mislabelled = file == "train/ants/leaked.jpg"  # a bee
+        assert reason.startswith((f"# {PLANTED[file]}: ", "# label: ") if is_mislabelled else f"# {PLANTED[file]}: ")
 
 
 @pytest.mark.parametrize("file", ["train/ants/drawn_ant_0002.jpg", "val/bees/drawn_bee_0010.jpg"])
-def test_a_swapped_label_is_found_by_its_features_and_listed(tmp_path, monkeypatch, file):
+def test_a_swapped_label_is_found_by_its_features_and_listed(tmp_path, monkeypatch, unreachable, file):
     root = tmp_path / "photos"
     counts = {"ants": 8, "bees": 8}
     write_drawn_set(root, train=counts, val=counts, longest_side=128)
@@ -171,28 +162,41 @@ def test_a_swapped_label_is_found_by_its_features_and_listed(tmp_path, monkeypat
     assert f"{split}/{wrong[kind]}/{name}" in read_exclusions(tmp_path / "list.txt")
 
 
-def test_features_are_computed_from_the_evaluation_crop(planted):
+def test_features_are_computed_from_the_evaluation_crop_of_the_networks_own_preprocessing(planted):
     photos = read_folder(planted)
-    features = check_module.features_of(photos.val, Preprocessing(), ImageCache(), "random", print)
-    assert (features.shape, features.dtype) == ((len(photos.val), 512), torch.float32)
-    network = build_network("resnet18", 2, weights.StartingWeights("random"), seed=0).eval()
-    ((images, _),) = ImageLoader(photos.val, Preprocessing()).batches([torch.arange(len(photos.val))])
+    start = weights.load_starting_weights("random", "test_resnet")
+    assert (start.preprocessing.crop, start.preprocessing.crop_pct) == (160, 0.95)
+    features = check_module.features_of(photos.val, "test_resnet", start, ImageCache())
+    network = build_network("test_resnet", 2, start, seed=0)
+    assert (features.shape, features.dtype) == ((len(photos.val), head_of(network).in_features), torch.float32)
+    ((images, _),) = ImageLoader(photos.val, start.preprocessing).batches([torch.arange(len(photos.val))])
     with torch.inference_mode():
         expected = pooled(network, feature_map(network, images))
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_without_reachable_weights_labels_are_not_checked_and_a_message_says_so(planted, messages, unreachable):
+def test_without_reachable_weights_features_of_the_packaged_network_are_compared_and_a_message_says_so(
+    planted, messages, unreachable, monkeypatch
+):
+    compared, features_of = [], check_module.features_of
+
+    def record(split, backbone, start, cache):
+        compared.append((backbone, start.name, features_of(split, backbone, start, cache)))
+        return compared[-1][-1]
+
+    monkeypatch.setattr(check_module, "features_of", record)
     result = check(planted, log=messages.append)
-    assert {finding.file: finding.kind for finding in result.findings} == PLANTED
+    ((backbone, name, features),) = compared
+    assert (backbone, name, features.shape) == (weights.PACKAGED, "imagenet", (22, 1280))
+    assert planted_in(result.findings) == PLANTED
     (message,) = messages
-    assert f"{UNREACHABLE}. So labels are not checked" in message
-    assert "--weights" in message
+    assert "EFFICIENTNET-LITE0" in message
+    assert unreachable in message
 
 
 def test_named_weights_that_are_unreachable_are_an_error(planted, unreachable):
     result = check(planted, weights="imagenet")
-    assert (result.ok, result.error) == (False, UNREACHABLE)
+    assert (result.ok, result.error) == (False, unreachable)
 
 
 def test_a_flawless_folder_has_no_findings_and_no_sheet(tmp_path, unreachable):
@@ -281,7 +285,7 @@ def test_a_model_folder_without_weights_can_not_be_used(model_folder, tmp_path):
         ("model.safetensors", "model", "name its folder"),
     ],
 )
-def test_what_can_not_be_used_is_a_result_with_the_reason(tmp_path, name, kind, error):
+def test_what_can_not_be_used_is_a_result_with_the_reason(tmp_path, unreachable, name, kind, error):
     (tmp_path / "text.jpg").write_text("no photo")
     (tmp_path / "empty").mkdir()
     result = check(tmp_path / name)

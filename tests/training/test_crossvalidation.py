@@ -7,11 +7,19 @@ import pytest
 import torch
 from torch.nn.functional import normalize, one_hot
 
-from antbee.models.backbone import build_network, feature_map, new_head, pooled
-from antbee.models.detector import NEAREST
-from antbee.models.weights import StartingWeights
+from antbee.models.backbone import feature_map, new_head, pooled
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training import crossvalidation
-from antbee.training.crossvalidation import CurvePoint, enough_data, head_out_of_fold, learning_curve, stratified_folds
+from antbee.training.crossvalidation import (
+    NEIGHBOURS,
+    CurvePoint,
+    choose_neighbours,
+    distances_left_out,
+    enough_data,
+    head_out_of_fold,
+    learning_curve,
+    stratified_folds,
+)
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import Features
 from antbee.training.recipe import FAST
@@ -92,7 +100,9 @@ def test_the_label_of_a_photo_does_not_affect_its_own_prediction(position):
     assert torch.equal(before.logits[folds == folds[position]], after.logits[folds == folds[position]])
     # The heads of the other folds were trained on it.
     assert (before.logits != after.logits)[folds != folds[position]].all()
-    assert torch.equal(before.distances, after.distances)
+    # Distances are those of the features alone; only k depends on the labels.
+    for found in (before, after):
+        assert torch.equal(found.distances, distances_left_out(features, found.neighbours))
 
 
 def test_every_photo_is_predicted_by_a_head_trained_on_the_other_folds():
@@ -113,7 +123,8 @@ def test_distances_on_a_frozen_backbone_are_to_all_other_photos():
     found = predict_by_heads(features, stratified_folds(features.labels, 4, seed=0))
     rows = normalize(features.features.double())
     apart = torch.cdist(rows, rows).fill_diagonal_(math.inf)
-    expected = apart.sort(dim=1).values[:, NEAREST - 1]
+    expected = apart.sort(dim=1).values[:, found.neighbours - 1]
+    assert found.neighbours in NEIGHBOURS
     torch.testing.assert_close(found.distances, expected, rtol=0, atol=1e-6)
 
 
@@ -143,7 +154,8 @@ def test_a_balanced_recipe_weighs_the_classes_of_the_other_folds():
 
 def test_the_seed_draws_the_initial_weights_of_a_head_and_the_order_of_photos(monkeypatch):
     features = clusters((10, 10))
-    at_once = replace(RECIPE, frozen=replace(RECIPE.frozen, batch_size=20))  # where the order does not matter
+    recipe = replace(RECIPE, own_head=False)
+    at_once = replace(recipe, frozen=replace(RECIPE.frozen, batch_size=20))  # where the order does not matter
 
     def weights(recipe, seed):
         head = crossvalidation.trained_head(features, 2, recipe, seed=seed, device=CPU)
@@ -154,7 +166,31 @@ def test_the_seed_draws_the_initial_weights_of_a_head_and_the_order_of_photos(mo
     draw = new_head
     monkeypatch.setattr(crossvalidation, "new_head", lambda width, class_count, seed: draw(width, class_count, seed=0))
     torch.testing.assert_close(weights(at_once, 0), weights(at_once, 1))
-    assert not torch.allclose(weights(RECIPE, 0), weights(RECIPE, 1), atol=1e-4)
+    assert not torch.allclose(weights(recipe, 0), weights(recipe, 1), atol=1e-4)
+
+
+def test_a_head_of_the_fast_recipe_starts_equal_for_all_seeds_from_zeros_or_as_a_copy_of_another():
+    features = clusters((10, 10))
+    unchanged = replace(RECIPE, frozen=replace(RECIPE.frozen, learning_rate=1e-30))
+    other = new_head(8, 2, seed=5)
+    for seed in range(2):
+        zeros = crossvalidation.trained_head(features, 2, unchanged, seed=seed, device=CPU)
+        assert float(zeros.weight.abs().max()) < 1e-20
+        assert float(zeros.bias.abs().max()) < 1e-20
+        copied = crossvalidation.trained_head(features, 2, unchanged, seed=seed, device=CPU, start=other)
+        assert torch.equal(copied.weight, other.weight)
+        assert torch.equal(copied.bias, other.bias)
+    trained = crossvalidation.trained_head(features, 2, RECIPE, seed=0, device=CPU, start=other)
+    assert not torch.equal(trained.weight, other.weight)
+    assert torch.equal(other.weight, new_head(8, 2, seed=5).weight)
+
+
+def test_heads_left_out_start_from_the_given_head():
+    features = clusters((10, 10))
+    folds, start = stratified_folds(features.labels, 2, seed=0), new_head(8, 2, seed=5)
+    unchanged = replace(RECIPE, frozen=replace(RECIPE.frozen, learning_rate=1e-30))
+    found = head_out_of_fold(features, folds, unchanged, seed=0, device=CPU, start=start)
+    torch.testing.assert_close(found.logits, start(features.features).detach())
 
 
 def test_equal_seeds_give_equal_predictions():
@@ -188,8 +224,8 @@ def networks():
     return [build_network("resnet18", 2, StartingWeights("random"), seed=seed) for seed in range(3)]
 
 
-def predict_by_networks(train_on, precision="float32"):
-    return crossvalidation.network_out_of_fold(train_on, IMAGES, FOLDS, DistributedContext(), precision)
+def predict_by_networks(train_on, precision="float32", neighbours=3):
+    return crossvalidation.network_out_of_fold(train_on, IMAGES, FOLDS, DistributedContext(), precision, neighbours)
 
 
 def test_a_network_is_trained_on_the_other_folds(networks):
@@ -213,9 +249,9 @@ def test_every_photo_is_predicted_by_the_network_of_its_fold(networks):
         with torch.inference_mode():
             features = pooled(network, feature_map(network, IMAGES.inputs))
             torch.testing.assert_close(found.logits[held], network.fc(features)[held], rtol=1e-3, atol=1e-4)
-        # There are fewer photos than k, so the farthest training photo counts.
+        # k is 3 of all nine photos, so it is 2 of the six that each network was trained on.
         rows = normalize(features.double())
-        expected = torch.cdist(rows[held], rows[~held]).max(dim=1).values
+        expected = torch.cdist(rows[held], rows[~held]).sort(dim=1).values[:, 1]
         torch.testing.assert_close(found.distances[held], expected, rtol=1e-3, atol=1e-4)
 
 
@@ -236,6 +272,58 @@ def test_predictions_in_lower_precision_are_close_and_in_float32(networks):
     assert lower.logits.dtype == torch.float32
     assert not torch.equal(lower.logits, full.logits)
     torch.testing.assert_close(lower.logits, full.logits, rtol=0.1, atol=0.1)
+
+
+# ---- the detector's k ------------------------------------------------------------------------------------------------
+
+
+def twins(pairs):
+    """Three classes of pairs of nearly equal features, and nothing else in common."""
+    generator = torch.Generator().manual_seed(0)
+    firsts = torch.randn(3 * pairs, 64, generator=generator)
+    rows = firsts.repeat_interleave(2, 0) + 0.05 * torch.randn(6 * pairs, 64, generator=generator)
+    return Features(rows, torch.arange(3).repeat_interleave(2 * pairs))
+
+
+def strays():
+    """Three clusters, each with one image that bears the label of the next class."""
+    features = clusters((20, 20, 20))
+    labels = features.labels.clone()
+    labels[[0, 20, 40]] = torch.tensor([1, 2, 0])
+    return Features(features.features, labels)
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (twins(8), 1),  # the second nearest is as far as that of an unknown class
+        (strays(), 2),  # the nearest of an unknown class is its own stray
+        (clusters((20, 20, 20)), 1),  # all are right, so the smallest
+    ],
+    ids=["twins", "strays", "clusters"],
+)
+def test_the_k_that_recognises_a_class_left_out_best_is_chosen_the_smallest_of_equal_ones(features, expected):
+    shuffled = features.subset(torch.randperm(len(features), generator=torch.Generator().manual_seed(1)))
+    assert choose_neighbours(features) == choose_neighbours(shuffled) == expected
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (2, 9), (1, 5), (1, 1), (1, 1, 1)])
+def test_a_k_is_chosen_for_the_smallest_classes(counts):
+    assert choose_neighbours(clusters(counts)) in NEIGHBOURS
+
+
+@pytest.mark.parametrize("neighbours", [1, 10])
+def test_the_chosen_k_is_given_with_distances_to_that_neighbour_of_fewer_photos(networks, neighbours):
+    queue = iter(networks)
+    found = predict_by_networks(lambda positions: next(queue), neighbours=neighbours)
+    assert found.neighbours == neighbours
+    for fold, network in enumerate(networks):
+        held = torch.eq(FOLDS, fold)
+        with torch.inference_mode():
+            rows = normalize(pooled(network.eval(), feature_map(network, IMAGES.inputs)).double())
+        ordered = torch.cdist(rows[held], rows[~held]).sort(dim=1).values
+        expected = ordered[:, {1: 0, 10: -1}[neighbours]]  # the tenth would be the seventh of six photos
+        torch.testing.assert_close(found.distances[held], expected, rtol=1e-3, atol=1e-4)
 
 
 # ---- learning curve --------------------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from antbee import Classifier, evaluate
 from antbee.data.folder import read_folder
 from antbee.data.images import DataError
 from antbee.data.transforms import Preprocessing
-from antbee.models.backbone import build_network
 from antbee.models.config import ClassifierConfig, DataInfo
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training import evaluate as evaluate_module
 
 

@@ -19,10 +19,10 @@ from antbee.data.loading import ImageLoader
 from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.models import export as onnx_export
-from antbee.models.backbone import build_network, feature_map, pooled
+from antbee.models.backbone import feature_map, pooled
 from antbee.models.config import ClassifierConfig
 from antbee.models.export import ExportError, describe, largest_difference
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training import evaluate
 from antbee.training.export import balanced_subset
 

@@ -18,14 +18,13 @@ from antbee.evaluation import ood
 from antbee.evaluation.calibration import fit_temperature
 from antbee.evaluation.report import comparison
 from antbee.hub.card import model_card
-from antbee.models.backbone import build_network
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig
 from antbee.models.detector import kth_distance, threshold
 from antbee.models.metrics import Found, Parameters
-from antbee.models.weights import StartingWeights
+from antbee.models.weights import StartingWeights, build_network
 from antbee.training import fewshot
-from antbee.training.crossvalidation import head_out_of_fold, stratified_folds, trained_head
+from antbee.training.crossvalidation import choose_neighbours, head_out_of_fold, stratified_folds, trained_head
 from antbee.training.fewshot import fit_few_shot, write_zip
 from antbee.training.fewshot_data import Example, FewShotDataset, dataset_with_zip, embed
 from antbee.training.recipe import FAST
@@ -368,7 +367,8 @@ def test_metrics_are_of_photos_left_out_of_training(base):
 
 
 def test_the_predictions_for_a_fold_are_calibrated_on_the_other_folds(base):
-    dataset = dataset_of(base, {"a": noise(20, 1), "b": noise(20, 2) + 0.2 * (torch.arange(512) < 100)})
+    shifted = noise(20, 2) + 0.12 * (torch.arange(512) < 100)
+    dataset = dataset_of(base, {"a": 4 * noise(20, 1), "b": 4 * shifted})
     result, features = fit_few_shot(base, dataset), dataset.features(torch.device("cpu"))
     folds = stratified_folds(features.labels, 5, 0)
     logits = head_out_of_fold(features, folds, FAST, seed=0, device=torch.device("cpu")).logits.clone()
@@ -464,9 +464,11 @@ def test_neither_is_predicted_for_synthetic_images_and_neighbours_are_named_by_c
 
 def test_the_threshold_is_fitted_to_photos_left_out(base, dataset, result):
     features = dataset.features(torch.device("cpu")).features
-    distances = kth_distance(features, features, same=True)
-    assert result.classifier.detector.threshold == threshold(distances)
-    assert result.classifier.config.metrics.neither.threshold == result.classifier.detector.threshold
+    detector = result.classifier.detector
+    distances = kth_distance(features, features, count=detector.neighbours, same=True)
+    assert detector.neighbours == choose_neighbours(dataset.features(torch.device("cpu")))
+    assert detector.threshold == threshold(distances)
+    assert result.classifier.config.metrics.neither.threshold == detector.threshold
 
 
 def test_detection_of_a_left_out_class_is_measured_only_with_enough_photos_and_an_untrained_backbone(base):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from quick_training import NO_FIGURES, quickening
+from quick_training import NO_FIGURES, SMALL, quickening
 from safetensors.torch import load_file, save_file
 
 import antbee
@@ -29,9 +29,9 @@ from antbee.data.folder import read_folder
 from antbee.data.images import DataError, open_photo
 from antbee.evaluation import metrics
 from antbee.models import weights
-from antbee.models.backbone import build_network
 from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, list_versions, restore_version
-from antbee.training import context, pipeline, steps, summary
+from antbee.models.weights import build_network
+from antbee.training import context, crossvalidation, pipeline, steps, summary
 from antbee.training.checkpoint import DeferredSignals
 from antbee.training.context import Settings, prepare
 from antbee.training.distributed import DistributedContext
@@ -63,7 +63,8 @@ def tiny_root(tmp_path_factory):
 def settings(root, output, **more):
     """The arguments of a quick run from the random weights."""
     weights = root.parent / "random.safetensors"
-    return {"data": root, "weights": str(weights), "device": "cpu", "output": output, "batch_size": 4, **more}
+    start = {"weights": str(weights), "image_size": SMALL, "device": "cpu"}
+    return {"data": root, **start, "output": output, "batch_size": 4, **more}
 
 
 def flags_of(arguments):
@@ -366,6 +367,26 @@ def test_every_seed_of_a_repeated_run_is_evaluated_and_the_first_gives_the_model
     assert metrics.seeds.kept.values[1] == metrics_of(tmp_path / "one").kept.accuracy
 
 
+def test_the_detectors_k_is_chosen_on_the_features_of_the_training_images_alone(
+    train, tiny_root, tmp_path, monkeypatch
+):
+    chosen_on = []
+
+    def choose(features):
+        chosen_on.append(features.features)
+        return 3
+
+    for module in (crossvalidation, steps):
+        monkeypatch.setattr(module, "choose_neighbours", choose)
+    run = train(**settings(tiny_root, tmp_path, epochs=1))
+    assert [model.classifier.detector.neighbours for model in run.models] == [3, 3]
+    # Both modes choose it on the features before fine-tuning, which frozen training leaves as they are.
+    frozen = run.frozen.classifier.features([open_photo(path) for path in read_folder(tiny_root).train.paths])
+    assert len(chosen_on) == 2
+    for features in chosen_on:
+        torch.testing.assert_close(features, frozen, rtol=1e-3, atol=1e-4)
+
+
 @pytest.fixture
 def start_log():
     """The lines that a run logs before training."""
@@ -545,6 +566,12 @@ def test_two_processes_train_the_same_model_as_one_and_only_the_first_prints_and
     for mode in ("frozen", "finetune"):
         assert files_of(tmp_path / mode) == FILES
         one, two = (load_file(folder / mode / "model.safetensors") for folder in (whole_run[0], tmp_path))
+        temperatures = [metrics_of(folder, mode).calibration.temperature for folder in (whole_run[0], tmp_path)]
+        # Fitted to six photos, it turns the rounding of their logits into thousandths of itself.
+        assert temperatures[1] == pytest.approx(temperatures[0], rel=0.01)
+        for state, temperature in zip((one, two), temperatures, strict=True):
+            for name in ("fc.weight", "fc.bias"):
+                state[name] *= temperature  # the head as it was trained
         for name in one:
             torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
         histories = [json.loads((folder / mode / "history.json").read_text()) for folder in (whole_run[0], tmp_path)]
@@ -557,30 +584,29 @@ def test_two_processes_train_the_same_model_as_one_and_only_the_first_prints_and
 
 
 def test_without_a_network_data_and_weights_are_substituted_each_with_a_notice_at_start_and_end(
-    train, tiny_root, tmp_path, monkeypatch, capsys
+    train, tiny_root, tmp_path, monkeypatch, capsys, unreachable
 ):
-    def unreachable(parent):
+    def no_photos(parent):
         raise DownloadError("the photos can't be reached (no route to host)")
 
-    def unreachable_weights(architecture):
-        raise weights.WeightsUnreachableError("the weights can't be reached (no route to host)")
-
-    monkeypatch.setattr(context, "hymenoptera_folder", unreachable)
+    monkeypatch.setattr(context, "hymenoptera_folder", no_photos)
     monkeypatch.setattr(context, "drawn_folder", lambda parent: tiny_root)
-    monkeypatch.setattr(weights, "_imagenet_weights", unreachable_weights)
-    train(output=tmp_path, epochs=1, mode="frozen", device="cpu")
+    train(output=tmp_path / "out", epochs=1, mode="frozen", device="cpu", image_size=SMALL)
     printed = " ".join(capsys.readouterr().out.replace("#", "").split())
     assert printed.count("DRAWN PICTURES stand in for the photos of ants and bees: the photos can't be reached") == 2
-    assert printed.count("RANDOM WEIGHTS stand in for ImageNet's") == 2
+    assert printed.count("EFFICIENTNET-LITE0, whose ImageNet weights come by pip, stands in for ResNet-18") == 2
+    assert printed.count(unreachable) == 2
+    config = Classifier.from_pretrained(tmp_path / "out" / "frozen", device="cpu").config
+    assert (config.architecture, config.weights.name) == (weights.PACKAGED, "imagenet")
+    assert config.weights.stands_in_for == "resnet18"
+    assert "Another network than intended" in (tmp_path / "out" / "frozen" / "README.md").read_text()
 
 
-def test_named_data_and_weights_are_never_substituted(monkeypatch):
-    def unreachable(architecture):
-        raise weights.WeightsUnreachableError("can't be reached")
-
-    monkeypatch.setattr(weights, "_imagenet_weights", unreachable)
-    with pytest.raises(weights.WeightsUnreachableError):
-        context.choose_weights("imagenet", "resnet18")
+def test_named_data_weights_and_backbones_are_never_substituted(unreachable):
+    for backbone, start in ((None, "imagenet"), ("resnet18", None), ("resnet18.a1_in1k", None), ("resnet50", None)):
+        with pytest.raises(weights.WeightsUnreachableError):
+            weights.choose_network(backbone, start)
+    assert weights.choose_network(weights.PACKAGED, None)[2] is None
     assert context.choose_data("some/folder") == (Path("some/folder"), None)
 
 
@@ -639,10 +665,14 @@ def test_a_calibration_that_tells_or_helps_little_says_so(whole_run, temperature
 @pytest.mark.parametrize(
     ("settings", "remedy"),
     [
-        ({"weights": "/nowhere.pth"}, "expected imagenet, random, or a .safetensors"),
+        ({"weights": "/nowhere.pth"}, "no weights file /nowhere.pth"),
+        ({"weights": "/nowhere.pth"}, "expected imagenet, random, a tag of timm's, a Hub id such as user/name, or a "),
+        ({"weights": "nowhere"}, "no weights 'nowhere' of resnet18: expected imagenet, random, "),
         ({"device": "abacus"}, "no device 'abacus' here"),
-        ({"backbone": "vgg11"}, "unknown backbone 'vgg11': expected one of resnet18, "),
-        ({"backbone": "resnet19"}, "did you mean resnet18"),
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19': expected the name of a network of timm"),
+        ({"backbone": "resnet19"}, "such as resnet18"),
+        ({"backbone": "resnet18.a9"}, "no weights 'a9' of resnet18: expected imagenet, random, a tag of timm's"),
+        ({"image_size": 16}, "image_size is 16"),
         ({"epochs": 0}, "epochs is 0, expected more than 0"),
         ({"lr": math.nan}, "lr is nan, expected a finite number"),
         ({"lr": "x"}, "lr is 'x', expected a valid number"),

@@ -10,7 +10,6 @@ from typing import get_args
 
 import pytest
 
-from antbee.models.activations import MAPS
 from antbee.models.config import MODES
 from antbee.training.background import Status
 from antbee.ui.i18n import CHINESE, ENGLISH, label, translations, translator_of
@@ -28,7 +27,6 @@ def literals(tree: ast.AST) -> set[str]:
 
 # Keys whose last part is a value of another module's, by what stands before it.
 NAMED_ELSEWHERE = {
-    "inside.does.": ("input", *MAPS, "avgpool", "fc"),
     "mode.": MODES,
     "train.": get_args(Status),
     "report.": literals(ast.parse((ROOT / "evaluation" / "report.py").read_text("utf-8"))),

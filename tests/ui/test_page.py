@@ -153,7 +153,7 @@ def test_the_page_opens_whatever_is_missing_and_says_what_to_do_in_the_visitors_
         outputs = [caller.call(handler, caller.initial(handler)) for handler in caller.handlers("load")]
         assert [output["error"] for output in outputs if "error" in output] == []
         told = visible_texts(outputs)
-        assert told.count(how_to_train(translate)) == ("models" in missing) * len(("classify", "report", "teach"))
+        assert told.count(how_to_train(translate)) == ("models" in missing) * len(("classify", "report"))
         assert told.count(translate("page.no_photos", app="python app.py")) == ("photos" in missing)
         drawn = translate("page.drawn", names="frozen + finetune")
         assert any(drawn in text for text in told) == ("models" not in missing)

@@ -14,7 +14,7 @@ from antbee.data.drawn import draw
 from antbee.data.images import DataError
 from antbee.models.config import ModelFolderError
 from antbee.models.folder import model_folders
-from antbee.models.weights import WeightsError
+from antbee.models.tensors import WeightsError
 from antbee.ui import registry as ui_registry
 from antbee.ui.i18n import CHINESE
 from antbee.ui.registry import how_to_train, notices, was_trained_on

@@ -14,7 +14,7 @@ from PIL import Image
 
 from antbee.data.folder import ImageDataset
 from antbee.data.images import DataError, open_photo
-from antbee.models.classifier import Prediction
+from antbee.models.classifier import Explanation, Prediction
 from antbee.models.config import MODES
 from antbee.text import as_text, one_line
 from antbee.ui.components import (
@@ -65,7 +65,7 @@ def classify(
         views.append(
             PredictionView(
                 title_of(model, translate),
-                verdict_sentence(prediction, translate),
+                verdict_sentence(prediction, translate) + _approximation(explanation, translate),
                 shown_probabilities(prediction),
                 (photo, heat_map(model.classifier, photo, explanation, prediction.label)),
                 neighbour_pictures(explanation.neighbours, photos if was_trained_on(model, photos) else None),
@@ -91,6 +91,10 @@ def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) ->
     if prediction.is_out_of_distribution:
         return f"## {translate('classify.neither')}\n{translate('classify.unlike', **far)}"
     return f"{verdict}\n{translate('classify.like', **far)}"
+
+
+def _approximation(explanation: Explanation, translate: Translator) -> str:
+    return "" if explanation.is_exact else f"\n\n{translate('classify.map.gradient')}"
 
 
 def predict(photo: Image.Image | None, models: Sequence[LoadedModel]) -> dict[str, Any]:

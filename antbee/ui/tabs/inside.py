@@ -12,7 +12,7 @@ from torch import Tensor
 
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.evaluation import plots
-from antbee.models.activations import MAPS, Activations, block_count, depth, record_activations, strongest_channels
+from antbee.models.activations import MOST_STAGES, Activations, record_activations, residual_blocks, strongest_channels
 from antbee.models.config import ClassifierConfig
 from antbee.text import as_text, one_line
 from antbee.ui.components import NEWEST, Choice, Pictures, gallery, photo_of, picture_of
@@ -20,7 +20,6 @@ from antbee.ui.i18n import ENGLISH, Translator, label, translator_of
 from antbee.ui.registry import SIDE_BY_SIDE, LoadedModel, ModelRegistry, how_to_train
 
 CHANNELS = 8  # pictures of each stage
-SHOWN_STAGES = tuple(name for name in MAPS if name != "maxpool")  # maxpool only downsamples conv1's maps
 COLOURS = ("red", "green", "blue")
 MOST_NAMES = 10  # class names in a sentence
 PHOTO_SIDE = 640  # pixels
@@ -35,6 +34,7 @@ class Step:
     table: pandas.DataFrame | None = None
     bars: pandas.DataFrame | None = None  # columns number and value
     conclusion: str = ""  # Markdown, below the table
+    most_galleries: int = 0  # of the slot, where that depends on the network
 
 
 def steps_of(photo: Image.Image, model: LoadedModel, translate: Translator = ENGLISH) -> list[Step]:
@@ -48,7 +48,7 @@ def steps_of(photo: Image.Image, model: LoadedModel, translate: Translator = ENG
         _tensor(photo, pixels[0], config.preprocessing, translate),
         _normalisation(pixels[0], image[0].cpu(), config.preprocessing, translate),
         _stages(model, activations, translate),
-        _features(activations, translate),
+        _features(activations, classifier.explains_exactly, translate),
         _prediction(activations, config.label_names, translate),
     ]
 
@@ -124,7 +124,8 @@ def _normalisation(pixels: Tensor, image: Tensor, preprocessing: Preprocessing, 
 def _stages(model: LoadedModel, activations: Activations, translate: Translator) -> Step:
     counts = [[stage.parameters, stage.trainable_frozen, stage.trainable_finetune] for stage in activations.stages]
     counts.append([sum(column) for column in zip(*counts, strict=True)])
-    stages = [(one.name, _shape(one.shape), translate(f"inside.does.{one.name}")) for one in activations.stages]
+    does = {name: translate(f"inside.does.{name}") for name in ("input", "pooling", "head")}
+    stages = [(one.name, _shape(one.shape), one.parts or does[one.name]) for one in activations.stages]
     stages.append((translate("inside.sum"), "", ""))
     rows = [
         (name, shape, *(f"{count:,}" for count in row), does)
@@ -134,40 +135,34 @@ def _stages(model: LoadedModel, activations: Activations, translate: Translator)
     text = translate(
         "inside.stages.explanation",
         architecture=as_text(model.config.architecture),
-        depth=depth(network),
-        blocks=block_count(network),
         weights=as_text(model.config.weights.name or translate("inside.unknown")),
         tensors=len(network.state_dict()),
     )
-    galleries = tuple(_strongest(activations, name, translate) for name in SHOWN_STAGES)
+    if blocks := residual_blocks(network):
+        text = f"{text}\n\n{translate('inside.stages.residual', blocks=blocks)}"
+    galleries = tuple(_strongest(name, maps, translate) for name, maps in activations.maps.items())
     table = _frame(rows, ("stage", "shape.batch", "parameters", "frozen", "finetune", "does"), translate)
-    return Step(text, galleries, table, conclusion=translate("inside.stages.maps"))
+    return Step(text, galleries, table, conclusion=translate("inside.stages.maps"), most_galleries=MOST_STAGES)
 
 
-def _strongest(activations: Activations, name: str, translate: Translator) -> Pictures:
-    """The channels of a stage with the largest mean activations, each with its maximum."""
-    activation = activations.activation(name)
-    _, count, height, width = activation.shape
+def _strongest(name: str, activation: Tensor, translate: Translator) -> Pictures:
+    """The channels of a stage, (C, h, w), with the largest mean activations, each with its maximum."""
+    count, height, width = activation.shape
     channels = strongest_channels(activation, CHANNELS)
     title = translate("inside.stages.title", stage=name, shown=len(channels), count=count, height=height, width=width)
     captions = [
-        translate("inside.stages.channel", channel=channel, largest=f"{activation[0, channel].max():.1f}")
+        translate("inside.stages.channel", channel=channel, largest=f"{activation[channel].max():.1f}")
         for channel in channels
     ]
-    return Pictures(title, list(zip(plots.channels(activation[0, channels]), captions, strict=True)))
+    return Pictures(title, list(zip(plots.channels(activation[channels]), captions, strict=True)))
 
 
-def _features(activations: Activations, translate: Translator) -> Step:
-    features, maps = activations.features.tolist(), activations.activation("layer4")
-    (strongest,) = strongest_channels(maps, 1)
-    text = translate(
-        "inside.features.explanation",
-        count=len(features),
-        height=maps.shape[2],
-        width=maps.shape[3],
-        strongest=strongest,
-        value=f"{features[strongest]:.2f}",
-    )
+def _features(activations: Activations, are_means: bool, translate: Translator) -> Step:
+    features, strongest = activations.features.tolist(), int(activations.features.argmax())
+    largest = {"strongest": strongest, "value": f"{features[strongest]:.2f}"}
+    text = translate("inside.features.explanation", count=len(features), **largest)
+    if are_means:
+        text = f"{text}\n\n{translate('inside.features.means')}"
     return Step(text, bars=pandas.DataFrame({"number": range(len(features)), "value": features}))
 
 
@@ -207,7 +202,7 @@ def inside_tab(registry: ModelRegistry, choice: Choice, photo: gr.Image, tab: gr
                 _step_slot("photo", columns=[1]),
                 _step_slot("tensor", "table", columns=[2]),
                 _step_slot("normalised", "table", columns=[3]),
-                _step_slot("stages", "table", "conclusion", columns=[CHANNELS] * len(SHOWN_STAGES)),
+                _step_slot("stages", "table", "conclusion", columns=[CHANNELS] * MOST_STAGES),
                 _step_slot("features", "bars"),
                 _step_slot("prediction", "table", "conclusion"),
             ]
@@ -278,4 +273,5 @@ def _filled(step: Step, translate: Translator) -> Iterator[Any]:
     if step.conclusion:
         yield step.conclusion
     for pictures in step.galleries:
-        yield gr.Gallery(pictures.pictures, label=pictures.title)
+        yield gr.Gallery(pictures.pictures, label=pictures.title, visible=True)
+    yield from [gr.Gallery(visible=False)] * (step.most_galleries - len(step.galleries))

@@ -28,19 +28,13 @@ from antbee.ui.components import (
     uploaded,
 )
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, translator_of
-from antbee.ui.registry import LoadedModel, ModelRegistry, Snapshot, how_to_train
+from antbee.ui.registry import ModelRegistry
 from antbee.ui.sessions import Session, Sessions
 from antbee.ui.tabs.classify import NEIGHBOURS, ClassifyParts, verdict_sentence
 from antbee.ui.tabs.teach_layout import teach_layout
 
 FIRST_CLASSES = 2  # of an empty form
 ZIP_NAME = "few-shot-model.zip"
-
-
-def base_model_of(snapshot: Snapshot) -> LoadedModel | None:
-    """The model whose backbone embeds visitors' photos: a frozen one, not adapted to classes of its own, if any."""
-    frozen = next((model for model in snapshot.models if model.config.mode == "frozen"), None)
-    return frozen or next(iter(snapshot.models), None)
 
 
 def fill_up(session: Session, translate: Translator = ENGLISH) -> None:
@@ -168,18 +162,14 @@ class FewShotForm:
     @contextmanager
     def locked(self, request: gr.Request) -> Iterator[tuple[Session, Classifier, Translator]]:
         """The visitor's session, locked, and the model that embeds photos. AntbeeErrors become gr.Error."""
-        translate, base = translator_of(request), base_model_of(self.registry.snapshot)
-        if base is None:
-            raise gr.Error(how_to_train(translate), print_exception=False)
+        translate, base = translator_of(request), self.registry.base_model()
         with errors_in_toasts("teach.failed", translate), self.sessions.locked(_session_id(request)) as session:
             fill_up(session, translate)
             yield session, base.classifier, translate
 
     def start(self, request: gr.Request) -> list[Any]:
         """The introduction, and the form."""
-        base, translate = base_model_of(self.registry.snapshot), translator_of(request)
-        if base is None:
-            return [how_to_train(translate), "", *[gr.Column(visible=False), "", None] * MOST_CLASSES]
+        base = self.registry.base_model()
         with self.locked(request) as (session, _, translate):
             return [translate("teach.intro", name=as_text(base.name)), *_form(session, translate)]
 

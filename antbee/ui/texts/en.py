@@ -11,7 +11,10 @@ TEXTS = {
     "page.models.failed": "The current models stay: the new ones can't be loaded. The page's own output says why.",
     "page.drawn": "**Drawn pictures.** {names}: trained on pictures that a program drew, not on photos.",
     "page.random": "**Random weights.** {names}: not pretrained, so expect poor predictions.",
-    "page.no_model": "## No model yet\nTrain both modes, then start this page again:\n```\n{train}\n{app}\n```",
+    "page.no_model": (
+        "## No model yet\nTrain both modes, then start this page again:\n```\n{train}\n{app}\n```\n"
+        "Or train a classifier on a few photos of your own right now, on the tab Teach."
+    ),
     "page.no_photos": "## No photos here\nName the folder the models were trained on: `{app} --data DIR`",
     # what does not reach the page
     "security.large": "The request is too large: at most {most} MB are accepted. Send less.",
@@ -40,6 +43,7 @@ TEXTS = {
     "classify.crop.alt": "The square crop of the photo that the network is given",
     "classify.probabilities": "Probabilities",
     "classify.map": "Photo | heat map of the predicted class",
+    "classify.map.gradient": "(heat map weighted by gradients: an approximation for this network)",
     "classify.neighbours": "Nearest training photos",
     "classify.like": "similar to the training photos (distance {distance}, threshold {limit})",
     "classify.neither": "Neither",
@@ -192,12 +196,14 @@ TEXTS = {
     "inside.after": "after",
     "inside.stages": "4 · Stages",
     "inside.stages.explanation": (
-        "## Stage by stage\n{architecture} is a **residual network** of {depth} layers with weights. Most are in its "
-        "{blocks} blocks, and each block adds what it computes to its input: x + F(x). So a block need only learn a "
-        "correction, and gradients find their way through many layers.\n\n**Transfer learning** takes over a backbone, "
-        "conv1 to layer4, that was trained on other pictures (the weights here: {weights}), and gives it a new head, "
-        "`fc`. *Frozen* trains `fc` alone, *finetune* trains everything. `network.state_dict()` names all that the "
-        "model is: {tensors} tensors, the parameters below and BatchNorm's running statistics."
+        "## Stage by stage\n**Transfer learning** takes over the backbone of {architecture}, all stages but the last, "
+        "that was trained on other pictures (the weights here: {weights}), and gives it a new head. *Frozen* trains "
+        "the head alone, *finetune* trains everything. `network.state_dict()` names all that the model is: {tensors} "
+        "tensors, the parameters below and BatchNorm's running statistics."
+    ),
+    "inside.stages.residual": (
+        "It is a **residual network** of {blocks} blocks, and each block adds what it computes to its input: x + F(x). "
+        "So a block need only learn a correction, and gradients find their way through many layers."
     ),
     "inside.stages.maps": (
         "Below are the eight channels of each stage with the largest mean. Yellow is a channel's own largest value, "
@@ -207,31 +213,25 @@ TEXTS = {
     "inside.stages.title": "{stage}: {shown} of {count} channels, {height} × {width}",
     "inside.stages.channel": "channel {channel}, up to {largest}",
     "inside.stage": "stage",
-    "inside.shape.batch": "output (B, C, H, W)",
+    "inside.shape.batch": "output, the batch first",
     "inside.parameters": "parameters",
     "inside.frozen": "trained in frozen",
     "inside.finetune": "trained in finetune",
     "inside.does": "what it does",
     "inside.does.input": "the normalised photo",
-    "inside.does.conv1": "convolution 7 × 7, BatchNorm, ReLU; half the size",
-    "inside.does.maxpool": "the largest of 3 × 3; half the size",
-    "inside.does.layer1": "residual blocks",
-    "inside.does.layer2": "residual blocks; half the size",
-    "inside.does.layer3": "residual blocks; half the size",
-    "inside.does.layer4": "residual blocks; half the size",
-    "inside.does.avgpool": "the mean of each channel: the features",
-    "inside.does.fc": "the head: a weighted sum for each class",
+    "inside.does.pooling": "one number of each channel: the features",
+    "inside.does.head": "a weighted sum for each class",
     "inside.sum": "all",
     "inside.features": "5 · Features",
     "inside.features.explanation": (
-        "## {count} features\nAverage pooling keeps one number of each of layer4's {count} channels: its mean over "
-        "{height} × {width} places. These numbers are the head's only input: what is in the photo, no longer where. "
-        "Photos of one class should have similar ones. The largest here is number {strongest}, {value}: the first of "
-        "layer4's channels on the step before."
+        "## {count} features\nPooling makes them of the last stage's feature maps. These numbers are the head's only "
+        "input: what is in the photo, no longer where. Photos of one class should have similar ones. The largest here "
+        "is number {strongest}, {value}."
     ),
+    "inside.features.means": "Each is the mean of one channel of the last feature map over all its places.",
     "inside.features.bars": "The features, by channel",
-    "inside.features.number": "channel of layer4",
-    "inside.features.value": "mean",
+    "inside.features.number": "number of the feature",
+    "inside.features.value": "value",
     "inside.prediction": "6 · Prediction",
     "inside.prediction.explanation": (
         "## From the features to the prediction\nFor each class the head multiplies the {count} features by weights of "

@@ -11,7 +11,10 @@ TEXTS = {
     "page.models.failed": "仍使用当前模型：新模型无法加载，原因见本页程序的输出。",
     "page.drawn": "**绘制的图片。** {names}：用程序绘制的图片训练，不是照片。",
     "page.random": "**随机权重。** {names}：没有预训练，预测会很差。",
-    "page.no_model": "## 还没有模型\n先训练两种模式，再重新打开本页：\n```\n{train}\n{app}\n```",
+    "page.no_model": (
+        "## 还没有模型\n先训练两种模式，再重新打开本页：\n```\n{train}\n{app}\n```\n"
+        "或者现在就在 Teach 标签页用自己的几张照片训练一个分类器。"
+    ),
     "page.no_photos": "## 这里没有照片\n请指定训练模型所用的文件夹：`{app} --data DIR`",
     # what does not reach the page
     "security.large": "一次发送的内容太多：最多接收 {most} MB。请减少后再发。",
@@ -38,6 +41,7 @@ TEXTS = {
     "classify.crop.alt": "照片中交给网络的方形区域",
     "classify.probabilities": "概率",
     "classify.map": "照片 | 预测类别的热力图",
+    "classify.map.gradient": "（热力图按梯度加权：对这个网络只是近似）",
     "classify.neighbours": "最相近的训练照片",
     "classify.like": "与训练照片相似（距离 {distance}，阈值 {limit}）",
     "classify.neither": "都不是",
@@ -179,12 +183,13 @@ TEXTS = {
     "inside.after": "标准化后",
     "inside.stages": "4 · 各阶段",
     "inside.stages.explanation": (
-        "## 逐个阶段\n{architecture} 是一个**残差网络**，有 {depth} 个带权重的层。它们大多位于 {blocks} "
-        "个残差块中，每个块把自己的计算结果加到输入上：x + F(x)。这样每个块只需学习一个修正量，"
-        "梯度也能顺利穿过很多层。\n\n**迁移学习**沿用在其他图片上学习过的主干网络（conv1 到 layer4，这里的权重："
-        "{weights}），再换上新的分类头 `fc`。*frozen*（冻结）只训练 `fc`，*finetune*（微调）训练所有参数。"
-        "`network.state_dict()` 按名字列出模型的全部内容：{tensors} 个张量，即下表中的参数和 BatchNorm "
-        "的滑动统计量。"
+        "## 逐个阶段\n**迁移学习**沿用 {architecture} 在其他图片上学习过的主干网络，即最后一层以外的所有阶段"
+        "（这里的权重：{weights}），再换上新的分类头。*frozen*（冻结）只训练分类头，*finetune*（微调）训练所有参数。"
+        "`network.state_dict()` 按名字列出模型的全部内容：{tensors} 个张量，即下表中的参数和 BatchNorm 的滑动统计量。"
+    ),
+    "inside.stages.residual": (
+        "它是一个**残差网络**，有 {blocks} 个残差块，每个块把自己的计算结果加到输入上：x + F(x)。"
+        "这样每个块只需学习一个修正量，梯度也能顺利穿过很多层。"
     ),
     "inside.stages.maps": (
         "下面是每个阶段中均值最大的八个通道。黄色是该通道自己的最大值，深色是 0。靠前的特征图还能看出边缘、"
@@ -193,30 +198,25 @@ TEXTS = {
     "inside.stages.title": "{stage}：{count} 个通道中的 {shown} 个，{height} × {width}",
     "inside.stages.channel": "通道 {channel}，最大 {largest}",
     "inside.stage": "阶段",
-    "inside.shape.batch": "输出 (B, C, H, W)",
+    "inside.shape.batch": "输出，批次在前",
     "inside.parameters": "参数量",
     "inside.frozen": "冻结时训练",
     "inside.finetune": "微调时训练",
     "inside.does": "作用",
     "inside.does.input": "标准化后的照片",
-    "inside.does.conv1": "7 × 7 卷积、BatchNorm、ReLU；尺寸减半",
-    "inside.does.maxpool": "最大池化 3 × 3；尺寸减半",
-    "inside.does.layer1": "残差块",
-    "inside.does.layer2": "残差块；尺寸减半",
-    "inside.does.layer3": "残差块；尺寸减半",
-    "inside.does.layer4": "残差块；尺寸减半",
-    "inside.does.avgpool": "每个通道取平均：得到特征",
-    "inside.does.fc": "分类头：每个类别一个加权和",
+    "inside.does.pooling": "每个通道变成一个数：得到特征",
+    "inside.does.head": "每个类别一个加权和",
     "inside.sum": "合计",
     "inside.features": "5 · 特征",
     "inside.features.explanation": (
-        "## {count} 个特征\n平均池化把 layer4 的 {count} 个通道各变成一个数：{height} × {width} 个位置的平均值。这些数"
-        "是分类头唯一的输入：照片里有什么，而不再是在哪里。同一类照片的特征应当相近。这里最大的是第 {strongest} 号，{va"
-        "lue}：就是上一步中 layer4 的第一个通道。"
+        "## {count} 个特征\n池化把最后一个阶段的特征图变成这些数。它们是分类头唯一的输入：照片里有什么，"
+        "而不再是在哪里。"
+        "同一类照片的特征应当相近。这里最大的是第 {strongest} 号，{value}。"
     ),
+    "inside.features.means": "每个特征是最后一个特征图的一个通道在所有位置上的平均值。",
     "inside.features.bars": "各通道的特征",
-    "inside.features.number": "layer4 的通道",
-    "inside.features.value": "平均值",
+    "inside.features.number": "特征的编号",
+    "inside.features.value": "值",
     "inside.prediction": "6 · 预测",
     "inside.prediction.explanation": (
         "## 从特征到预测\n对每个类别，分类头用一组权重与 {count} 个特征相乘再求和，得到 **logits**：大小不限的得分。**S"

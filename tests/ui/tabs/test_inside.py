@@ -16,13 +16,12 @@ from page_helpers import registry_of, write_model
 from antbee import Classifier, ui
 from antbee.data.drawn import draw
 from antbee.data.transforms import Preprocessing, pixels_of
-from antbee.models.backbone import build_network, count_parameters
-from antbee.models.weights import StartingWeights
+from antbee.models.backbone import count_parameters, head_of
+from antbee.models.weights import StartingWeights, build_network
 from antbee.ui.components import Choice
 from antbee.ui.i18n import CHINESE
 from antbee.ui.registry import LoadedModel
 from antbee.ui.tabs.inside import CHANNELS, MOST_NAMES, Step, inside_tab, steps_of
-from antbee.ui.texts.en import TEXTS
 
 PHOTO = draw("bees", 3, 200).resize((200, 150))
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
@@ -148,17 +147,22 @@ def test_the_stages_parameters_add_up_to_the_networks(model: LoadedModel, steps:
     counts = [[int(cell.replace(",", "")) for cell in column(steps[3], place)] for place in (2, 3, 4)]
     assert [sum(column[:-1]) for column in counts] == [column[-1] for column in counts]
     assert counts[0][-1] == counts[2][-1] == count_parameters(network, trainable=False)
-    assert counts[1][-1] == counts[1][-2] == count_parameters(network.fc, trainable=False)
+    assert counts[1][-1] == counts[1][-2] == count_parameters(head_of(network), trainable=False)
 
 
 def test_every_stage_has_its_shape_and_a_description(steps: list[Step]) -> None:
-    assert column(steps[3], 0) == [*[key.rpartition(".")[2] for key in TEXTS if key.startswith("inside.does.")], "all"]
+    names = ["input", "act1", "layer1", "layer2", "layer3", "layer4", "pooling", "head", "all"]
+    assert column(steps[3], 0) == names
     assert column(steps[3], 1)[1] == "(1, 64, 48, 48)"
+    assert column(steps[3], 5)[1:3] == ["ReLU", "2 BasicBlock"]
     assert all(column(steps[3], 5)[:-1])
 
 
-def test_depth_and_tensors_are_counted_in_the_network(model: LoadedModel, steps: list[Step]) -> None:
-    assert "resnet18 is a **residual network** of 18 layers" in steps[3].text
+def test_tensors_are_counted_in_the_network_and_residual_blocks_named_where_there_are_some(
+    model: LoadedModel, steps: list[Step]
+) -> None:
+    assert "backbone of resnet18" in steps[3].text
+    assert "a **residual network** of 8 blocks" in steps[3].text
     assert f"{len(model.classifier.network.state_dict())} tensors" in steps[3].text
     assert "the weights here: random" in steps[3].text
 
@@ -166,7 +170,7 @@ def test_depth_and_tensors_are_counted_in_the_network(model: LoadedModel, steps:
 def test_the_strongest_channels_of_every_stage_are_shown(steps: list[Step]) -> None:
     titles = [gallery.title for gallery in steps[3].galleries]
     assert titles == [
-        f"conv1: 8 of 64 channels, 48 {TIMES} 48",
+        f"act1: 8 of 64 channels, 48 {TIMES} 48",
         f"layer1: 8 of 64 channels, 24 {TIMES} 24",
         f"layer2: 8 of 128 channels, 12 {TIMES} 12",
         f"layer3: 8 of 256 channels, 6 {TIMES} 6",
@@ -182,7 +186,7 @@ def test_the_bars_are_the_features_and_the_largest_is_the_first_channel_shown_of
     torch.testing.assert_close(features, model.classifier.features([PHOTO])[0], rtol=1e-4, atol=1e-5)
     assert steps[4].bars["number"].tolist() == list(range(512))
     strongest = int(features.argmax())
-    assert f"number {strongest}, {float(features.max()):.2f}:" in steps[4].text
+    assert f"number {strongest}, {float(features.max()):.2f}." in steps[4].text
     assert steps[3].galleries[-1].pictures[0][1].startswith(f"channel {strongest}, ")
 
 

@@ -26,6 +26,7 @@ from antbee import Classifier, ui
 from antbee.data import archive as data_archive
 from antbee.data.archive import MOST_CLASSES
 from antbee.data.drawn import draw
+from antbee.models.weights import PACKAGED
 from antbee.training import fewshot_data
 from antbee.training.fewshot import MODEL_FOLDER
 from antbee.training.fewshot_data import THUMBNAIL_SIDE
@@ -33,7 +34,7 @@ from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.sessions import Sessions
 from antbee.ui.tabs import teach
 from antbee.ui.tabs.classify import NEIGHBOURS
-from antbee.ui.tabs.teach import FewShotForm, base_model_of, result_sentence
+from antbee.ui.tabs.teach import FewShotForm, result_sentence
 
 pytestmark = pytest.mark.usefixtures("gradio_folder")
 CLASSES = [ENGLISH("teach.default", number=number) for number in (1, 2)]  # of an empty form
@@ -548,18 +549,20 @@ def test_before_training_prediction_and_push_are_refused_in_the_visitors_languag
 
 def test_the_base_model_is_a_frozen_one_if_any_else_the_first():
     shown = [SimpleNamespace(config=SimpleNamespace(mode=mode)) for mode in ("finetune", None, "frozen")]
-    assert base_model_of(ui.Snapshot(tuple(shown))) is shown[2]
-    assert base_model_of(ui.Snapshot(tuple(shown[:2]))) is shown[0]
-    assert base_model_of(ui.Snapshot()) is None
+    registry = registry_of((), None)
+    for models, expected in ((shown, shown[2]), (shown[:2], shown[0])):
+        registry.snapshot = ui.Snapshot(tuple(models))
+        assert registry.base_model() is expected
 
 
-def test_without_a_model_the_visitor_is_told_how_to_train_one(tmp_path):
+def test_without_a_model_photos_are_embedded_by_the_weights_that_come_by_pip(tmp_path):
     visitor = visitor_of(FewShotForm(registry_of((), None), Sessions(tmp_path)))
     intro, *board = visitor.start()
-    assert "No model yet" in intro
-    assert classes_of(board) == {}
-    assert "No model yet" in complaint(visitor.add_class)
-    assert len(visitor.room.sessions) == 0
+    assert "EfficientNet-Lite0" in intro
+    assert len(classes_of(board)) == 2
+    base = visitor.room.registry.base_model().classifier
+    assert base.config.architecture == PACKAGED
+    assert base.features([photo("ants", 3)]).shape == (1, 1280)
 
 
 # ---- a model to take away --------------------------------------------------------------------------------------------
