@@ -268,22 +268,20 @@ def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     """Raises ModelFolderError where values contradict each other."""
     classes, width = len(config.label_names), feature_count(config.architecture)
     arguments, side, pool = file.model_args or ModelArgs(), config.preprocessing.crop, pooling(config.architecture)
-    in_arguments = arguments.num_classes
     _expect(file.global_pool in (None, pool), "global_pool", file.global_pool, pool)
     _expect(arguments.global_pool in (None, pool), "model_args.global_pool", arguments.global_pool, pool)
     _expect(arguments.img_size in (None, side, [side, side]), "model_args.img_size", arguments.img_size, str(side))
     _expect(file.num_classes in (None, classes), "num_classes", file.num_classes, str(classes))
     _expect(file.num_features in (None, width), "num_features", file.num_features, str(width))
-    _expect(in_arguments in (None, classes), "model_args.num_classes", in_arguments, str(classes))
+    _expect(arguments.num_classes in (None, classes), "model_args.num_classes", arguments.num_classes, str(classes))
     crop = config.recipe.get("smallest_crop")
     is_share = crop is None or (type(crop) in (int, float) and 0.01 <= crop <= 1)
     _expect(is_share, "antbee.recipe.smallest_crop", crop, "0.01 to 1")
     if config.metrics is not None:
-        confusion, per_class = config.metrics.confusion, config.metrics.per_class
+        confusion, scores = config.metrics.confusion, config.metrics.per_class
         is_square = [len(row) for row in confusion] == [classes] * classes
         _expect(is_square, "antbee.metrics.confusion", confusion, f"{classes} rows of {classes} counts")
-        is_whole = per_class is None or len(per_class) == classes
-        _expect(is_whole, "antbee.metrics.per_class", per_class, f"{classes} entries")
+        _expect(scores is None or len(scores) == classes, "antbee.metrics.per_class", scores, f"{classes} entries")
 
 
 def _expect(is_right: bool, key: str, value: object, expected: str) -> None:
