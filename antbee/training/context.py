@@ -224,10 +224,13 @@ def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, devic
         recipe = recipe.for_images(replace(weights.preprocessing, crop=crop), grow=takes_any_size(backbone))
         with torch.device("meta"):
             network = create_network(backbone, 2)
+        is_depthwise = has_depthwise_convolutions(network)
         if not has_batch_norm(network):
             recipe = replace(recipe, finetune=LAYER_NORM)
-        elif weights.state is not None and has_depthwise_convolutions(network):
+        elif weights.state is not None and is_depthwise:
             recipe = replace(recipe, finetune=DEPTHWISE)
+        if is_depthwise:  # torch 2.14 crashes in the backward pass of some of them, such as FastViT's, in channels last
+            recipe = replace(recipe, channels_last=False)
     flags = {"epochs": "epochs", "batch_size": "batch_size", "learning_rate": "lr", "folds": "folds"}
     given = {name: value for name, flag in flags.items() if (value := getattr(settings, flag)) is not None}
     return replace(

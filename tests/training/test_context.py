@@ -148,3 +148,11 @@ def test_a_network_takes_images_of_the_size_that_was_asked_for(imagenet_like, tm
         assert images.shape == (4, 3, 96, 96)
         assert context.starting_network(0)(images).shape == (4, 2)
     assert create_network("test_vit", 2)(torch.zeros(1, 3, 160, 160)).shape == (1, 2)
+
+
+def test_networks_of_depthwise_convolutions_are_trained_in_the_contiguous_layout():
+    layouts = {}
+    for name in ("test_resnet", "test_efficientnet"):
+        weights = load_starting_weights("random", name)
+        layouts[name] = recipe_of(Settings(), name, weights, torch.device("cpu")).layout
+    assert layouts == {"test_resnet": torch.channels_last, "test_efficientnet": torch.contiguous_format}
