@@ -179,6 +179,18 @@ def has_depthwise_convolutions(network: Network) -> bool:
     return any(isinstance(one, nn.Conv2d) and one.groups == one.in_channels > 1 for one in network.modules())
 
 
+def crashes_channels_last(network: Network) -> bool:
+    """Whether torch 2.14 crashes on CPUs in the network's backward pass in the channels-last layout.
+
+    A 1 x 1 convolution with a stride, on fewer than 8 channels, writes outside its memory there. FastViT and RepVGG
+    begin with one.
+    """
+    return any(
+        isinstance(one, nn.Conv2d) and one.kernel_size == (1, 1) != one.stride and one.in_channels < 8
+        for one in network.modules()
+    )
+
+
 def backbone_digest(network: Network) -> str:
     """SHA-256 of the backbone's tensors: equal digests give equal features."""
     digest, head = hashlib.sha256(), head_prefix(network)

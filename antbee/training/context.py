@@ -20,6 +20,7 @@ from antbee.installation import home
 from antbee.models.architectures import takes_any_size
 from antbee.models.backbone import (
     Network,
+    crashes_channels_last,
     feature_count,
     has_batch_norm,
     has_depthwise_convolutions,
@@ -223,12 +224,11 @@ def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, devic
         crop = settings.image_size or weights.preprocessing.crop
         recipe = recipe.for_images(replace(weights.preprocessing, crop=crop), grow=takes_any_size(backbone))
         network = outline(backbone)
-        is_depthwise = has_depthwise_convolutions(network)
         if not has_batch_norm(network):
             recipe = replace(recipe, finetune=LAYER_NORM)
-        elif weights.state is not None and is_depthwise:
+        elif weights.state is not None and has_depthwise_convolutions(network):
             recipe = replace(recipe, finetune=DEPTHWISE)
-        if is_depthwise:  # torch 2.14 crashes in the backward pass of some of them, such as FastViT's, in channels last
+        if crashes_channels_last(network):
             recipe = replace(recipe, channels_last=False)
     flags = {"epochs": "epochs", "batch_size": "batch_size", "learning_rate": "lr", "folds": "folds"}
     given = {name: value for name, flag in flags.items() if (value := getattr(settings, flag)) is not None}

@@ -150,9 +150,12 @@ def test_a_network_takes_images_of_the_size_that_was_asked_for(imagenet_like, tm
     assert create_network("test_vit", 2)(torch.zeros(1, 3, 160, 160)).shape == (1, 2)
 
 
-def test_networks_of_depthwise_convolutions_are_trained_in_the_contiguous_layout():
+def test_only_networks_on_which_torch_crashes_in_channels_last_are_trained_in_the_contiguous_layout():
     layouts = {}
-    for name in ("test_resnet", "test_efficientnet"):
+    for name in ("resnet18", "tf_efficientnet_lite0", "fastvit_t8", "repvgg_a0"):
         weights = load_starting_weights("random", name)
         layouts[name] = recipe_of(Settings(), name, weights, torch.device("cpu")).layout
-    assert layouts == {"test_resnet": torch.channels_last, "test_efficientnet": torch.contiguous_format}
+    assert [name for name, layout in layouts.items() if layout == torch.contiguous_format] == [
+        "fastvit_t8",
+        "repvgg_a0",
+    ]
