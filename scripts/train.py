@@ -82,7 +82,7 @@ def main() -> None:
     """Train the modes asked for and compare them, or put earlier models back."""
     arguments = vars(parse_arguments())
     with errors.importing():
-        from antbee.models.architectures import matching
+        from antbee.models.listing import matching
         from antbee.models.versions import restore_version
         from antbee.training import summary
         from antbee.training.context import Settings
@@ -95,10 +95,7 @@ def main() -> None:
             print(line)
         return
     if set("*?") & set(arguments["backbone"] or ""):
-        found, count = matching(arguments["backbone"])
-        print(*found, sep="\n")
-        if count > len(found):
-            print(f"and {count - len(found)} more: give a narrower pattern")
+        print(matching(arguments["backbone"]))
         return
     run(data, Settings.checked(**arguments), say)
 

@@ -3,10 +3,8 @@
 timm (https://huggingface.co/docs/timm) takes a second to import, so it is imported in functions.
 """
 
-import fnmatch
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -15,20 +13,6 @@ from antbee.models.tensors import WeightsError
 
 TORCHVISION_TAG = "tv_in1k"  # of the weights that torchvision publishes, and the tutorial uses
 NEAREST_NAMES = 5  # in the message for an unknown name
-MOST_LISTED = 40  # networks
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network of timm; printed, it is a line of a list."""
-
-    name: str
-    parameters: int  # with the head of its published weights
-    image_size: int  # pixels a side
-
-    def __str__(self) -> str:
-        """The name, the number of parameters and the image size."""
-        return f"{self.name:45} {self.parameters / 1e6:8.1f} million parameters   {self.image_size:4} pixels"
 
 
 def check_architecture(name: str) -> None:
@@ -42,29 +26,6 @@ def check_architecture(name: str) -> None:
             f"unknown backbone {name!r:.100}: expected the name of a network of timm{such}; a pattern such as "
             "'vit*dinov2*' lists those that fit"
         )
-
-
-def matching(pattern: str) -> tuple[list[Architecture], int]:
-    """The networks whose names fit a pattern with * and ?, sorted by name, MOST_LISTED at most; and how many fit.
-
-    Not all of them end in one linear layer. Raises WeightsError where none fits.
-    """
-    import timm
-
-    names = sorted(fnmatch.filter(timm.list_models(), pattern))
-    if not names:
-        raise WeightsError(f"no backbone fits {pattern!r:.100}: expected a pattern such as 'resnet*' or 'vit*dinov2*'")
-    return [_described(name) for name in names[:MOST_LISTED]], len(names)
-
-
-def _described(name: str) -> Architecture:
-    import timm
-    import torch
-
-    with torch.device("meta"):
-        network = timm.create_model(name)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Architecture(name, parameters, published(name)["input_size"][1])
 
 
 def split_tag(name: str) -> tuple[str, str | None]:

@@ -67,11 +67,35 @@ def create_network(
         raise WeightsError(
             f"{architecture} does not take images of {image_size} pixels: leave out --image-size"
         ) from error
-    if not isinstance(network.get_classifier(), nn.Linear):
+    get_classifier = getattr(network, "get_classifier", nn.Identity)  # encoders have none
+    if not isinstance(get_classifier(), nn.Linear):
         raise WeightsError(
             f"{architecture} does not end in one linear layer, which antbee trains: choose another backbone"
         )
     return network.eval()
+
+
+def check_image_size(architecture: str, side: int) -> None:
+    """Raises WeightsError, with the nearest sizes, where a network does not take images of `side` x `side` pixels.
+
+    A network of patches would leave out the pixels beyond the last whole patch without a word.
+    """
+    with torch.device("meta"):
+        network = create_network(architecture, 2, image_size=side)
+        steps = [level["reduction"] for level in network.feature_info]  # pixels that become one position
+        try:
+            network(torch.empty(1, 3, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise WeightsError(_nearest_sizes(architecture, side, steps[-1])) from error
+    if side % steps[0] and not takes_any_size(architecture):
+        raise WeightsError(_nearest_sizes(architecture, side, steps[-1]))
+
+
+def _nearest_sizes(architecture: str, side: int, step: int) -> str:
+    below = side // step * step
+    such = " or ".join(str(size) for size in (below, below + step) if size)
+    advice = f"give a multiple of {step}, such as {such}" if side % step else "leave out --image-size"
+    return f"{architecture} does not take images of {side} pixels: {advice}"
 
 
 def network_with(

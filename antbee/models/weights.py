@@ -73,11 +73,11 @@ def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
         return StartingWeights("random", preprocessing=preprocessing)
     if path.exists() or path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         if not path.exists():
-            raise WeightsError(f"no weights file {path}: check the name; {_CHOICES}")
+            raise WeightsError(f"no weights file {path}: check the name; {_choices(architecture)}")
         return StartingWeights(path.name, *_read_weights(path), preprocessing=preprocessing)
     if choice.count("/") == 1 and not choice.startswith((".", "/", "~")):
         return _hub_weights(choice, architecture)
-    raise WeightsError(f"no weights {choice!r:.100} of {architecture}: {_CHOICES}")
+    raise WeightsError(f"no weights {choice!r:.100} of {architecture}: {_choices(architecture)}")
 
 
 def choose_network(backbone: str | None, weights: str | None) -> tuple[str, StartingWeights, str | None]:
@@ -98,7 +98,9 @@ def choose_network(backbone: str | None, weights: str | None) -> tuple[str, Star
         return PACKAGED, packaged, notice
 
 
-_CHOICES = "expected imagenet, random, a tag of timm's, a Hub id such as user/name, or a .safetensors or .pth file"
+def _choices(architecture: str) -> str:
+    tags = f" ({', '.join(found)})" if (found := tags_of(architecture)) else ""
+    return f"expected imagenet, random, a tag of timm's{tags}, a Hub id as user/name, or a .safetensors or .pth file"
 
 
 def build_network(

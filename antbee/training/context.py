@@ -20,6 +20,7 @@ from antbee.installation import home
 from antbee.models.architectures import takes_any_size
 from antbee.models.backbone import (
     Network,
+    check_image_size,
     crashes_channels_last,
     feature_count,
     has_batch_norm,
@@ -212,8 +213,11 @@ def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDat
 def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, device: torch.device) -> Recipe:
     """The recipe for a network, with the settings that override both of its schedules.
 
-    Raises SettingsError for the tutorial's recipe with another network than a ResNet.
+    Raises SettingsError for the tutorial's recipe with another network than a ResNet, WeightsError for a size that the
+    network does not take.
     """
+    if settings.image_size is not None:
+        check_image_size(backbone, settings.image_size)
     recipe = (RECIPES if weights.state is not None else RECIPES_FROM_RANDOM)[settings.recipe]
     if recipe.name == "tutorial":
         if not backbone.startswith(("resnet", "resnext", "wide_resnet")):

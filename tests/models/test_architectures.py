@@ -2,18 +2,8 @@
 
 import pytest
 
-from antbee.models.architectures import MOST_LISTED, matching, preprocessing_of, published, split_tag, takes_any_size
+from antbee.models.architectures import preprocessing_of, published, split_tag, takes_any_size
 from antbee.models.tensors import WeightsError
-
-
-def test_a_pattern_lists_what_fits_with_parameters_and_image_size_up_to_a_number():
-    found, count = matching("test_resnet*")
-    assert (len(found), count) == (1, 1)
-    assert str(found[0]).split() == ["test_resnet", "0.5", "million", "parameters", "160", "pixels"]
-    found, count = matching("resnet*")
-    assert len(found) == MOST_LISTED < count
-    with pytest.raises(WeightsError, match="no backbone fits 'nothing\\*'"):
-        matching("nothing*")
 
 
 def test_the_default_weights_of_torchvisions_resnets_are_torchvisions():

@@ -7,6 +7,7 @@ from antbee.models.architectures import published
 from antbee.models.backbone import (
     apply_temperature,
     backbone_digest,
+    check_image_size,
     count_all_parameters,
     count_parameters,
     create_network,
@@ -190,3 +191,21 @@ def test_a_temperature_divides_the_logits():
     before = head(features).detach()
     apply_temperature(head, 2.5)
     torch.testing.assert_close(head(features).detach(), before / 2.5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "advice"),
+    [
+        ("vit_small_patch14_dinov2", 225, "give a multiple of 14, such as 224 or 238"),  # one pixel would be left out
+        ("vit_small_patch16_dinov3", 225, "give a multiple of 16, such as 224 or 240"),  # fails at the first image
+        ("vit_tiny_patch16_384", 15, "give a multiple of 16, such as 16"),
+    ],
+)
+def test_an_image_size_that_patches_do_not_divide_is_refused_with_the_nearest_that_they_do(architecture, side, advice):
+    with pytest.raises(WeightsError, match=f"does not take images of {side} pixels: {advice}$"):
+        check_image_size(architecture, side)
+
+
+@pytest.mark.parametrize(("architecture", "side"), [("test_resnet", 97), ("test_vit", 96), ("test_convnext", 50)])
+def test_convolutions_take_any_image_size_and_patches_their_multiples(architecture, side):
+    check_image_size(architecture, side)

@@ -278,7 +278,10 @@ def test_a_tag_is_part_of_timms_name_of_a_network(monkeypatch):
     with pytest.raises(WeightsUnreachableError):
         choose_network("resnet18.a1_in1k", None)
     assert asked == ["timm/resnet18.a1_in1k"]
-    assert "no weights 'a9_in1k'" in complaint(choose_network, "resnet18.a9_in1k", None)
+    for named in (("resnet18.a9_in1k", None), ("resnet18", "a9_in1k")):
+        message = complaint(choose_network, *named)
+        assert "no weights 'a9_in1k'" in message
+        assert "a tag of timm's (a1_in1k, " in message
 
 
 # ---- the weights that come by pip ------------------------------------------------------------------------------------
