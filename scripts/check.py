@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.check`, except --json."""
     parser = argparse.ArgumentParser(description="Check photos or models.", allow_abbrev=False)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="data folder, model folder or picture")
-    parser.add_argument("--weights", metavar="NAME|FILE", help="of the network that compares photos: imagenet, random, a tag, a Hub id, a file")
+    parser.add_argument("--weights", metavar="NAME|FILE", help="starting weights of the network that compares photos")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of the findings to a folder")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write a list of photos for train.py --exclude")
     parser.add_argument("--allow-bad", action="store_true", help="accept a class with over a tenth of damaged files")

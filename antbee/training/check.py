@@ -24,6 +24,7 @@ from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
 from antbee.models.tensors import WeightsError
 from antbee.models.weights import StartingWeights, build_network, choose_network
 from antbee.text import counted, one_line
+from antbee.training.context import require_folder
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import compute_features
 from antbee.training.inspection import folder_findings
@@ -84,7 +85,7 @@ def check(
     "imagenet", "random" or a file; None is ImageNet's or, without a network, none. `sheets` is a folder for a contact
     sheet of the findings, `list` a file for the images that should be excluded from training. Unless `allow_bad`, a
     folder where over a tenth of a class is damaged can't be used. Raises InputError where `list` is given for anything
-    but a data folder.
+    but a data folder, and WeightsError for `weights` that can't be used.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -97,7 +98,7 @@ def check(
             result = check_model(path)
         else:
             result = check_data(path, weights=weights, allow_bad=allow_bad, log=log)
-    except (DataError, ModelFolderError, WeightsError, OSError) as error:
+    except (DataError, ModelFolderError, OSError) as error:
         result = CheckResult(str(path), kind, ok=False, error=str(error))
     if sheets is not None and kind == "data" and (sheet := contact_sheet(path, result.findings)) is not None:
         file = Path(sheets) / f"check-{path.resolve().name}.png"
@@ -130,10 +131,13 @@ def check_picture(path: Path) -> CheckResult:
 
 
 def check_model(path: Path) -> CheckResult:
-    """Loads a model folder completely. Raises ModelFolderError and WeightsError."""
+    """Loads a model folder completely. Raises ModelFolderError."""
     if not path.is_dir():
         raise ModelFolderError(f"{path} is a part of a model: name its folder, {path.parent}")
-    classifier = Classifier.from_pretrained(path, device="cpu")
+    try:
+        classifier = Classifier.from_pretrained(path, device="cpu")
+    except WeightsError as error:
+        raise ModelFolderError(str(error)) from error
     read_history(path)
     used = None if classifier.detector is None else len(classifier.detector.names)
     return CheckResult(str(path), "model", ok=True, classes=tuple(classifier.config.label_names), used=used)
@@ -141,6 +145,9 @@ def check_model(path: Path) -> CheckResult:
 
 def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callable[[str], None]) -> CheckResult:
     """Reads a data folder and compares its images. Raises DataError, and WeightsError for named weights."""
+    require_folder(root)
+    if models := sorted(str(file.parent) for file in root.glob(f"*/{WEIGHTS_FILE}")):
+        raise DataError(f"{root} holds models, not photos: name them, {' '.join(map(one_line, models))}")
     facts: dict[Path, PhotoFacts] = {}
     cache = ImageCache()
     backbone, start, notice = choose_network(None, weights)

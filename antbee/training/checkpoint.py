@@ -23,6 +23,24 @@ from antbee.training.recipe import TrainingError
 
 FORMAT = 2  # of the checkpoints; version 0.1 wrote another
 
+# The flag that decides each value of `Checkpoint.decides`. Other values follow from these.
+FLAGS = {
+    "architecture": "--backbone",
+    "weights": "--weights",
+    "photos": "photos",
+    "recipe": "--recipe",
+    "crop": "--image-size",
+    "epochs": "--epochs",
+    "batch_size": "--batch-size",
+    "learning_rate": "--lr",
+    "folds": "--folds",
+    "balanced": "--balance",
+    "precision": "--precision",
+    "select": "--select",
+    "seeds": "--seeds",
+    "seed": "--seed",
+}
+
 
 class DeferredSignals:
     """Ctrl-C (SIGINT) and SIGTERM, held back while a `deferred` block runs.
@@ -143,7 +161,7 @@ class Checkpoint:
         if content.get("format") != FORMAT:
             raise TrainingError(f"{self.path} is of another version of antbee: train without --resume")
         if content.get("fingerprint") != self.fingerprint:
-            others = ", ".join(dict.fromkeys(_differing(content.get("decides"), self.decides))) or "flags"
+            others = ", ".join(_differing_flags(content.get("decides"), self.decides)) or "flags"
             raise TrainingError(
                 f"{self.path} belongs to a run with other {others}: repeat that run's flags, or train without --resume"
             )
@@ -156,6 +174,14 @@ class Checkpoint:
                     stacklevel=2,
                 )
         return content
+
+
+def _differing_flags(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """The flags that differ between two runs; the names of the values where no flag is known to decide them."""
+    names = list(dict.fromkeys(_differing(before, now)))
+    if {"architecture", "weights"} & set(names):
+        names = [name for name in names if name in now]  # not those within the recipe, which follows the network
+    return [FLAGS[name] for name in names if name in FLAGS] or names
 
 
 def _differing(before: Any, now: Any, name: str = "flags") -> Iterator[str]:

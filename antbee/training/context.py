@@ -176,6 +176,8 @@ def prepare(
     drawn = stand_in = None
     if distributed.is_first:
         root, drawn = choose_data(data)
+        if isinstance(root, Path):
+            require_folder(root)
         backbone, weights, stand_in = choose_network(settings.backbone, settings.weights)
     drawn, stand_in = distributed.from_first((drawn, stand_in))
     with distributed.in_turn():
@@ -208,6 +210,12 @@ def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDat
         return hymenoptera_folder(home() / "data"), None
     except DownloadError as error:
         return drawn_folder(home() / "data"), f"DRAWN PICTURES stand in for the photos of ants and bees: {error}."
+
+
+def require_folder(root: Path) -> None:
+    """Raises DataError where a data folder is not there, before weights are downloaded for it."""
+    if not root.is_dir():
+        read_folder(root)
 
 
 def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, device: torch.device) -> Recipe:

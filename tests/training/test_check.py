@@ -1,6 +1,7 @@
 """antbee.check finds planted faults, gives table, contact sheet and list of them, and changes nothing."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 
@@ -195,8 +196,19 @@ def test_without_reachable_weights_features_of_the_packaged_network_are_compared
 
 
 def test_named_weights_that_are_unreachable_are_an_error(planted, unreachable):
-    result = check(planted, weights="imagenet")
-    assert (result.ok, result.error) == (False, unreachable)
+    with pytest.raises(weights.WeightsUnreachableError, match=re.escape(unreachable)):
+        check(planted, weights="imagenet")
+
+
+def test_a_folder_of_models_is_not_taken_for_photos_and_its_models_are_named(model_folder):
+    result = check(model_folder.parent, weights="random")
+    assert (result.kind, result.ok) == ("data", False)
+    assert result.error == f"{model_folder.parent} holds models, not photos: name them, {model_folder}"
+
+
+def test_a_missing_folder_is_found_before_weights_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(check_module, "choose_network", None)  # calling it would fail
+    assert "none is not there" in check(tmp_path / "none").error
 
 
 def test_a_flawless_folder_has_no_findings_and_no_sheet(tmp_path, unreachable):

@@ -96,10 +96,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("seed", "recipe", "names"),
     [
-        (1, shortened(FAST, 2), "seed"),
-        (0, shortened(FAST, 3), "epochs"),  # of both modes
-        (1, replace(FAST, balanced=True), "epochs, balanced, seed"),
-        (0, TUTORIAL, "recipe"),
+        (1, shortened(FAST, 2), "--seed"),
+        (0, shortened(FAST, 3), "--epochs"),  # of both modes
+        (1, replace(FAST, balanced=True), "--epochs, --balance, --seed"),
+        (0, TUTORIAL, "--recipe"),
+        (0, replace(shortened(FAST, 2), channels_last=False), "channels_last"),
     ],
 )
 def test_what_differs_from_the_run_of_a_checkpoint_is_named(tmp_path, seed, recipe, names):

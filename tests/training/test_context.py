@@ -1,16 +1,21 @@
 """What a run starts from: the recipe for its network, the image size, and the first head."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from antbee.data.drawn import write_drawn_set
+from antbee.data.images import DataError
 from antbee.models.backbone import create_network, head_of
 from antbee.models.weights import StartingWeights, build_network, load_starting_weights
-from antbee.training.checkpoint import DeferredSignals
+from antbee.training import context
+from antbee.training.checkpoint import FLAGS, DeferredSignals
 from antbee.training.context import Settings, SettingsError, prepare, recipe_of
 from antbee.training.distributed import DistributedContext
-from antbee.training.recipe import FAST, LAYER_NORM, TUTORIAL
+from antbee.training.pipeline import checkpoint_of
+from antbee.training.recipe import FAST, LAYER_NORM, TUTORIAL, TrainingError
 
 CPU = torch.device("cpu")
 ROWS = [310, 309]  # ImageNet's ant and bee
@@ -82,6 +87,12 @@ def test_the_first_head_draws_no_random_numbers(imagenet_like, tmp_path):
         before = torch.random.get_rng_state()
         assert context.first_head is not None
         assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_missing_folder_is_found_before_weights_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(context, "choose_network", None)  # calling it would fail
+    with pytest.raises(DataError, match="none is not there"):
+        context_of(tmp_path / "none", "imagenet", tmp_path)
 
 
 # ---- the recipe for a network ----------------------------------------------------------------------------------------
@@ -159,3 +170,48 @@ def test_only_networks_on_which_torch_crashes_in_channels_last_are_trained_in_th
         "fastvit_t8",
         "repvgg_a0",
     ]
+
+
+# ---- resuming --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The folder of a data set, and a checkpoint of a run on it without flags of its own."""
+    root = drawn(tmp_path_factory.mktemp("data") / "data", "ants", "bees")
+    saved = checkpoint_of(context_of(root, "random", root.parent / "outputs"), "finetune")
+    saved.save({"history": []})
+    return root, saved
+
+
+CHANGES = {
+    "--backbone": {"backbone": "test_efficientnet"},  # of other mean, crop and optimiser
+    "--image-size": {"image_size": 96},
+    "--epochs": {"epochs": 7},
+    "--batch-size": {"batch_size": 7},
+    "--lr": {"lr": 0.7},
+    "--folds": {"folds": 7},
+    "--balance": {"balance": True},
+    "--precision": {"precision": "bfloat16"},
+    "--select": {"select": "last"},
+    "--seeds": {"seeds": 2},
+    "--seed": {"seed": 7},
+    "--lr, --seed": {"lr": 0.7, "seed": 7},
+}
+
+
+@pytest.mark.parametrize(("flags", "settings"), CHANGES.items())
+def test_a_run_that_resumes_with_other_flags_is_refused_and_names_them_alone(checkpoint, flags, settings):
+    root, saved = checkpoint
+    now = checkpoint_of(context_of(root, "random", root.parent / "outputs", **settings), "finetune")
+    assert now.path == saved.path
+    with pytest.raises(TrainingError, match=f"a run with other {flags}: repeat"):
+        now.load()
+
+
+def test_other_weights_and_photos_are_named_too(checkpoint, imagenet_like, tmp_path):
+    _, saved = checkpoint
+    assert CHANGES.keys() >= set(FLAGS.values()) - {"--weights", "--recipe", "photos"}
+    other = checkpoint_of(context_of(drawn(tmp_path / "data", "ants", "ferns"), imagenet_like, tmp_path), "finetune")
+    with pytest.raises(TrainingError, match="a run with other --weights, photos: repeat"):
+        replace(saved, fingerprint=other.fingerprint, decides=other.decides).load()
