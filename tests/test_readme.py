@@ -27,7 +27,12 @@ def test_the_python_of_the_readme_runs_as_it_stands_there(tmp_path, monkeypatch,
     monkeypatch.setattr(context, "RECIPES_FROM_RANDOM", {"fast": short})
     monkeypatch.setattr(context, "home", lambda: tmp_path)  # where outputs/ is
     choose = context.choose_network
-    monkeypatch.setattr(context, "choose_network", lambda backbone, weights: choose(backbone, "random"))
+
+    def without_a_network(backbone, weights):
+        assert (backbone, weights) == (None, None)  # what is named is never replaced
+        return choose(None, "random")
+
+    monkeypatch.setattr(context, "choose_network", without_a_network)
     names: dict[str, object] = {}
     exec(compile(program, "README.md", "exec"), names)
     printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ from antbee.models.config import ClassifierConfig
 from antbee.models.metrics import Evaluation, Found, Metrics, OODMetrics, Score
 from antbee.text import counted
 
-COMPARISON_COLUMNS = ("mode", "trainable", "val", "95% interval", "kept epoch", "chosen on", "last epoch", "seconds")
+COMPARISON_COLUMNS = ("mode", "trainable", "val", "95% interval", "kept epoch", "chosen on", "last epoch", "training s")
 
 
 @dataclass(frozen=True)

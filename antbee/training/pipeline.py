@@ -1,5 +1,6 @@
 """The pipeline of a run: data -> starting weights -> frozen -> finetune -> calibrate -> evaluate -> write."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -140,6 +141,7 @@ def train(
 
 def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callable[[str], None]) -> TrainResult:
     """The same with validated settings."""
+    started = time.monotonic()
     check_output(settings.output, settings.modes)
     if is_restarted():
         settings = settings.model_copy(update={"resume": True})
@@ -151,7 +153,7 @@ def run(data: str | Path | ImageDataset | None, settings: Settings, log: Callabl
             for line in summary.start_lines(context):
                 context.say(line)
             models = train_modes(context)
-            folders = finish(context, models)
+            folders = finish(context, models, started)
     placed = [replace(model, folder=folders[model.mode]) for model in models]
     by_mode = {model.mode: model for model in placed}
     return TrainResult(by_mode.get("frozen"), by_mode.get("finetune"), context.notices)
@@ -217,8 +219,11 @@ def finish_mode(
     return TrainedModel(classifier, fitted.history, context.run_folder.model(mode), val_logits)
 
 
-def finish(context: RunContext, models: Sequence[TrainedModel]) -> dict[str, Path]:
-    """Logs the results and moves the models of all modes to the output folder; returns their folders by mode."""
+def finish(context: RunContext, models: Sequence[TrainedModel], started: float) -> dict[str, Path]:
+    """Logs the results and moves the models of all modes to the output folder; returns their folders by mode.
+
+    `started` is the time of `time.monotonic` at the start of the run.
+    """
     settings = context.settings
     logits = {model.mode: model.val_logits for model in models}
     configs = [model.classifier.config for model in models]
@@ -232,6 +237,7 @@ def finish(context: RunContext, models: Sequence[TrainedModel]) -> dict[str, Pat
             settings.output, context.run_folder, replace=settings.replace, is_stand_in=bool(context.notices)
         )
         context.run_folder.clear()
+    context.say(summary.time_line(time.monotonic() - started))
     for line in summary.placement_lines(context, placed):
         context.say(line)
     return dict(placed.folders)

@@ -89,10 +89,23 @@ def result_lines(context: "RunContext", configs: Sequence[ClassifierConfig], dif
     """The metrics of the trained modes and their comparison."""
     return [
         "\n" + aligned([COMPARISON_COLUMNS, *comparison(configs)]),
-        SELECTION_SENTENCES[context.settings.select].format(photos=counted(len(context.dataset.val), "photo")),
+        *selection_lines(context.settings.select, configs, len(context.dataset.val)),
         *([difference] if difference else []),
         *conclusions(configs),
     ]
+
+
+def selection_lines(select: str, configs: Sequence[ClassifierConfig], photos: int) -> list[str]:
+    """The sentence on what the kept epochs were chosen on; none where they are the last ones all the same."""
+    measured = [config.metrics for config in configs if config.metrics]
+    if select == "val" and all(metrics.kept.epoch == metrics.epochs for metrics in measured):
+        return []
+    return [SELECTION_SENTENCES[select].format(photos=counted(photos, "photo"))]
+
+
+def time_line(seconds: float) -> str:
+    """How long a whole run took."""
+    return f"took      {seconds:.0f} s in all"
 
 
 def placement_lines(context: "RunContext", placed: versions.Placement) -> list[str]:

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from configs import CONFIG
 from PIL import Image
 from quick_training import NO_FIGURES, SMALL, quickening
 from safetensors.torch import load_file, save_file
@@ -131,6 +132,7 @@ def test_the_log_has_the_data_the_epochs_and_the_comparison_of_both_modes(whole_
     for mode, trainable in (("frozen", "1,026"), ("finetune", "11,177,538")):
         assert re.search(rf"^{mode} +{trainable} .*% to .*% .* of 3", printed, re.MULTILINE)
     assert f"python app.py {output / 'frozen'} {output / 'finetune'} --data {tiny_root}" in printed
+    assert re.search(r"^took +\d+ s in all$", printed, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +322,19 @@ def test_without_folds_the_trained_weights_are_saved_uncalibrated(plain_run, tin
     assert Classifier.from_pretrained(output / "frozen", device="cpu").detector.names == tuple(
         sorted(path.relative_to(tiny_root).as_posix() for path in (tiny_root / "train").rglob("*.jpg"))
     )
+
+
+def test_the_end_of_a_run_says_how_the_epoch_was_chosen_unless_it_is_the_last_anyway():
+    def epochs(kept, of):
+        score = CONFIG.metrics.kept.model_copy(update={"epoch": kept})
+        return replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"kept": score, "epochs": of}))
+
+    assert summary.selection_lines("val", [epochs(3, 3), epochs(40, 40)], 153) == []
+    (line,) = summary.selection_lines("val", [epochs(3, 3), epochs(36, 40)], 153)
+    assert "the best on the 153 photos it is scored on" in line
+    assert summary.selection_lines("last", [epochs(3, 3)], 153) == [
+        "(the last epoch was kept: the 153 photos decided nothing)"
+    ]
 
 
 def test_select_last_keeps_the_last_epoch(plain_run):
@@ -562,7 +577,7 @@ def test_two_processes_train_the_same_model_as_one_and_only_the_first_prints_and
     assert status == 0, runs.errors.read_text()
     tracked = [path.parent.name.split()[0] for path in tmp_path.glob("tensorboard/*/events*")]
     assert sorted(tracked) == (["finetune", "frozen"] if track else [])
-    assert printed.count("last epoch   seconds") == 1
+    assert printed.count("last epoch   training s") == 1
     for mode in ("frozen", "finetune"):
         assert files_of(tmp_path / mode) == FILES
         one, two = (load_file(folder / mode / "model.safetensors") for folder in (whole_run[0], tmp_path))
