@@ -2,18 +2,29 @@
 
 import re
 
+_HARMLESS = "|".join(
+    [
+        r"[,%]",
+        r"(?<=[^\W_])(?:[-_/']|(?<![wW])\.)(?=[^\W_])",  # between letters or digits
+        r"(?<=[^\W_]|[%)])(?:[:;/']|(?<![wW])\.)(?=\s|$)",  # at the end of a word
+        r"(?<!\S)[(.](?=[^\W_])",  # at its start
+        r"(?<=[^\W_%])\)",
+        r"(?<=\s)-(?=\d)",
+    ]
+)
+
 
 def as_text(value: object, longest: int = 100) -> str:
     """A value escaped for Markdown and HTML, on one line of at most `longest` characters before escaping.
 
     Punctuation becomes numeric character references, which are never parsed as markup
-    (https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references). Left as they are: commas, percent
-    signs, and hyphens, underscores, slashes and full stops between letters, except after "www", which would be a link.
+    (https://spec.commonmark.org/0.31.2/#entity-and-numeric-character-references). Left as it is, so that sentences can
+    be read in the source too, is what stands as in a sentence (`_HARMLESS`), except after "www", which would be a link,
+    and after a number at the start, which would be a list.
     """
-    harmless = r"[,%]|(?<=[^\W_])(?:[-_/]|(?<![wW])\.)(?=[^\W_])"
-    punctuation = r"[!-/:-@\[-`{-~]"
     line = one_line(str(value), longest=longest)
-    return re.sub(f"(?!{harmless}){punctuation}", lambda found: f"&#{ord(found[0])};", line)
+    line = re.sub(rf"(?!{_HARMLESS})[!-/:-@\[-`{{-~]", lambda found: f"&#{ord(found[0])};", line)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda found: f"{found[1]}&#{ord(found[2])};", line)
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,25 @@ from antbee.text import as_text
 repeatable = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 
 
-@repeatable
-@given(st.text(alphabet=st.sampled_from("<>&[]()!*_`#|{}/:.ab1wh\n\t\u202e\x1b\"'=-~^$@"), max_size=40))
+@settings(repeatable, max_examples=200)
+@given(st.text(alphabet=st.sampled_from("<>&[]()!*_`#|{}/:;.ab1wh \n\t\u202e\x1b\"'=-~^$@"), max_size=40))
 def test_any_name_is_escaped_in_markdown_and_in_html(name: str) -> None:
-    rendered = MarkdownIt("commonmark").enable("table").render(f"a {as_text(name)} z")
-    inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
-    assert "<" not in inner, "a tag was rendered"
+    markdown = MarkdownIt("commonmark").enable("table")
+    assert not re.search(r"www\.|:/|@", as_text(name)), "a bare address, which the Hub makes a link of"
+    for place in ("{}", "a {} z", "a\n{}"):
+        rendered = markdown.render(place.format(as_text(name)))
+        inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
+        assert "<" not in inner, "a tag was rendered"
+
+
+def test_a_sentence_without_markup_is_left_as_it_is() -> None:
+    for text in (
+        "The step from 100 photos to all is -0.1 points (standard error 0.2): level, so that's enough.",
+        "a .gif file extension, not one of .jpg .jpeg",
+        "val/ folder",
+        "1.5 million; 20% more",
+    ):
+        assert as_text(text) == text
 
 
 @repeatable

@@ -112,7 +112,7 @@ def test_the_card_tells_results_training_use_and_limits():
         "optimistic",
         "All weights of the network were trained",
         "11,177,538 parameters, of which 11,177,538 were trained",
-        "244 images in train: ants 123, bees 121",
+        "244 photos in train: ants 123, bees 121",
         "train/ants/imageNotFound.gif (not a picture)",
         "SHA-256 digest " + "e" * 64,
         "Seed: 3",
@@ -120,17 +120,17 @@ def test_the_card_tells_results_training_use_and_limits():
         'Classifier.from_pretrained("your-name/model-name")',
         'timm.create_model("hf-hub:your-name/model-name"',
         'pipeline("image-classification", model="your-name/model-name")',
-        "one image is 0.7 percentage points",
+        "one photo is 0.7 percentage points",
         "shows none of the classes is often given one of them",
         "restricted to these classes, gets 91.5% correct (140 of 153, 95% interval 86.0% to 95.0%)",
         "ROC curve: 0.988",
         "divided by a temperature of 1.37",
         "0.070",
         "farther than 0.765",
-        "about 5% of images like the training images",
-        "False alarms: 6 of 153 validation images",
+        "about 5% of photos like the training photos",
+        "False alarms: 6 of 153 validation photos",
         "Detected: 19 of 20 synthetic out-of-distribution images (noise)",
-        "own class left out: 33 of 153 validation images",
+        "own class left out: 33 of 153 validation photos",
         "With *all* 244 photos: level.",
         "do not show what the name of their folder says",
         "is not a survey of species",
@@ -153,7 +153,7 @@ def test_the_card_says_on_what_the_epoch_was_chosen():
     assert "evaluated once" in card("a holdout", last=None)
     assert "Accuracy, best epoch as selected on a holdout" in card("a holdout", last=None)
     assert "not selected" not in card("a holdout", last=None)
-    assert "validation images decided nothing" in card("nothing")
+    assert "validation photos decided nothing" in card("nothing")
     assert "best epoch" not in card("nothing")
     assert "optimistic; the last epoch was not selected" in card("val")
 
@@ -166,9 +166,9 @@ def test_the_card_tells_the_score_without_excluded_pictures_and_that_of_many_see
         data=CONFIG["antbee"]["data"] | {"excluded": ["val/ants/desert_ant.jpg"]},
     )
     text = " ".join(Page(model_card(config)).texts)
-    assert "Without the images that were excluded as wrong: 96.6% correct (140 of 145" in text
+    assert "Without the photos that were excluded as wrong: 96.6% correct (140 of 145" in text
     assert (
-        "Repeated with 3 seeds, on these same images: 92.0% on average (standard deviation 2.0 percentage points"
+        "Repeated with 3 seeds, on these same photos: 92.0% on average (standard deviation 2.0 percentage points"
         in text
     )
     assert "1 excluded, used neither for training nor for the score without them: val/ants/desert_ant.jpg." in text
@@ -329,16 +329,16 @@ def test_cross_validated_figures_are_told_as_such_and_never_as_those_of_val_pict
     card = model_card(cross_validated())
     text = " ".join(Page(card).texts)
     for statement in (
-        "Cross-validated on the training images; there were no validation images.",
+        "Cross-validated on the training photos; there were no validation photos.",
         "divided into 5 folds, and each fold was predicted by a head trained on the other folds alone",
         "Measured on each fold, with the temperature of the other folds:",
-        "own class left out: 33 of 153 training images",
+        "own class left out: 33 of 153 training photos",
         "photos of one occasion resemble each other",
         "Photos that somebody chose in antbee's page",
-        "153 images in train: ants 80, bees 73",
+        "153 photos in train: ants 80, bees 73",
     ):
         assert statement in text, statement
-    assert text.count("validation images") == 1
+    assert text.count("validation photos") == 1
     assert "in val" not in text
     (result,) = metadata_and_body(card)[0]["model-index"][0]["results"]
     assert result["dataset"]["split"] == "train"
@@ -349,7 +349,7 @@ def test_cross_validated_figures_are_told_as_such_and_never_as_those_of_val_pict
 def test_neither_is_told_where_nothing_was_counted():
     neither = {"threshold": 0.7, "rate": 0.05, "foreign": {}, "val": None, "left_out": None}
     text = " ".join(Page(model_card(cross_validated(neither=neither))).texts)
-    assert "about 5% of images like the training images are called" in text
+    assert "about 5% of photos like the training photos are called" in text
     assert "Detected" not in text
     assert "False alarms" not in text
 
@@ -396,4 +396,4 @@ def test_a_confusion_matrix_too_wide_for_a_table_is_left_to_the_picture():
 def test_files_that_config_json_only_counts_are_counted_in_the_card():
     data = {"skipped": [{"file": "a.txt", "reason": "no image"}], "skipped_count": 80_000}
     card = model_card({"architecture": "resnet18", "label_names": ["ants", "bees"], "antbee": {"data": data}})
-    assert "- 80000 skipped, not readable as images: " in card
+    assert "- 80000 skipped, not readable as photos: " in card

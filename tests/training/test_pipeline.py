@@ -448,7 +448,7 @@ def test_excluded_photos_are_not_trained_on_and_the_score_is_given_with_and_with
     assert excluded[0] not in classifier.detector.names
     assert classifier.config.metrics.kept.count == 4
     assert classifier.config.metrics.cleaned.count == 3
-    assert "Without the images that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
+    assert "Without the photos that were excluded" in (tmp_path / "frozen" / "README.md").read_text()
 
 
 def test_unbalanced_classes_are_warned_of_unless_they_are_balanced(start_log, tmp_path):
