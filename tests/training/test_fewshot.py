@@ -512,7 +512,7 @@ def test_the_zip_holds_one_model_folder_without_figures(model_folder):
 def test_the_card_in_the_zip_says_how_its_metrics_were_measured_and_links_to_no_figures(model_folder):
     card = (model_folder / "README.md").read_text("utf-8")
     assert "Cross-validated on the training photos; there were no validation photos" in card
-    assert card.count("validation images") == 1
+    assert card.count("validation photos") == 1
     assert "figures/" not in card
     assert "蚂蚁 or bees" in card
 
