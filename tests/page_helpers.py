@@ -54,13 +54,13 @@ def write_model(
     """An untrained model in a folder, which knows the photos given and answers half of them with either class."""
     network = build_network("resnet18", len(label_names), StartingWeights("random"), seed=seed)
     drawn = {"name": "drawn", "train": {"ants": 12, "bees": 12}, "val": {"ants": 8, "bees": 8}, "skipped": []}
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "data": drawn | {"digest": photos.digest if photos else None},
         "weights": {"name": "random", "digest": None, "base_model": None},
         "metrics": METRICS,
     }
     classifier = Classifier(
-        network, ClassifierConfig("resnet18", tuple(label_names), preprocessing, mode=mode, **told | config)
+        network, ClassifierConfig("resnet18", tuple(label_names), preprocessing, mode=mode, **values | config)
     )
     detector = None if photos is None else _acquainted(classifier, photos, threshold)
     Classifier(network, classifier.config, detector).save_pretrained(folder)

@@ -43,7 +43,7 @@ class TrainingRequest:
     """The settings of a training; None stands for the default of `antbee.train`."""
 
     output: Path  # gets a model folder for each mode
-    data: Path | None = None  # None: the classic ants and bees
+    data: Path | Literal["drawn"] | None = None  # None: the classic ants and bees
     weights: str | None = None  # imagenet, random or a file
     recipe: str = "fast"
     mode: str = "both"  # or "frozen", "finetune"
@@ -54,7 +54,7 @@ class TrainingRequest:
 def command(request: TrainingRequest) -> list[str]:
     """The command line of a training: this module as a program, and the request as JSON."""
     # An absolute path: a folder called "drawn" is not the drawn set.
-    data = None if request.data is None else str(request.data.absolute())
+    data = str(request.data.absolute()) if isinstance(request.data, Path) else request.data
     settings = asdict(request) | {"data": data, "output": str(request.output)}
     # -P: modules are not imported from the current folder, which may hold another random.py.
     return [sys.executable, "-P", "-m", __name__, json.dumps(settings)]

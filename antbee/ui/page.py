@@ -32,6 +32,7 @@ STYLE = """
 .notice .notice { border: 0; padding: 0; } /* Gradio gives the class to the block and to the text in it */
 .verdict h2 { margin: 0; }
 .log textarea { font-family: var(--font-mono); white-space: pre; overflow-x: auto; }
+.numbers span { overflow-wrap: normal !important; word-break: normal !important; } /* no number in two lines */
 .reading { max-width: 54rem; }
 /* Pictures stand side by side in full, with their captions below instead of on them, and no empty space around. */
 .pictures .grid-wrap { min-height: 0; max-height: none; height: auto; overflow: visible; }

@@ -528,11 +528,11 @@ def call_verdict(caller: Caller, handler: dict[str, Any], data: list[Any], bait:
         answer = caller.call(handler, data)
     except httpx.HTTPStatusError as error:
         return None if error.response.status_code in REFUSED else f"it was answered with {error.response.status_code}"
-    told = json.dumps(answer)
-    if SECRET.decode() in told or str(bait.folder) in told:
-        return f"it was shown what it asked for: {told[:200]}"
+    output = json.dumps(answer)
+    if SECRET.decode() in output or str(bait.folder) in output:
+        return f"it was shown what it asked for: {output[:200]}"
     if "error" not in answer and not is_nothing(answer["data"]):
-        return f"it was taken for a photo: {told[:200]}"
+        return f"it was taken for a photo: {output[:200]}"
     return None
 
 
@@ -554,7 +554,7 @@ def main() -> None:
     is_quick = parser.parse_args().quick
     problems = count = 0
 
-    def told(name: str, problem: str | None) -> None:
+    def report(name: str, problem: str | None) -> None:
         nonlocal problems, count
         count += 1
         problems += problem is not None
@@ -565,15 +565,17 @@ def main() -> None:
         before = page.usage()
         for what in all_requests(private):
             if not (is_quick and what.is_large):
-                told(what.name, verdict(page.url, what))
+                report(what.name, verdict(page.url, what))
         photos = photos_elsewhere(private, page.uploads)
         for (sink, (handler, among)), (name, photo) in itertools.product(sinks(caller).items(), photos.items()):
-            told(f"{sink}: {name}", call_verdict(caller, handler, among(photo), private))
-        told("nothing was read, written or called that is not the page's", None if private.is_untouched() else "it was")
+            report(f"{sink}: {name}", call_verdict(caller, handler, among(photo), private))
+        report(
+            "nothing was read, written or called that is not the page's", None if private.is_untouched() else "it was"
+        )
         cost = page.usage().peak - before.peak
-        told(f"they cost {cost / MEGABYTE:.0f} MB at most", None if cost <= MOST_MEMORY else "too much")
+        report(f"they cost {cost / MEGABYTE:.0f} MB at most", None if cost <= MOST_MEMORY else "too much")
         (upload,) = caller.upload(private.file)
-        told("and a photo is answered", None if "data" in caller.call(caller.predict, [upload]) else "it is not")
+        report("and a photo is answered", None if "data" in caller.call(caller.predict, [upload]) else "it is not")
         caller.http.close()
         if said := page.log.read_text().strip():
             print(f"the page's own output, at its end:\n{said[-1500:]}")

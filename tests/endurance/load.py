@@ -50,11 +50,11 @@ class Outcome:
         if not self.seconds:
             return f"no answers, {len(self.errors)} errors"
         waited = statistics.quantiles(self.seconds, n=100, method="inclusive")
-        told = (
+        summary = (
             f"{len(self.seconds)} answers, {len(self.errors)} errors, p50 {waited[49]:.2f} s, p95 {waited[94]:.2f} s, "
             f"slowest {max(self.seconds):.2f} s, {len(self.seconds) / self.lasted:.1f}/s"
         )
-        return told + (f", {self.refused} refused, {self.left} left" if self.refused or self.left else "")
+        return summary + (f", {self.refused} refused, {self.left} left" if self.refused or self.left else "")
 
 
 class Visitor:
@@ -86,24 +86,24 @@ async def answered(visitor: Visitor, photo: bytes, outcome: Outcome) -> None:
     """Asks with a good photo, and notes how long that took."""
     began = time.perf_counter()
     try:
-        told = await visitor.ask(photo)
+        answer = await visitor.ask(photo)
     except httpx.HTTPError as error:
         outcome.errors.append(f"{type(error).__name__}: {error}")
         return
-    if "data" in told and set(told["data"][0]) == {"frozen", "finetune"}:
+    if "data" in answer and set(answer["data"][0]) == {"frozen", "finetune"}:
         outcome.seconds.append(time.perf_counter() - began)
     else:
-        outcome.errors.append(str(told)[:200])
+        outcome.errors.append(str(answer)[:200])
 
 
 async def disturbed(visitor: Visitor, photo: bytes, outcome: Outcome) -> None:
     """Sends what is no photo, or leaves before the answer."""
     try:
         if random.random() < 0.5:
-            told = await visitor.ask(random.choice(BAD))
+            answer = await visitor.ask(random.choice(BAD))
             outcome.refused += 1
-            if "can't be used" not in str(told.get("error")):
-                outcome.errors.append(f"no sentence for what is no photo: {str(told)[:200]}")
+            if "can't be used" not in str(answer.get("error")):
+                outcome.errors.append(f"no sentence for what is no photo: {str(answer)[:200]}")
         else:
             await asyncio.wait_for(visitor.ask(photo), random.uniform(0.01, 0.2))
     except (httpx.HTTPError, TimeoutError):

@@ -123,6 +123,7 @@ def test_a_request_without_settings_trains_with_the_defaults(settings_of, tmp_pa
 def test_a_folder_named_drawn_is_not_mistaken_for_the_drawn_set(settings_of, tmp_path):
     data, _ = settings_of(TrainingRequest(tmp_path, Path("drawn")))
     assert data == str(Path("drawn").absolute())
+    assert settings_of(TrainingRequest(tmp_path, "drawn"))[0] == "drawn"
 
 
 def test_a_training_started_from_any_folder_without_pythonpath_is_monitored_up_to_its_end(

@@ -335,6 +335,12 @@ def test_on_a_phone_in_dark_chinese_no_tab_is_wider_than_the_screen(visit):
             open_tab(page, tab)
         page.locator("[role=tabpanel]:visible").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= phone["width"], tab
+        if tab == "报告":
+            number = page.locator(".numbers").get_by_text("1,026", exact=True).locator("visible=true").first
+            # The number of all weights of ResNet-18, in its column.
+            assert number.evaluate("e => { e.textContent = '11,177,538'; return e.getClientRects().length }") == 1
+            assert number.evaluate("e => e.parentElement.scrollWidth <= e.parentElement.clientWidth")
+            assert number.evaluate("e => e.offsetHeight < 2 * parseFloat(getComputedStyle(e).lineHeight)")
     assert page.locator("body.dark").count() == 1
     assert page.get_by_text("训练", exact=True).count()
 

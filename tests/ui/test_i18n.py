@@ -127,9 +127,9 @@ def test_a_value_in_braces_is_a_value_and_no_field() -> None:
 
 
 def test_the_browser_has_every_text_in_both_languages() -> None:
-    told = translations().translations
-    assert told["en"] == {key: english for key, (english, _) in TEXTS.items()}
-    assert told["zh-CN"] == told["zh"] == {key: chinese for key, (_, chinese) in TEXTS.items()}
+    tables = translations().translations
+    assert tables["en"] == {key: english for key, (english, _) in TEXTS.items()}
+    assert tables["zh-CN"] == tables["zh"] == {key: chinese for key, (_, chinese) in TEXTS.items()}
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_the_documented_ways_to_ask_the_page_answer_as_the_classifier_does(serve
 
 
 def test_the_api_has_one_endpoint_that_says_what_it_is_for(client):
-    ((name, told),) = client.view_api(return_format="dict")["named_endpoints"].items()
+    ((name, endpoint),) = client.view_api(return_format="dict")["named_endpoints"].items()
     assert name == "/predict"
-    assert [parameter["parameter_name"] for parameter in told["parameters"]] == ["photo"]
+    assert [parameter["parameter_name"] for parameter in endpoint["parameters"]] == ["photo"]
     assert "Predicts the class of a photo" in str(client.config["dependencies"])
 
 
@@ -152,11 +152,11 @@ def test_the_page_opens_whatever_is_missing_and_says_what_to_do_in_the_visitors_
         caller = call_at(growing.url, language)
         outputs = [caller.call(handler, caller.initial(handler)) for handler in caller.handlers("load")]
         assert [output["error"] for output in outputs if "error" in output] == []
-        told = visible_texts(outputs)
-        assert told.count(how_to_train(translate)) == ("models" in missing) * len(("classify", "report"))
-        assert told.count(translate("page.no_photos", app="python app.py")) == ("photos" in missing)
+        texts = visible_texts(outputs)
+        assert texts.count(how_to_train(translate)) == ("models" in missing) * len(("classify", "report"))
+        assert texts.count(translate("page.no_photos", app="python app.py")) == ("photos" in missing)
         drawn = translate("page.drawn", names="frozen + finetune")
-        assert any(drawn in text for text in told) == ("models" not in missing)
+        assert any(drawn in text for text in texts) == ("models" not in missing)
 
 
 @pytest.mark.parametrize("missing", ["models and photos", "models", "photos", "nothing"])
@@ -171,9 +171,9 @@ def test_the_report_opens_whatever_is_missing(growing, snapshot, call_at, missin
         "nothing before the tab is opened"
     )
     caller.call(count, [None])
-    told = str(caller.call(show, [None, None])["data"])
-    assert ("McNemar's exact test" in told) == (missing == "nothing")
-    assert ("errors by confidence" in told) == (missing == "nothing")
+    output = str(caller.call(show, [None, None])["data"])
+    assert ("McNemar's exact test" in output) == (missing == "nothing")
+    assert ("errors by confidence" in output) == (missing == "nothing")
 
 
 # ---- what it refuses -------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_nothing_but_the_page_is_reached_by_any_request(served, private):
     requests = [request for request in hostile.all_requests(private) if not request.is_large]
     assert len(requests) > 100
     some = requests[::3]  # endurance/hostile.py sends all of them
-    assert {what.name: told for what in some if (told := hostile.verdict(served, what))} == {}
+    assert {what.name: problem for what in some if (problem := hostile.verdict(served, what))} == {}
     assert private.is_untouched()
 
 
@@ -216,7 +216,7 @@ def test_a_call_that_names_a_file_that_was_not_uploaded_is_refused(caller, gradi
     sent = hostile.photos_elsewhere(private, gradio_folder)
     handler, among = hostile.sinks(caller)[sink]
     verdicts = {name: hostile.call_verdict(caller, handler, among(sent[name]), private) for name in TRIED}
-    assert {name: told for name, told in verdicts.items() if told} == {}
+    assert {name: problem for name, problem in verdicts.items() if problem} == {}
     assert private.is_untouched()
     refused = caller.join(handler, among(sent["a picture elsewhere as a path"]))
     assert (refused.status_code, ENGLISH("security.file") in refused.text) == (422, True)
@@ -230,10 +230,10 @@ def png(width: int, height: int) -> bytes:
     """A picture of few bytes that says it is of this size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
-    told = [
+    chunks = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(told)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def encoded(picture: Image.Image, kind: str) -> bytes:
@@ -266,9 +266,9 @@ UNREADABLE = {
 def test_a_file_that_is_no_photo_gets_a_sentence_with_a_remedy_wherever_it_is_dropped(caller, unreadable, sink):
     handler, among = hostile.sinks(caller)[sink]
     for file in unreadable:
-        told = caller.call(handler, among(file))["error"]
-        assert re.fullmatch(r"This file can't be used: .+\. Try a JPEG or PNG photo\.", told), file["path"]
-        assert "/" not in told.replace("image/", ""), "no path"
+        message = caller.call(handler, among(file))["error"]
+        assert re.fullmatch(r"This file can't be used: .+\. Try a JPEG or PNG photo\.", message), file["path"]
+        assert "/" not in message.replace("image/", ""), "no path"
 
 
 @pytest.fixture(scope="module")
@@ -289,11 +289,11 @@ def test_files_that_are_no_photos_cost_the_others_of_their_drop_nothing(caller, 
     assert all(row[1] and not any(row[2:]) for row in rows[:-1]), "a reason each"
     assert all(rows[-1])
     handler, _ = hostile.sinks(caller)["class"]
-    told, shown = caller.call(handler, [None, [{"image": file, "caption": None} for file in (*unreadable, *good)]])[
+    message, shown = caller.call(handler, [None, [{"image": file, "caption": None} for file in (*unreadable, *good)]])[
         "data"
     ]
     assert len(shown) == 1
-    assert str(len(UNREADABLE)) in told
+    assert str(len(UNREADABLE)) in message
     (svg,) = [file for file in unreadable if file["path"].endswith("script.svg")]
     fetched = caller.http.get(f"gradio_api/file={svg['path']}")
     assert fetched.headers["content-disposition"].startswith("attachment")
@@ -476,8 +476,8 @@ def test_a_photo_gets_a_prediction_of_each_model_beside_the_networks_input(calle
     for expected, at in zip(classify(open_photo(path), models, photos), (0, 6), strict=True):
         column, title, verdict, _, label, likes = places[at : at + 6]
         assert (column["visible"], title, verdict) == (True, expected.title, expected.verdict)
-        told = {one["label"]: one["confidence"] for one in label["confidences"]}
-        assert told == pytest.approx(expected.probabilities, abs=1e-6)
+        probabilities = {one["label"]: one["confidence"] for one in label["confidences"]}
+        assert probabilities == pytest.approx(expected.probabilities, abs=1e-6)
         assert [one["caption"] for one in likes["value"]] == [caption for _, caption in expected.neighbours]
 
     _, *alone = caller.call(answer, [*caller.upload(path), ["finetune"]])["data"]

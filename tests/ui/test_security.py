@@ -80,16 +80,16 @@ def test_files_may_be_larger_than_other_bodies_but_not_without_end(monkeypatch):
     photo = part(DISPOSITION + b'; filename="a.png"', content=b"x" * LARGEST_BODY) + b"--b--\r\n"
     assert asked(photo, path=UPLOAD, headers=[FORM])[0] == 200
     monkeypatch.setattr(security, "LARGEST_UPLOAD", 2 * LARGEST_BODY)
-    status, told, _ = asked(photo, photo, path=UPLOAD, headers=[FORM])
-    assert (status, told) == (413, ENGLISH("security.large", most=2))
+    status, message, _ = asked(photo, photo, path=UPLOAD, headers=[FORM])
+    assert (status, message) == (413, ENGLISH("security.large", most=2))
 
 
 def test_more_files_than_a_tab_takes_are_refused_in_the_visitors_language():
     assert asked(files(MOST_FILES), path=UPLOAD, headers=[FORM])[0] == 200
-    status, told, seen = asked(
+    status, message, seen = asked(
         files(MOST_FILES + 1), path=UPLOAD, headers=[FORM, ("accept-language", "zh-CN,zh;q=0.9")]
     )
-    assert (status, told) == (413, CHINESE("security.many", most=MOST_FILES))
+    assert (status, message) == (413, CHINESE("security.many", most=MOST_FILES))
     assert seen == ["TooMuchError"]
 
 
@@ -97,8 +97,8 @@ def test_more_files_than_a_tab_takes_are_refused_in_the_visitors_language():
 def test_a_field_that_is_no_file_stays_small_whatever_its_other_headers_say(headers):
     field = part(*headers, content=b"x" * 100_000) + b"--b--\r\n"
     cut = len(field) // 2
-    status, told, seen = asked(field[:cut], field[cut:], path=UPLOAD, headers=[FORM])
-    assert (status, told) == (413, ENGLISH("security.fields"))
+    status, message, seen = asked(field[:cut], field[cut:], path=UPLOAD, headers=[FORM])
+    assert (status, message) == (413, ENGLISH("security.fields"))
     assert seen == ["TooMuchError"]
 
 

@@ -170,7 +170,12 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
     """Compares the models. Predictions are computed when the tab is first opened."""
     no_model = gr.Markdown(visible=False)
     table = gr.Dataframe(
-        label=label("report.measures"), interactive=False, wrap=True, max_height=1200, buttons=["copy"]
+        label=label("report.measures"),
+        interactive=False,
+        wrap=True,
+        max_height=1200,
+        buttons=["copy"],
+        elem_classes="numbers",
     )
     difference = gr.Markdown(min_height=72)  # pixels: room for the progress of predicting
     gr.Markdown(label("report.explained"))
@@ -215,7 +220,7 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
         points = reliability_table(predictions, translate)
         axes: dict[str, Any] = {"x_title": translate("report.confidence"), "y_title": translate("report.right")}
         return [
-            significance(predictions, translate),
+            gr.Markdown(significance(predictions, translate), min_height=0),
             gr.LinePlot(points, **axes, visible=bool(len(points))),
             *_filled(gr.Dataframe, confusion_table, "report.confusion", predictions, translate),
             gr.Gallery(visible=False),
@@ -251,8 +256,8 @@ def _histories(models: Sequence[LoadedModel]) -> Histories:
 
 
 def _widths(models: int) -> list[str | int]:
-    """Column widths that keep the metrics' names and values within a phone's screen."""
-    return ["46%", *[f"{54 // max(models, 1)}%"] * models]
+    """Column widths that keep the metrics' names and values, such as 11,177,538, within a phone's screen."""
+    return ["36%", *[f"{64 // max(models, 1)}%"] * models]
 
 
 def _filled(

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import gradio as gr
 from gradio.utils import get_space
@@ -96,9 +97,12 @@ def _export() -> tuple[gr.DownloadButton, list[gr.blocks.Block], gr.Button, gr.M
     gr.Markdown(label("teach.take.info"))
     download = gr.DownloadButton(str(label("teach.download")), interactive=False)
     with gr.Row():
-        repository = gr.Textbox(label=label("teach.repository"), placeholder="your-name/my-classifier")
-        token = gr.Textbox(label=label("teach.token"), info=label("teach.token.info"), type="password")
-        private = gr.Checkbox(label=label("teach.private"))
+        # A line below both labels, so that the fields stand level.
+        texts: dict[str, Any] = {"label": label("teach.repository"), "info": label("teach.repository.info")}
+        repository = gr.Textbox(placeholder="your-name/my-classifier", min_width=280, **texts)
+        texts = {"label": label("teach.token"), "info": label("teach.token.info")}
+        token = gr.Textbox(type="password", min_width=280, **texts)
+    private = gr.Checkbox(label=label("teach.private"))
     if _sign_in_is_available():
         gr.LoginButton()
     return download, [repository, token, private], gr.Button(label("teach.push")), gr.Markdown()

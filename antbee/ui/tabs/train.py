@@ -7,7 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from antbee.data.download import drawn_folder
 from antbee.errors import AntbeeError
+from antbee.installation import home
 from antbee.models import versions
 from antbee.models.config import MODES
 from antbee.models.folder import model_folders
@@ -24,8 +26,11 @@ LINES = 24  # of its output that are shown, the last ones
 
 
 def request_of(folder: str, recipe: str, mode: str, output: Path) -> TrainingRequest:
-    """The request of the form's values."""
-    data = Path(folder.strip()).expanduser() if folder.strip() else None
+    """The request of the form's values; "drawn" is the drawn set, as with `--data drawn`."""
+    typed = folder.strip()
+    if typed == "drawn":
+        return TrainingRequest(output, data="drawn", recipe=recipe, mode=mode)
+    data = Path(typed).expanduser() if typed else None
     return TrainingRequest(output, data=data, recipe=recipe, mode=mode)
 
 
@@ -97,8 +102,8 @@ class TrainingJob:
                 return
             self._loaded, self._error = state, ""
             try:
-                is_placed = self._in_place() != self._before
-                self.registry.switch_to(self.output, state.request.data if is_placed else None)
+                data = state.request.data if self._in_place() != self._before else None
+                self.registry.switch_to(self.output, drawn_folder(home() / "data") if data == "drawn" else data)
             except (AntbeeError, OSError) as error:
                 self._error = str(error)
 

@@ -288,6 +288,7 @@ TEXTS = {
     ),
     "teach.download": "Download the model (zip)",
     "teach.repository": "Hub repository",
+    "teach.repository.info": "It is made if it is not there yet.",
     "teach.token": "Your Hub token, with write access",
     "teach.token.info": "Used for this one push and kept nowhere: huggingface.co/settings/tokens",
     "teach.private": "Private",
@@ -304,7 +305,7 @@ TEXTS = {
         "models shown here are replaced. Only whoever runs this page locally sees this tab."
     ),
     "train.folder": "Folder of photos",
-    "train.folder.info": "With train/ and val/, or with a folder for each class. Empty: the classic ants and bees.",
+    "train.folder.info": "train/ and val/, or a folder a class. Empty: the classic ants and bees; drawn: drawn ones.",
     "train.recipe": "Recipe",
     "train.recipe.info": "fast: a minute or so. tutorial: the classic tutorial to the letter, many times slower.",
     "train.mode": "Mode",

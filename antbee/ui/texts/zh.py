@@ -268,6 +268,7 @@ TEXTS = {
     ),
     "teach.download": "下载模型（zip）",
     "teach.repository": "Hub 仓库",
+    "teach.repository.info": "如果还不存在，会新建。",
     "teach.token": "你的 Hub 令牌（需要写权限）",
     "teach.token.info": "只用于这一次推送，不会保存：huggingface.co/settings/tokens",
     "teach.private": "私有",
@@ -282,7 +283,7 @@ TEXTS = {
         "只有在本机运行本页的人才能看到这个标签页。"
     ),
     "train.folder": "照片文件夹",
-    "train.folder.info": "包含 train/ 和 val/，或每类一个文件夹。留空：经典的蚂蚁和蜜蜂。",
+    "train.folder.info": "包含 train/ 和 val/，或每类一个文件夹。留空：经典的蚂蚁和蜜蜂；drawn：程序绘制的图片。",
     "train.recipe": "训练方案",
     "train.recipe.info": "fast：约一分钟。tutorial：完全照教程进行，慢很多倍。",
     "train.mode": "模式",

@@ -121,8 +121,8 @@ def test_a_verdict_says_the_answer_how_sure_it_is_and_how_near_the_photo_is_to_t
 @pytest.mark.parametrize("prediction", [PREDICTION, NEAR, FAR, replace(NEAR, threshold=None)])
 def test_a_verdict_says_the_same_in_chinese(prediction):
     english, chinese = verdict_sentence(prediction), verdict_sentence(prediction, CHINESE)
-    for told in ("## ", "ants · 88%", "0.25", "0.75", "0.50"):
-        assert (told in english) == (told in chinese)
+    for part in ("## ", "ants · 88%", "0.25", "0.75", "0.50"):
+        assert (part in english) == (part in chinese)
     assert (english == chinese) == (prediction is PREDICTION), "it has no word to translate"
 
 
@@ -137,24 +137,24 @@ def test_a_class_that_is_called_neither_is_told_from_no_class_at_all(name):
 @pytest.mark.parametrize("translate", [ENGLISH, CHINESE])
 @pytest.mark.parametrize("far", [{}, {"distance": 0.25, "threshold": 0.5}, {"distance": 0.25, "threshold": None}])
 def test_class_names_that_are_markup_are_text_in_a_verdict(translate, far):
-    told = verdict_sentence(Prediction(MARKUP, {MARKUP: 1.0}, **far), translate)
+    message = verdict_sentence(Prediction(MARKUP, {MARKUP: 1.0}, **far), translate)
     for markup in ("<img", "**", "](", 'src=x onerror="'):
-        assert markup not in told
-    assert "bees" in told
+        assert markup not in message
+    assert "bees" in message
 
 
 def test_names_of_models_that_are_markup_are_text_in_their_titles(models):
-    told = title_of(replace(models[0], name="<b>a</b>/*b*"), ENGLISH)
-    assert told == "**&#60;b&#62;a&#60;&#47;b&#62;&#47;&#42;b&#42;**"
+    message = title_of(replace(models[0], name="<b>a</b>/*b*"), ENGLISH)
+    assert message == "**&#60;b&#62;a&#60;&#47;b&#62;&#47;&#42;b&#42;**"
 
 
 def test_class_names_that_are_markup_or_no_unicode_reach_a_browser_as_text(odd_models):
     (answer,) = classify(draw("bees", 0, 100), odd_models, None)
     assert answer.probabilities.keys() == {MARKUP, "b\\udcff"}  # gr.Label shows its labels as text
     assert "<img" not in answer.verdict
-    told = predict(draw("bees", 0, 100), odd_models)["frozen"]
-    assert told["probabilities"].keys() == {MARKUP, "b\\udcff"}
-    assert json.dumps(told, ensure_ascii=False).encode()
+    answer = predict(draw("bees", 0, 100), odd_models)["frozen"]
+    assert answer["probabilities"].keys() == {MARKUP, "b\\udcff"}
+    assert json.dumps(answer, ensure_ascii=False).encode()
 
 
 # ---- the page's API --------------------------------------------------------------------------------------------------
@@ -215,12 +215,12 @@ def test_the_table_of_several_photos_tells_what_each_model_predicts(several, fil
     for row, (name, path) in zip(several.rows, files, strict=True):
         if name == "notes.png":
             continue
-        told = dict(zip(several.columns, row, strict=True))
+        cells = dict(zip(several.columns, row, strict=True))
         for shown in models:
             (prediction,) = shown.classifier.predict([open_photo(path)])
-            assert told[shown.name] == prediction.verdict
+            assert cells[shown.name] == prediction.verdict
             for class_name, probability in prediction.probabilities.items():
-                assert float(told[f"{shown.name}: {class_name}"]) == pytest.approx(probability, abs=1e-4)
+                assert float(cells[f"{shown.name}: {class_name}"]) == pytest.approx(probability, abs=1e-4)
 
 
 def test_the_table_is_the_same_as_when_each_photo_comes_alone(several, files, models):

@@ -395,25 +395,25 @@ def test_what_is_no_zip_is_said_deleted_and_changes_nothing(visitor, drawn, uplo
 
 
 @pytest.fixture
-def told(monkeypatch):
+def messages(monkeypatch):
     """What the page says beside what it shows."""
     said = []
     monkeypatch.setattr(teach.gr, "Info", said.append)
     return said
 
 
-def test_a_correction_takes_the_place_of_an_empty_class_then_makes_one_then_joins(visitor, drawn, told):
+def test_a_correction_takes_the_place_of_an_empty_class_then_makes_one_then_joins(visitor, drawn, messages):
     visitor.add(0, *drawn("ants", 0))
     (first, second) = drawn("bees", 0, 1)
     assert counts_of(visitor.correct(sent(first), "bees")) == {CLASSES[0]: 1, "bees": 1}
     assert counts_of(visitor.correct(sent(second), "wasps")) == {CLASSES[0]: 1, "bees": 1, "wasps": 1}
     (third,) = drawn("bees", 2)
     assert counts_of(visitor.correct(sent(third), "bees")) == {CLASSES[0]: 1, "bees": 2, "wasps": 1}
-    assert told[-1] == ENGLISH("teach.corrected", name="bees", count=2)
+    assert messages[-1] == ENGLISH("teach.corrected", name="bees", count=2)
     assert first.exists(), "the other tab still shows it"
 
 
-def test_a_correction_finds_its_class_however_the_name_is_spelled(visitor, drawn, told):
+def test_a_correction_finds_its_class_however_the_name_is_spelled(visitor, drawn, messages):
     (first, second) = drawn("bees", 0, 1)
     visitor.correct(sent(first), "Ka\u0308fer")
     assert counts_of(visitor.correct(sent(second), "Ka\u0308fer")) == {"Käfer": 2, CLASSES[1]: 0}
@@ -436,11 +436,11 @@ def test_a_correction_that_another_class_has_changes_nothing(visitor, drawn):
 
 
 def test_the_result_has_the_accuracy_and_its_interval(learned):
-    visitor, (told, download) = learned
+    visitor, (message, download) = learned
     record = visitor.session.result.report.model_dump()
     low, high = record["interval"]
     values = {"accuracy": f"{record['accuracy']:.0%}", "count": 24, "low": f"{low:.0%}", "high": f"{high:.0%}"}
-    assert told == ENGLISH("teach.result", **values)
+    assert message == ENGLISH("teach.result", **values)
     assert low < record["accuracy"] < high
     assert result_sentence(visitor.session.result, CHINESE) == CHINESE("teach.result", **values)
     assert download.interactive
@@ -452,9 +452,9 @@ def test_of_one_photo_a_class_nothing_is_known_and_of_few_no_neither(visitor, dr
     assert visitor.train()[0] == ENGLISH("teach.result.unknown")
     for place, kind in enumerate(("ants", "bees")):
         visitor.add(place, *drawn(kind, 1))
-    told, _ = visitor.train()
-    assert "of 4 photos" in told
-    assert ENGLISH("teach.result.no_limit") in told
+    message, _ = visitor.train()
+    assert "of 4 photos" in message
+    assert ENGLISH("teach.result.no_limit") in message
     verdict, *_ = visitor.predict(sent(drawn("ants", 5)[0]))
     assert ENGLISH("classify.unknown") in verdict
 
@@ -530,8 +530,8 @@ def test_a_photo_that_is_gone_costs_nothing_of_what_was_learned(visitor, drawn):
     (asked,) = drawn("ants", 7)
     asked.unlink()
     with pytest.warns(UserWarning, match="not there"):  # what a browser would show
-        told, download, verdict, *_ = visitor.train(sent(asked))
-    assert told == ENGLISH("teach.result.unknown")
+        message, download, verdict, *_ = visitor.train(sent(asked))
+    assert message == ENGLISH("teach.result.unknown")
     assert Path(download.value["path"]).is_file()
     assert verdict == ""
 
@@ -539,9 +539,9 @@ def test_a_photo_that_is_gone_costs_nothing_of_what_was_learned(visitor, drawn):
 @pytest.mark.parametrize(("language", "translate"), [("en", ENGLISH), ("zh-CN,en;q=0.5", CHINESE)])
 def test_before_training_prediction_and_push_are_refused_in_the_visitors_language(room, drawn, language, translate):
     visitor = visitor_of(room, language)
-    told = translate("teach.failed", error=translate("teach.untrained"))
-    assert complaint(visitor.predict, sent(drawn("ants", 0)[0])) == told
-    assert complaint(visitor.push, "visitor/mine", VISITORS) == told
+    message = translate("teach.failed", error=translate("teach.untrained"))
+    assert complaint(visitor.predict, sent(drawn("ants", 0)[0])) == message
+    assert complaint(visitor.push, "visitor/mine", VISITORS) == message
 
 
 # ---- the base model --------------------------------------------------------------------------------------------------
@@ -609,8 +609,8 @@ def test_nothing_is_pushed_without_the_visitors_own_token_though_the_machine_has
     machine.setattr(antbee.hub, "push", lambda *values, **options: pytest.fail("it was pushed"))
     assert huggingface_hub.get_token() == MACHINES
     visitor, _ = learned
-    told = complaint(visitor.push, "visitor/mine", typed)
-    assert told == ENGLISH("teach.failed", error=ENGLISH("teach.no_token"))
+    message = complaint(visitor.push, "visitor/mine", typed)
+    assert message == ENGLISH("teach.failed", error=ENGLISH("teach.no_token"))
 
 
 SIGNED_IN = gr.OAuthToken(VISITORS, "write-repos", 0)
@@ -619,9 +619,9 @@ SIGNED_IN = gr.OAuthToken(VISITORS, "write-repos", 0)
 @pytest.mark.parametrize(("typed", "signed_in"), [(f" {VISITORS}\n", None), (VISITORS, gr.OAuthToken("hf_old", "", 0))])
 def test_a_model_lands_on_the_hub_with_the_visitors_token_which_nobody_is_told(learned, hub, typed, signed_in):
     visitor, _ = learned
-    told, field = visitor.push(" visitor/mine ", typed, private=True, signed_in=signed_in)
+    message, field = visitor.push(" visitor/mine ", typed, private=True, signed_in=signed_in)
     repository = hub.repositories["model", "visitor/mine"]
-    assert told == ENGLISH("teach.pushed", address=f"{hub.url}/visitor/mine/commit/{repository.head.oid}")
+    assert message == ENGLISH("teach.pushed", address=f"{hub.url}/visitor/mine/commit/{repository.head.oid}")
     assert field == ""
     assert repository.private
     assert repository.head.files.keys() == {"README.md", "config.json", "model.safetensors", "neighbours.safetensors"}
@@ -640,10 +640,10 @@ def test_whoever_signed_in_needs_to_type_no_token(learned, machine):
 @pytest.mark.parametrize("token", ["hf_unknown", MACHINES, "hf_with a space"])
 def test_a_token_that_the_hub_refuses_is_said_without_it(learned, hub, token):
     visitor, _ = learned
-    told = complaint(visitor.push, "visitor/mine", token)
-    assert told.startswith("That did not work: ")
-    assert "token" in told
-    assert token not in told
+    message = complaint(visitor.push, "visitor/mine", token)
+    assert message.startswith("That did not work: ")
+    assert "token" in message
+    assert token not in message
     assert hub.repositories == {}
 
 
@@ -660,9 +660,9 @@ def test_a_file_that_was_not_uploaded_is_refused_and_left_alone(visitor, tmp_pat
     path = tmp_path / "private.png"
     photo("ants", 0).save(path)
     values = {"upload": [0, [in_gallery(path)]], "delete": [0, [in_gallery(path)]], "correct": [sent(path), "ants"]}
-    told = complaint(getattr(visitor, call), *values.get(call, [sent(path)]))
-    assert "not an uploaded file" in told
-    assert "private" not in told
+    message = complaint(getattr(visitor, call), *values.get(call, [sent(path)]))
+    assert "not an uploaded file" in message
+    assert "private" not in message
     assert path.exists()
     assert len(visitor.session.dataset) == 0
 
@@ -677,8 +677,8 @@ def test_a_folder_of_uploads_is_no_photo_and_is_left_alone(visitor, drawn):
 
 def test_what_goes_wrong_is_said_in_the_visitors_language(room, upload):
     visitor = visitor_of(room, "zh-CN")
-    for told in (complaint(visitor.rename, 0, ""), complaint(visitor.unzip, sent(upload(b"", "a.zip")))):
-        assert told.startswith(CHINESE("teach.failed", error=""))
+    for message in (complaint(visitor.rename, 0, ""), complaint(visitor.unzip, sent(upload(b"", "a.zip")))):
+        assert message.startswith(CHINESE("teach.failed", error=""))
 
 
 def test_two_visitors_see_nothing_of_each_other(learned, room, drawn):

@@ -92,10 +92,11 @@ def turns(registry, monkeypatch):
         ("photos", Path("photos")),
         (" /photos of mine\n", Path("/photos of mine")),
         ("~/photos", Path.home() / "photos"),
-        ("drawn", Path("drawn")),
+        ("drawn ", "drawn"),
+        ("./drawn", Path("drawn")),
     ],
 )
-def test_what_was_typed_is_the_folder_and_nothing_the_default(typed, folder):
+def test_what_was_typed_is_the_folder_or_the_drawn_set_and_nothing_the_default(typed, folder):
     request = request_of(typed, "tutorial", "frozen", Path("outputs"))
     assert request == TrainingRequest(Path("outputs"), data=folder, recipe="tutorial", mode="frozen")
 
@@ -119,9 +120,9 @@ TOLD = {
 @pytest.mark.parametrize("translate", [ENGLISH, CHINESE])
 def test_every_status_has_a_sentence_of_its_own(translate):
     states = {status: TrainingState(status, None, (), EPOCHS, 12.3, "no photos here") for status in TOLD}
-    told = {status: status_sentence(state, translate) for status, state in states.items()}
-    assert told == {status: translate(key, **values) for status, (key, values) in TOLD.items()}
-    assert len(set(told.values())) == len(TOLD)
+    sentences = {status: status_sentence(state, translate) for status, state in states.items()}
+    assert sentences == {status: translate(key, **values) for status, (key, values) in TOLD.items()}
+    assert len(set(sentences.values())) == len(TOLD)
 
 
 def test_markup_in_an_error_is_escaped():
@@ -194,8 +195,8 @@ def test_models_that_can_not_be_loaded_are_an_error_with_the_reason_and_the_snap
     looks = [job.poll(translate)[1] for _ in range(2)]
     with pytest.raises(ModelFolderError) as raised:
         ui.load_models([tmp_path / "frozen"])
-    told = {"folder": as_text(str(tmp_path)), "error": as_text(str(raised.value))}
-    assert looks[0] == translate("train.not_shown", **told)
+    values = {"folder": as_text(str(tmp_path)), "error": as_text(str(raised.value))}
+    assert looks[0] == translate("train.not_shown", **values)
     assert looks[1] == looks[0], "whoever looks later reads it too"
     assert len(turns) == 1
     assert registry.snapshot is before
@@ -210,6 +211,16 @@ def test_photos_that_are_gone_by_then_are_said_and_the_next_training_is_shown(re
     training.now = TrainingState("finished", TrainingRequest(trained))
     assert job.poll()[1] == ENGLISH("train.finished")
     assert registry.snapshot.names == ["frozen"]
+
+
+def test_a_training_on_the_drawn_set_is_shown_with_the_drawn_set(registry, training, trained, photos, monkeypatch):
+    monkeypatch.setattr(train, "drawn_folder", lambda parent: photos.root)
+    job = TrainingJob(registry, training, trained)
+    job.start("drawn", "fast", "both")
+    train_again(trained)
+    training.now = replace(training.now, status="finished")
+    assert job.poll()[1] == ENGLISH("train.finished")
+    assert registry.snapshot.photos.root == photos.root
 
 
 # ---- the tab ---------------------------------------------------------------------------------------------------------
@@ -264,9 +275,9 @@ def test_a_poll_fills_the_tab_and_only_a_running_training_is_polled_again(page, 
     }
     for status, buttons in expected.items():
         training.now = TrainingState(status, error="no photos here")
-        told, _, _, _, _, start, cancel, timer, *_ = values = poll(-1, 0, BROWSER)
+        message, _, _, _, _, start, cancel, timer, *_ = values = poll(-1, 0, BROWSER)
         assert len(values) == places
-        assert told == status_sentence(training.now)
+        assert message == status_sentence(training.now)
         assert (start.interactive, cancel.interactive, timer.active) == buttons, status
 
 
