@@ -3,7 +3,8 @@
 As a program it runs scripts/train.py so, for tests that need processes: with flags it trains once; without any it
 trains once for each line on stdin, which is a JSON list of flags, or of "torchrun" and its own arguments. Each of these
 runs is a process that is forked after the imports, which take longer than training. It prints its process ID first;
-when it has ended, the program prints "ended" and its exit status.
+when it has ended, the program prints "ended" and its exit status. With DRAW_FIGURES in the environment
+figures are drawn.
 """
 
 import json
@@ -33,7 +34,8 @@ def quickening() -> list[tuple[Any, str, Any]]:
     recipes = {name: getattr(context, name) for name in ("RECIPES", "RECIPES_FROM_RANDOM")}
     smaller = {name: {key: small(recipe) for key, recipe in known.items()} for name, known in recipes.items()}
     as_it_is = (Recipe, "for_images", lambda recipe, preprocessing, *, grow: recipe)  # not in the network's own size
-    return [(ood, "COUNT", 1), NO_FIGURES, as_it_is, *((context, name, known) for name, known in smaller.items())]
+    without = [] if "DRAW_FIGURES" in os.environ else [NO_FIGURES]
+    return [(ood, "COUNT", 1), *without, as_it_is, *((context, name, known) for name, known in smaller.items())]
 
 
 def small(recipe: Recipe) -> Recipe:

@@ -31,6 +31,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from PIL import Image
+
 from antbee.data.drawn import write_drawn_set
 from antbee.models.versions import MARKER, RunFolder
 
@@ -54,7 +56,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.stderr = folder / "stderr.txt"
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "DRAW_FIGURES": "1"}
         self.process = subprocess.Popen(
             [sys.executable, str(QUICK_SCRIPT)],
             env=environment,
@@ -126,9 +128,18 @@ def arguments_of(data: Path, output: Path, *more: str) -> list[str]:
 
 
 def digests(output: Path) -> dict[str, str]:
-    """SHA-256 of each mode's weights."""
+    """SHA-256 of each mode's weights, and the names of its figures."""
     paths = {mode: output / mode / "model.safetensors" for mode in ("frozen", "finetune")}
-    return {mode: hashlib.sha256(path.read_bytes()).hexdigest() for mode, path in paths.items() if path.exists()}
+    weights = {mode: hashlib.sha256(path.read_bytes()).hexdigest() for mode, path in paths.items() if path.exists()}
+    return weights | {f"{mode}'s figures": figures_in(output / mode) for mode in weights}
+
+
+def figures_in(folder: Path) -> str:
+    """The names of a model's figures, each of which is a whole picture."""
+    figures = sorted((folder / "figures").iterdir())
+    for figure in figures:
+        Image.open(figure).verify()
+    return ", ".join(figure.name for figure in figures)
 
 
 def sending(number: int, after: float, sent: list[float] | None = None) -> Callable[[int], None]:
