@@ -681,7 +681,7 @@ def test_a_calibration_that_tells_or_helps_little_says_so(whole_run, temperature
     ("settings", "remedy"),
     [
         ({"weights": "/nowhere.pth"}, "no weights file /nowhere.pth"),
-        ({"weights": "/nowhere.pth"}, "expected imagenet, random, a tag of timm's, a Hub id such as user/name, or a "),
+        ({"weights": "/nowhere.pth"}, "expected imagenet, random, a tag of timm's (a1_in1k, "),
         ({"weights": "nowhere"}, "no weights 'nowhere' of resnet18: expected imagenet, random, "),
         ({"device": "abacus"}, "no device 'abacus' here"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19': expected the name of a network of timm"),
