@@ -13,10 +13,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm.auto import tqdm
 
 from antbee.data.images import DataError, open_photo
-from antbee.models.classifier import Classifier, Prediction
+from antbee.models.classifier import BATCH_SIZE, Classifier, Prediction
 from antbee.text import one_line, printable
-
-BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
