@@ -29,8 +29,8 @@ from antbee.training import predict
 @pytest.fixture(scope="module")
 def classifier():
     """An untrained classifier of ants and bees with small crops."""
-    network = build_network("resnet18", 2, StartingWeights("random"), seed=0)
-    return Classifier(network, ClassifierConfig("resnet18", ("ants", "bees"), Preprocessing(crop=64)))
+    network = build_network("test_resnet", 2, StartingWeights("random"), seed=0)
+    return Classifier(network, ClassifierConfig("test_resnet", ("ants", "bees"), Preprocessing(crop=64)))
 
 
 @pytest.fixture
@@ -202,11 +202,11 @@ def test_another_models_file_is_not_resumed_and_stays_as_it_is(classifier, ants,
     file = tmp_path / "predictions.csv"
     predict_files(classifier, ants[:2], csv=file)
     before = file.read_bytes()
-    config = ClassifierConfig("resnet18", ("ants", "bees"), Preprocessing(crop=64))
-    other = Classifier(build_network("resnet18", 2, StartingWeights("random"), seed=1, head_seed=5), config)
+    config = ClassifierConfig("test_resnet", ("ants", "bees"), Preprocessing(crop=64))
+    other = Classifier(build_network("test_resnet", 2, StartingWeights("random"), seed=1, head_seed=5), config)
     with torch.no_grad():
         other.network.fc.bias += torch.tensor([3.0, 0.0])
-    renamed = Classifier(classifier.network, ClassifierConfig("resnet18", ("a", "b"), Preprocessing(crop=64)))
+    renamed = Classifier(classifier.network, ClassifierConfig("test_resnet", ("a", "b"), Preprocessing(crop=64)))
     for model, message in ((other, "was written with another model"), (renamed, "has other columns")):
         with pytest.raises(InputError, match=message):
             predict_files(model, ants, csv=file, resume=True)
