@@ -53,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main, stopped="stopped: what is written stays, and the same command with --resume adds the rest")
+    errors.run(main, stopped="stopped: the rows in files stay, and the same command with --resume adds the rest")

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antbee import iter_predictions
 from antbee.models.classifier import Prediction
 from antbee.models.predict import FilePrediction
 from antbee.models.tables import CSV, JSON_LINES, PARQUET, TableError, csv_bytes, csv_rows, csv_text, escaped, unescaped
@@ -142,3 +144,9 @@ def test_another_file_is_an_error_that_says_so(kind, content, tmp_path):
     (tmp_path / "table").write_bytes(content)
     with pytest.raises(TableError, match="has other columns than this model's predictions"):
         list(kind.read(tmp_path / "table", ["ants", "bees"]))
+
+
+def test_without_pyarrow_a_parquet_file_is_refused_in_a_sentence_that_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TableError, match="which is not installed: pip install pyarrow"):
+        iter_predictions("no model", "a.jpg", parquet=tmp_path / "a.parquet")
