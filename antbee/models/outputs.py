@@ -11,7 +11,7 @@ from pathlib import Path
 from antbee.data.files import ENOUGH, kind_of
 from antbee.errors import InputError
 from antbee.models.predict import FilePrediction
-from antbee.models.tables import JSON_LINES, PARQUET, Format, require_parquet
+from antbee.models.tables import JSON_LINES, PARQUET, Format, Rows, require_parquet
 
 
 @dataclass
@@ -62,14 +62,8 @@ class Output:
         """The names of the photos with a prediction."""
         return {str(row.path) for rows in self.rows() for row in rows if row.prediction is not None}
 
-    def collect(self, order: dict[str, int], only: AbstractSet[str] | None = None) -> None:
-        """Writes the rows of the file and its parts as one file, in order, and removes the parts.
-
-        `only` are photos of which one prediction is kept; None keeps every row.
-        """
-        rows: Iterable[FilePrediction] = heapq.merge(*self.rows(), key=lambda row: order.get(str(row.path), -1))
-        if only is not None:
-            rows = _one_for_each(rows, set(only))
+    def collect(self, rows: Rows) -> None:
+        """Writes rows, in which those of the file and its parts are, as one file, and removes the parts."""
         temporary = self.path.with_name(f"{self.path.name}.temporary")
         self.format.write(temporary, self.names, rows)
         temporary.replace(self.path)
@@ -96,10 +90,19 @@ class Output:
             content = content[file.write(content) :]
 
 
-def _one_for_each(rows: Iterable[FilePrediction], photos: set[str]) -> Iterator[FilePrediction]:
+def in_order(outputs: Iterable[Output], files: Iterable[Path]) -> Rows:
+    """The rows of the outputs and their parts, in the order of the files."""
+    position = {str(file): number for number, file in enumerate(files)}
+    rows = (each for output in outputs for each in output.rows())
+    return heapq.merge(*rows, key=lambda row: position.get(str(row.path), -1))
+
+
+def one_for_each(photos: AbstractSet[str], rows: Rows) -> Rows:
+    """The first prediction for each of the photos, which are given by name."""
+    missing = set(photos)
     for row in rows:
-        if row.prediction is not None and str(row.path) in photos:
-            photos.discard(str(row.path))
+        if row.prediction is not None and str(row.path) in missing:
+            missing.discard(str(row.path))
             yield row
 
 
@@ -111,8 +114,3 @@ def make_folder(folder: Path) -> None:
         raise InputError(
             f"the folder {folder} can't be made ({error.strerror}): name another place to write"
         ) from error
-
-
-def order_of(files: Iterable[Path]) -> dict[str, int]:
-    """The position of each file, by its name."""
-    return {str(file): position for position, file in enumerate(files)}

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from antbee.errors import InputError
 from antbee.models.classifier import BATCH_SIZE, Classifier
 from antbee.models.device import choose_device
-from antbee.models.outputs import Output, make_folder, order_of
+from antbee.models.outputs import Output, in_order, make_folder, one_for_each
 from antbee.models.predict import FilePrediction, image_files, load_classifier, predict_batches, write_heat_map
 from antbee.models.tables import CSV, JSON_LINES, PARQUET
 from antbee.text import counted, printable
@@ -155,7 +155,7 @@ class PredictionRun:
             self._finish(files, done, process)
 
     def _start(self, classifier: Classifier, files: Sequence[Path]) -> AbstractSet[str]:
-        """The names of the photos with a prediction in all outputs, which have no other rows and no parts then."""
+        """The names of the photos with a prediction in any output, which all have these rows then, and no others."""
         if not self.outputs:
             return frozenset()
         if not (self.resume or is_restarted()):
@@ -164,10 +164,9 @@ class PredictionRun:
             return frozenset()
         for output in self.outputs:
             _refuse_another_model(classifier, output)
-        done = set.intersection(*(output.answered() for output in self.outputs))
-        order = order_of(files)
+        done = set().union(*(output.answered() for output in self.outputs))
         for output in self.outputs:
-            output.collect(order, only=done)
+            output.collect(one_for_each(done, in_order(self.outputs, files)))
         return done
 
     def _predict(
@@ -204,7 +203,7 @@ class PredictionRun:
         own.answered += sum(str(file) in done for file in files)
         for output in self.outputs:
             if output.parts():
-                output.collect(order_of(files))
+                output.collect(in_order([output], files))
 
 
 def _refuse_another_model(classifier: Classifier, output: Output) -> None:

@@ -175,9 +175,8 @@ def test_a_stopped_run_has_kept_its_rows_and_resumes_to_the_bytes_of_a_whole_one
     started = list(islice(run, 3))
     assert [len(Path(files[kind]).read_text("utf-8").splitlines()) for kind in ("csv", "json")] == [5, 4]
     run.close()
-    for kind in ("csv", "json"):  # as a process leaves them that is killed while it writes
-        content = files[kind].read_bytes()
-        files[kind].write_bytes(content[:-20])
+    for file in files["csv"].parent.iterdir():  # as a process leaves them that is killed while it writes
+        file.write_bytes(file.read_bytes()[:-20])
     resumed = iter_predictions(classifier, ants, resume=True, **files)
     assert [result.path for result in resumed] == ants[3:]
     assert str(resumed.summary) == "8 of 8 photos answered"
@@ -196,6 +195,13 @@ def test_resuming_a_whole_run_predicts_nothing_and_tries_again_what_was_unreadab
     for rows in rows_of(files):
         assert sorted(row.path for row in rows) == sorted(paths)
         assert all(row.prediction for row in rows)
+
+
+def test_a_file_that_is_new_when_a_run_is_resumed_gets_the_rows_of_the_others(classifier, ants, tmp_path):
+    files = files_in(tmp_path)
+    results = predict_files(classifier, ants[:2], csv=files["csv"])
+    assert [result.path for result in predict_files(classifier, ants[:4], resume=True, **files)] == ants[2:4]
+    assert all(rows[:2] == results and len(rows) == 4 for rows in rows_of(files))
 
 
 def test_another_models_file_is_not_resumed_and_stays_as_it_is(classifier, ants, tmp_path):
