@@ -1,6 +1,7 @@
 """Predictions for many image files, a batch at a time, and their heat maps."""
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,10 +11,14 @@ from pathlib import Path
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from antbee.data.images import DataError, open_photo
+from antbee.data.files import ENOUGH, FileError, kind_of, opened
+from antbee.data.folder import is_hidden_folder
+from antbee.data.images import LARGEST_FILE, PHOTO_FORMATS, PHOTO_KINDS, DataError, open_photo
 from antbee.data.loading import LoaderOptions
 from antbee.models.classifier import Classifier, Prediction
 from antbee.text import one_line, printable
+
+PICTURE_KINDS = (*PHOTO_KINDS, "HEIC", "AVIF", "JPEG XL", "JPEG 2000")  # names that `kind_of` returns
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,30 @@ def load_classifier(model: Classifier | str | Path, *, device: str = "auto") -> 
 
 
 def image_files(path: Path) -> list[Path]:
-    """The file itself, or all images below a folder, sorted. Raises DataError where a folder has none."""
+    """The file itself, or all pictures below a folder, sorted. Raises DataError where a folder has none.
+
+    Hidden files and folders are left out. A file is a picture by its extension or by its first bytes, also in a format
+    that is not read: its prediction says why not.
+    """
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and not file.is_dir())
+    files = []
+    for parent, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not is_hidden_folder(name)]
+        files += [Path(parent, name) for name in names if not name.startswith(".") and _is_picture(Path(parent, name))]
     if not files:
-        raise DataError(f"{path} has no photo: expected files that end in {' '.join(IMG_EXTENSIONS)}")
-    return files
+        raise DataError(f"{path} has no photo: expected files of {', '.join(PHOTO_FORMATS)}")
+    return sorted(files)
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() in IMG_EXTENSIONS:
+        return not path.is_dir()
+    try:
+        with opened(path, largest=LARGEST_FILE) as file:
+            return kind_of(file.read(ENOUGH)) in PICTURE_KINDS
+    except (FileError, OSError):  # not named as a photo, and not to be seen as one
+        return False
 
 
 def predict_batches(

@@ -85,6 +85,24 @@ def test_a_csv_row_has_the_probability_of_every_class_and_the_distance(classifie
     assert (row["label"], row["distance"]) == (result.prediction.label, "")
 
 
+def test_content_decides_which_files_of_a_folder_are_photos_and_litter_is_left_out(classifier, ants, tmp_path):
+    photo = Image.open(ants[0])
+    for name in ("a.JPG", "b.jfif", "c.jpe", "d"):
+        shutil.copy(ants[0], tmp_path / name)
+    photo.save(tmp_path / "e.gif")
+    (tmp_path / "f.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    for litter in ("._a.JPG", ".DS_Store", "__MACOSX/._a.JPG", ".ipynb_checkpoints/a-checkpoint.jpg", "a.JPG.json"):
+        (tmp_path / litter).parent.mkdir(exist_ok=True)
+        (tmp_path / litter).write_bytes(b"{}" if litter.endswith("json") else ants[0].read_bytes())
+    run = iter_predictions(classifier, tmp_path)
+    assert [(result.path.name, result.error is None) for result in run] == [
+        *((name, True) for name in ("a.JPG", "b.jfif", "c.jpe", "d", "e.gif")),
+        ("f.heic", False),
+    ]
+    assert str(run.summary) == "5 of 6 photos answered"
+    assert "f.heic: not a photo that can be read (it is HEIC" in run.summary.reasons
+
+
 def test_a_folder_without_images_is_refused(classifier, tmp_path):
     with pytest.raises(DataError, match="has no photo"):
         predict_files(classifier, tmp_path)
