@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from antbee.data.folder import ImageDataset
     from antbee.errors import AntbeeError
     from antbee.models.classifier import Classifier
-    from antbee.models.predict import predict_files
     from antbee.training.check import check
     from antbee.training.evaluate import evaluate
     from antbee.training.export import export
     from antbee.training.pipeline import train
+    from antbee.training.predict import iter_predictions, predict_files
 
 __version__ = "0.2.0"
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "check",
     "evaluate",
     "export",
+    "iter_predictions",
     "load_folder",
     "predict_files",
     "train",
@@ -43,7 +44,8 @@ _MODULES = {
     "evaluate": "antbee.training.evaluate",
     "export": "antbee.training.export",
     "load_folder": "antbee.data.download",
-    "predict_files": "antbee.models.predict",
+    "iter_predictions": "antbee.training.predict",
+    "predict_files": "antbee.training.predict",
     "train": "antbee.training.pipeline",
 }
 

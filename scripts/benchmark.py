@@ -41,9 +41,10 @@ from antbee.data.images import open_photo
 from antbee.data.loading import GPUImageLoader, ImageLoader, LoaderOptions, choose_loader
 from antbee.installation import home
 from antbee.models.backbone import Network, freeze_backbone, fuse_conv_bn, head_of
+from antbee.models.classifier import BATCH_SIZE
 from antbee.models.config import MODES, ClassifierConfig, Mode
 from antbee.models.device import Precision, autocast, choose_device, choose_precision
-from antbee.models.predict import BATCH_SIZE, image_files
+from antbee.models.predict import image_files
 from antbee.models.weights import build_network, load_starting_weights
 from antbee.training import distributed, features, modes, trainer
 from antbee.training.recipe import FAST, TUTORIAL

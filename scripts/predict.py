@@ -1,8 +1,10 @@
-"""python scripts/predict.py MODEL PATH ... [--csv FILE] [--explain DIR]
+"""python scripts/predict.py MODEL PATH ... [--csv FILE] [--json FILE] [--parquet FILE] [--resume] [--explain DIR]
 
-Predicts photos: prints a line for each, or writes a CSV file with the probability of every class. PATH is a photo or a
-folder of photos, MODEL a model folder or a Hub id such as user/name. --explain writes a heat map of each photo, which
-shows the regions that support the prediction.
+Predicts photos: prints a line for each, or writes files with the probability of every class: CSV, JSON lines (an object
+a line) or Parquet (needs pyarrow). PATH is a photo or a folder of photos, MODEL a model folder or a Hub id such as
+user/name. Rows are written as they come: after a run that was stopped, the same command with --resume predicts what is
+missing. --explain writes a heat map of each photo, which shows the regions that support the prediction. Several
+processes share the photos under `torchrun --nproc-per-node N scripts/predict.py ...`.
 """
 
 import argparse
@@ -21,27 +23,34 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos, or folders of photos")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions to a CSV file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions as JSON, an object a line")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the predictions to a Parquet file")
     parser.add_argument("--explain", type=Path, metavar="DIR", help="write a heat map of each photo")
+    parser.add_argument("--resume", action="store_true", help="predict what is missing in the files, and add it")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Prints the predictions; ends with status 2 if a file can't be read."""
+    """Prints the predictions, or how many were written; ends with status 2 if a file can't be read."""
     arguments = parse_arguments()
     with errors.importing():
-        predict_files = antbee.predict_files
-    results = predict_files(**vars(arguments))
-    predicted = [result for result in results if result.prediction is not None]
-    if arguments.csv is None:
-        for result in predicted:
-            print(result)
-    else:
-        print(f"{len(predicted)} predictions written to {arguments.csv}")
+        from tqdm.auto import tqdm
+
+        iter_predictions = antbee.iter_predictions
+    tables = [str(path) for path in (arguments.csv, arguments.json, arguments.parquet) if path is not None]
+    run = iter_predictions(**vars(arguments))
+    for result in run:
+        if not tables and result.prediction is not None:
+            tqdm.write(str(result))  # above the progress bar
+    if not run.is_first:
+        return
+    if tables:
+        print(f"{run.summary}, written to {' and '.join(tables)}")
     if arguments.explain is not None:
         print(f"heat maps written to {arguments.explain}")
-    if unreadable := [str(result) for result in results if result.prediction is None]:
-        raise errors.InputError("not predicted: " + "; ".join(unreadable))
+    if run.summary.reasons:
+        raise errors.InputError(f"{run.summary}, not {run.summary.reasons}")
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, stopped="stopped: the rows in files stay, and the same command with --resume adds the rest")

@@ -51,6 +51,7 @@ FENCES = {
     "pandas": {"antbee.ui"},
     "huggingface_hub": {"antbee.hub"},
     "matplotlib": {"antbee.evaluation.plots"},
+    "pyarrow": {"antbee.models.tables"},
     "safetensors": {"antbee.models.tensors"},
     "trackio": {"antbee.training.tracking"},
     "torch.distributed": {"antbee.training.distributed"},

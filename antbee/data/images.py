@@ -1,12 +1,17 @@
-"""Opens an image file as an upright RGB image, or raises DataError with the reason."""
+"""Opens a photo, a file or what Python holds of it, as an upright RGB image, or raises DataError with the reason."""
 
+import os
 import struct
 import zlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
+import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from antbee.data.files import ENOUGH, FileError, kind_of, opened
@@ -39,6 +44,13 @@ UNREADABLE = (
 )
 PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # names that `kind_of` returns
 EMPTY = "an empty file: copy it again"
+
+Photo = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor  # what `picture_of` reads
+CHANNELS = (1, 2, 3, 4)  # Pillow's L, LA, RGB, RGBA
+EXPECTED = (
+    "a path, a PIL image, a numpy array of uint8 (H, W) or (H, W, C), a tensor (C, H, W) of uint8 or of floats from 0 "
+    "to 1, with 1 to 4 channels (grey, grey and alpha, RGB, RGBA)"
+)
 
 
 class DataError(InputError):
@@ -75,6 +87,77 @@ def open_photo(file: Path | BinaryIO, *, shorter_side: int | None = None) -> Ima
     return photo
 
 
+def are_several(photos: object) -> TypeGuard[Iterable[Photo]]:
+    """Whether this is a list or another iterable of photos, not one photo and nothing that is taken for one."""
+    one = (str, bytes, Mapping, Image.Image, np.ndarray, Tensor)
+    return isinstance(photos, Iterable) and not isinstance(photos, one)
+
+
+def picture_of(photo: object) -> Image.Image:
+    """A `Photo` in RGB, as `open_photo` returns it, from whatever Python code has; the argument is not changed.
+
+    That is a path, a PIL image of any mode, a numpy array or a tensor. An array is uint8 (H, W) or (H, W, C), as Pillow
+    and imageio have it; OpenCV's channels are in another order. A tensor is (C, H, W), as torchvision has it: uint8, or
+    floats from 0 to 1, that is not normalised. Raises DataError for a file that is no photo, which it names, and for
+    anything else.
+    """
+    if isinstance(photo, str | os.PathLike):
+        try:
+            return open_photo(Path(photo))
+        except DataError as error:
+            raise DataError(f"{photo}: {error}") from error
+    if isinstance(photo, Tensor):
+        photo = _of_tensor(photo)
+    elif isinstance(photo, np.ndarray):
+        photo = _of_array(photo)
+    elif not isinstance(photo, Image.Image):
+        raise _unexpected(photo)
+    _refuse_size(*photo.size, LARGEST_JPEG)
+    try:
+        return upright_rgb(photo)
+    except DataError:
+        raise
+    except UNREADABLE as error:  # an image whose file is read only now
+        raise DataError(f"a damaged photo ({error or type(error).__name__}): copy or export it again") from error
+
+
+def _of_tensor(image: Tensor) -> Image.Image:
+    if image.ndim != 3 or not image.numel():
+        raise _unexpected(image)
+    pixels = image.detach().cpu()
+    if pixels.is_floating_point():
+        lowest, highest = pixels.min().item(), pixels.max().item()
+        if not (lowest >= 0 and highest <= 1):  # also where one is NaN
+            raise DataError(
+                f"{_named(image)} with values from {lowest:.3g} to {highest:.3g}: expected floats from 0 to 1, before "
+                "they are normalised, or uint8"
+            )
+        pixels = pixels.float().mul(255).round().byte()
+    if pixels.dtype != torch.uint8 or len(pixels) not in CHANNELS:
+        raise _unexpected(image)
+    return _of_array(pixels.movedim(0, -1).numpy())
+
+
+def _of_array(pixels: np.ndarray[Any, Any]) -> Image.Image:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in CHANNELS or not pixels.size:
+        raise _unexpected(pixels)
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and channels == 1 else pixels)
+
+
+def _unexpected(thing: object) -> DataError:
+    return DataError(f"{_named(thing)} is no photo: expected {EXPECTED}, or a list of them")
+
+
+def _named(thing: object) -> str:
+    """What came, for an error message: a type, of arrays with dtype and shape."""
+    if isinstance(thing, Tensor):
+        return f"a tensor of {str(thing.dtype).removeprefix('torch.')} {tuple(thing.shape)}"
+    if isinstance(thing, np.ndarray):
+        return f"a numpy array of {thing.dtype} {thing.shape}"
+    return "None" if thing is None else f"a value of type {type(thing).__name__}"
+
+
 def _decoded(file: BinaryIO, shorter_side: int | None) -> Image.Image:
     with Image.open(file, formats=PHOTO_FORMATS) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
@@ -90,6 +173,8 @@ def _decoded(file: BinaryIO, shorter_side: int | None) -> Image.Image:
 
 
 def _refuse_size(width: int, height: int, largest: int) -> None:
+    if not width * height:
+        raise DataError("a picture without pixels")
     if width * height > largest:
         limit = f"at most {largest // 1_000_000} megapixels are read"
         raise DataError(f"too large a photo ({width} x {height} pixels, {limit}): make it smaller")

@@ -10,9 +10,10 @@ A model folder is a complete Hub repository, which torchvision, timm and transfo
 import copy
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from antbee.data.images import DataError, open_photo, upright_rgb
+from antbee.data.images import Photo, are_several, picture_of
 from antbee.data.seeds import seeded_generator
 from antbee.data.transforms import pixels_of
 from antbee.models import backbone
@@ -40,7 +41,7 @@ from antbee.models.device import choose_device
 from antbee.models.folder import DETECTOR_FILE, UNREAD_WEIGHTS, WEIGHTS_FILE, find_folder
 from antbee.models.tensors import Tensors, TensorsError, read_tensors, write_tensors
 
-Photo = str | Path | Image.Image
+BATCH_SIZE = 32  # photos that go through the network together
 MOST_GRADIENTS = 5  # classes, the likeliest, that get a map where each costs a backward pass
 NEITHER = "neither"  # the verdict on an out-of-distribution image
 
@@ -147,17 +148,21 @@ class Classifier:
         return self.config.preprocessing.cropped(photo)
 
     @overload
-    def predict(self, photos: Photo) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is a sequence
+    def predict(self, photos: Photo) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is an iterable
     @overload
-    def predict(self, photos: Sequence[Photo]) -> list[Prediction]: ...
-    def predict(self, photos: Photo | Sequence[Photo]) -> Prediction | list[Prediction]:
-        """Predicts a path or a PIL image of any mode, or a list of them: one prediction, or a list in their order.
+    def predict(self, photos: Iterable[Photo]) -> list[Prediction]: ...
+    def predict(self, photos: Photo | Iterable[Photo]) -> Prediction | list[Prediction]:
+        """Predicts a photo, or several: one prediction, or a list in their order.
 
-        Raises DataError for a file that is not a photo.
+        A photo is whatever `data.images.picture_of` reads: a path, a PIL image of any mode, a numpy array, a tensor.
+        Raises DataError for a file that is not a photo, and for anything else.
         """
-        if isinstance(photos, str | Path | Image.Image):
-            return self.predict([photos])[0]
-        return self.predict_crops([self.crop(_opened(photo)) for photo in photos])
+        if not are_several(photos):
+            return self.predict_crops([self.crop(picture_of(photos))])[0]
+        predictions, remaining = list[Prediction](), iter(photos)
+        while crops := [self.crop(picture_of(photo)) for photo in islice(remaining, BATCH_SIZE)]:
+            predictions += self.predict_crops(crops)
+        return predictions
 
     def predict_crops(self, crops: Sequence[Image.Image]) -> list[Prediction]:
         """Predicts crops made by `crop`, which take less memory than the photos."""
@@ -183,11 +188,12 @@ class Classifier:
         return logits.cpu()
 
     def explain(self, photo: Photo, neighbours: int = 4) -> Explanation:
-        """Predicts a path or a PIL image, with an activation map for every class and the nearest training images.
+        """Predicts one photo, as `predict` takes it, with an activation map for every class and the nearest training
+        images.
 
-        Raises DataError for a file that is not a photo.
+        Raises DataError as `predict` does.
         """
-        photo, names = _opened(photo), self.config.label_names
+        photo, names = picture_of(photo), self.config.label_names
         box = self.config.preprocessing.crop_box(photo.width, photo.height)
         image = self._images([self.crop(photo)])
         with torch.inference_mode():
@@ -305,15 +311,6 @@ class Classifier:
                 f"{expected[:12]}): {AGAIN}"
             )
         return cls(network.to(choose_device(device)), config, _read_detector(folder, config))
-
-
-def _opened(photo: Photo) -> Image.Image:
-    if isinstance(photo, Image.Image):
-        return upright_rgb(photo)
-    try:
-        return open_photo(Path(photo))
-    except DataError as error:
-        raise DataError(f"{photo}: {error}") from error
 
 
 def _read_detector(folder: Path, config: ClassifierConfig) -> KNNDetector | None:

@@ -1,22 +1,24 @@
-"""Predictions for many image files: as a list, a CSV file, heat maps."""
+"""Predictions for many image files, a batch at a time, and their heat maps."""
 
-import csv as csv_format
 import hashlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm.auto import tqdm
 
-from antbee.data.images import DataError, open_photo
+from antbee.data.files import ENOUGH, FileError, kind_of, opened
+from antbee.data.folder import is_hidden_folder
+from antbee.data.images import LARGEST_FILE, PHOTO_FORMATS, PHOTO_KINDS, DataError, open_photo
+from antbee.data.loading import LoaderOptions
 from antbee.models.classifier import Classifier, Prediction
 from antbee.text import one_line, printable
 
-BATCH_SIZE = 32
+PICTURE_KINDS = (*PHOTO_KINDS, "HEIC", "AVIF", "JPEG XL", "JPEG 2000")  # names that `kind_of` returns
 
 
 @dataclass(frozen=True)
@@ -39,87 +41,85 @@ class FilePrediction:
         return f"{self.prediction.probabilities[self.prediction.label]:6.1%}  {answer}  {printable(self.path)}"
 
 
-def predict_files(
-    model: Classifier | str | Path,
-    paths: str | Path | Iterable[str | Path],
-    *,
-    csv: str | Path | None = None,
-    explain: str | Path | None = None,
-) -> list[FilePrediction]:
-    """Predicts image files and all images below folders; one entry per file, in their order.
-
-    `model` is a classifier, a model folder or a Hub id. `csv` is a file to write with a row for each prediction,
-    `explain` a folder for a heat map of each. An unreadable file gets the reason instead of a prediction. Raises
-    DataError for a folder without images, and what `Classifier.from_pretrained` raises.
-    """
-    classifier = load_classifier(model)
-    paths = [paths] if isinstance(paths, str | Path) else paths
-    files = [file for path in paths for file in image_files(Path(path))]
-    results = _predict(classifier, files)
-    if csv is not None:
-        write_csv(Path(csv), classifier.config.label_names, results)
-    if explain is not None:
-        write_heat_maps(classifier, [result.path for result in results if result.prediction], Path(explain))
-    return results
-
-
 def load_classifier(model: Classifier | str | Path, *, device: str = "auto") -> Classifier:
     """The classifier itself, or the one in a model folder or a Hub repository, on `device`."""
     return model if isinstance(model, Classifier) else Classifier.from_pretrained(model, device=device)
 
 
 def image_files(path: Path) -> list[Path]:
-    """The file itself, or all images below a folder, sorted. Raises DataError where a folder has none."""
+    """The file itself, or all pictures below a folder, sorted. Raises DataError where a folder has none.
+
+    Hidden files and folders are left out. A file is a picture by its extension or by its first bytes, also in a format
+    that is not read: its prediction says why not.
+    """
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS and not file.is_dir())
+    files = []
+    for parent, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not is_hidden_folder(name)]
+        files += [Path(parent, name) for name in names if not name.startswith(".") and _is_picture(Path(parent, name))]
     if not files:
-        raise DataError(f"{path} has no photo: expected files that end in {' '.join(IMG_EXTENSIONS)}")
-    return files
+        raise DataError(f"{path} has no photo: expected files of {', '.join(PHOTO_FORMATS)}")
+    return sorted(files)
 
 
-def _predict(classifier: Classifier, files: Sequence[Path]) -> list[FilePrediction]:
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() in IMG_EXTENSIONS:
+        return not path.is_dir()
+    try:
+        with opened(path, largest=LARGEST_FILE) as file:
+            return kind_of(file.read(ENOUGH)) in PICTURE_KINDS
+    except (FileError, OSError):  # not named as a photo, and not to be seen as one
+        return False
+
+
+def predict_batches(
+    classifier: Classifier, batches: Iterable[Sequence[Path]], *, processes: int = 1
+) -> Iterator[list[FilePrediction]]:
+    """Yields the predictions for each batch of files; an unreadable file gets the reason instead.
+
+    No more is kept in memory than the crops of the batches that are prepared while a GPU computes. `processes` is the
+    number of those on this machine that do the same.
+    """
+
     def crop(path: Path) -> Image.Image | DataError:
         try:
             return classifier.crop(open_photo(path))
         except DataError as error:
             return error
 
-    results: list[FilePrediction] = []
-    with (
-        ThreadPoolExecutor(torch.get_num_threads()) as pool,
-        tqdm(total=len(files), desc="photos", leave=False, delay=0.5, disable=None) as progress,
-    ):
-        for start in range(0, len(files), BATCH_SIZE):
-            batch = files[start : start + BATCH_SIZE]
-            crops = list(pool.map(crop, batch))
-            readable = [crop for crop in crops if isinstance(crop, Image.Image)]
-            predictions = iter(classifier.predict_crops(readable))
-            for path, cropped in zip(batch, crops, strict=True):
-                if isinstance(cropped, DataError):
-                    results.append(FilePrediction(path, None, str(cropped)))
-                else:
-                    results.append(FilePrediction(path, next(predictions)))
-            progress.update(len(batch))
-    return results
+    options = LoaderOptions.for_device(classifier.device, processes=processes)
+    with ThreadPoolExecutor(options.workers) as pool:
+        pending: deque[tuple[Sequence[Path], list[Future[Image.Image | DataError]]]] = deque()
+        for batch in batches:
+            pending.append((batch, [pool.submit(crop, path) for path in batch]))
+            if len(pending) > options.prefetch:
+                yield _predicted(classifier, *pending.popleft())
+        while pending:
+            yield _predicted(classifier, *pending.popleft())
 
 
-def write_csv(path: Path, label_names: Sequence[str], results: Iterable[FilePrediction]) -> None:
-    """Writes a row per prediction: file, label, the probability of every class, verdict, distance, threshold."""
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv_format.writer(file)
-        writer.writerow(["file", "label", *label_names, "verdict", "distance", "threshold"])
-        for result in results:
-            if (found := result.prediction) is not None:
-                row = [result.path, found.label, *found.probabilities.values()]
-                writer.writerow([*row, found.verdict, found.distance, found.threshold])
+def _predicted(
+    classifier: Classifier, paths: Sequence[Path], cropped: Sequence[Future[Image.Image | DataError]]
+) -> list[FilePrediction]:
+    crops = [crop.result() for crop in cropped]
+    predictions = iter(classifier.predict_crops([crop for crop in crops if isinstance(crop, Image.Image)]))
+    return [
+        FilePrediction(path, None, str(crop))
+        if isinstance(crop, DataError)
+        else FilePrediction(path, next(predictions))
+        for path, crop in zip(paths, crops, strict=True)
+    ]
 
 
-def write_heat_maps(classifier: Classifier, paths: Iterable[Path], folder: Path) -> None:
-    """Writes a heat map of each photo, named after the photo's folder and the photo."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(paths, "heat maps", leave=False, delay=0.5, disable=None):
-        target = folder / f"{path.resolve().parent.name}_{path.name}.png"
-        if target.exists():  # the heat map of another photo of the same name
-            target = target.with_stem(f"{target.stem}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}")
-        classifier.explain(path).heatmap.save(target)
+def write_heat_map(classifier: Classifier, path: Path, folder: Path) -> None:
+    """Writes the heat map of a photo to a folder, named after the photo's folder and the photo."""
+    heatmap = classifier.explain(path).heatmap
+    target = folder / f"{path.resolve().parent.name}_{path.name}.png"
+    try:
+        file = target.open("xb")
+    except FileExistsError:  # the heat map of another photo of the same name
+        digest = hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]
+        file = target.with_stem(f"{target.stem}_{digest}").open("wb")
+    with file:
+        heatmap.save(file, "PNG")

@@ -4,13 +4,16 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from antbee.training.recipe import TrainingError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ class DistributedContext:
         torch.distributed.broadcast_object_list(box)
         return box[0]
 
+    def gathered(self, value: T) -> list[T]:
+        """The values of all processes, in the order of their ranks (all-gather)."""
+        if self.count == 1:
+            return [value]
+        values = [value] * self.count
+        torch.distributed.all_gather_object(values, value)
+        return values
+
     def share_buffers(self, module: nn.Module) -> None:
         """Broadcasts the first process's buffers: BatchNorm's statistics depend on each process's share of the data."""
         if self.count > 1:
@@ -69,8 +80,11 @@ class DistributedContext:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[DistributedContext]:
-    """The context of this process; under torchrun its process group is initialised for the block."""
+def joined(device: torch.device, *, patience: timedelta | None = None) -> Iterator[DistributedContext]:
+    """The context of this process; under torchrun its process group is initialised for the block.
+
+    `patience` is how long processes wait for each other; None is torch's own limit, 10 or 30 minutes.
+    """
     if "LOCAL_RANK" not in os.environ:
         yield DistributedContext(device)
         return
@@ -84,7 +98,7 @@ def joined(device: torch.device) -> Iterator[DistributedContext]:
         # processes that have ended.
         store = torch.distributed.PrefixStore(f"start {_restarts()}", store)  # type: ignore[attr-defined]
         backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+        torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=patience)
         yield DistributedContext(device, rank, local_rank, count, int(os.environ["LOCAL_WORLD_SIZE"]))
     except RuntimeError as error:
         if isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower():

@@ -13,7 +13,7 @@ from torchvision import transforms
 from torchvision.models import ResNet18_Weights
 
 from antbee.data.drawn import draw
-from antbee.data.images import DataError, open_photo
+from antbee.data.images import DataError, open_photo, picture_of
 from antbee.data.transforms import Augmentation, CropBox, Preprocessing, pixels_of
 
 RED, GREY = (200, 30, 40), (120, 120, 120)
@@ -44,6 +44,55 @@ def test_a_photo_is_turned_upright_by_its_exif_orientation(orientation: int) -> 
     right, bottom = CORNERS[orientation]
     reds = np.asarray(upright)[:: upright.height - 1, :: upright.width - 1, 0]
     assert np.argwhere(reds > 160).tolist() == [[bottom, right]]
+
+
+@pytest.mark.parametrize("grey", [(6, 8), (6, 8, 1)])
+def test_grey_arrays_with_and_without_a_channel_are_read(grey: tuple[int, ...]) -> None:
+    picture = picture_of(np.full(grey, 77, np.uint8))
+    assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (8, 6), (77, 77, 77))
+
+
+def test_a_float_tensor_gives_the_pixels_that_it_was_made_from() -> None:
+    pixels = torch.arange(3 * 256, dtype=torch.int64).reshape(3, 16, 16).remainder(256).byte()
+    for image in (pixels, pixels.float() / 255, pixels.double() / 255):
+        assert torch.equal(torch.from_numpy(np.array(picture_of(image))).movedim(-1, 0), pixels)
+
+
+@pytest.mark.parametrize(
+    ("thing", "what"),
+    [
+        (None, "None is no photo: expected a path, a PIL image, a numpy array of uint8 (H, W) or (H, W, C), a tensor"),
+        (7, "a value of type int is no photo"),
+        (b"a.jpg", "a value of type bytes is no photo"),
+        (np.zeros((3, 64, 48), np.uint8), "a numpy array of uint8 (3, 64, 48) is no photo"),
+        (np.zeros((64, 48, 3)), "a numpy array of float64 (64, 48, 3) is no photo"),
+        (np.zeros((0, 48, 3), np.uint8), "a numpy array of uint8 (0, 48, 3) is no photo"),
+        (np.zeros((2, 64, 48, 3), np.uint8), "or a list of them"),
+        (torch.zeros(64, 48, 3, dtype=torch.uint8), "a tensor of uint8 (64, 48, 3) is no photo"),
+        (torch.zeros(3, 64, 48, dtype=torch.int64), "a tensor of int64 (3, 64, 48) is no photo"),
+        (torch.zeros(64, 48), "a tensor of float32 (64, 48) is no photo"),
+        (torch.full((3, 8, 8), -2.0), "values from -2 to -2: expected floats from 0 to 1, before they are normalised"),
+        (torch.full((3, 8, 8), torch.nan), "values from nan to nan"),
+        (Image.new("RGB", (0, 8)), "a picture without pixels"),
+        (Image.new("L", (1, 5000)), "too thin a photo"),
+    ],
+)
+def test_what_is_no_photo_is_an_error_of_one_sentence_that_names_it_and_what_is_expected(
+    thing: object, what: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        picture_of(thing)
+    assert what in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_image_whose_file_turns_out_damaged_is_an_error_of_one_sentence() -> None:
+    whole = encoded(Image.effect_noise((300, 300), 50))
+    with (
+        Image.open(io.BytesIO(whole[: len(whole) // 2])) as image,
+        pytest.raises(DataError, match=r"a damaged photo \(image file is truncated .*: copy or export it again"),
+    ):
+        picture_of(image)
 
 
 def test_damaged_exif_data_is_ignored() -> None:

@@ -328,6 +328,47 @@ def test_an_image_is_predicted_as_its_file_is(make, tmp_path):
     assert image.tobytes() == before
 
 
+def as_array(image):
+    return np.asarray(image)
+
+
+def as_tensor(image):
+    return torch.from_numpy(np.array(image)).movedim(-1, 0)
+
+
+def as_floats(image):
+    return as_tensor(image).float() / 255
+
+
+def alpha_of(image):
+    return np.dstack([as_array(image), np.full(image.size[::-1], 255, np.uint8)])
+
+
+def test_arrays_and_tensors_are_predicted_as_the_image_alone_and_in_a_list_and_explained():
+    classifier, image = new_classifier(), photo()
+    expected = classifier.predict(image)
+    for form in (as_array, as_tensor, as_floats, alpha_of):
+        assert classifier.predict(form(image)) == expected
+    forms = iter([as_array(image), as_floats(image), image])
+    assert [one.label for one in classifier.predict(forms)] == [expected.label] * 3
+    assert classifier.explain(as_tensor(image)).prediction == expected
+
+
+def test_what_is_no_photo_is_refused_in_a_list_and_for_an_explanation_too():
+    classifier = new_classifier()
+    for thing in (7, [photo(), 7], [[photo()]], {"a.jpg": 1}, b"a.jpg"):
+        assert "is no photo: expected a path, a PIL image, " in complaint(classifier.predict, thing, kind=DataError)
+    assert "a value of type list is no photo" in complaint(classifier.explain, [photo()], kind=DataError)
+
+
+def test_many_photos_go_through_the_network_in_batches(monkeypatch):
+    classifier, sizes = new_classifier(), []
+    monkeypatch.setattr("antbee.models.classifier.BATCH_SIZE", 3)
+    monkeypatch.setattr(classifier, "predict_crops", lambda crops: sizes.append(len(crops)) or crops)
+    assert len(classifier.predict([photo()] * 7)) == 7
+    assert sizes == [3, 3, 1]
+
+
 def test_a_file_that_is_not_a_photo_is_an_error_that_names_it(tmp_path):
     (tmp_path / "photo.jpg").write_text("not a photo")
     for call in (new_classifier().predict, new_classifier().explain):

@@ -94,7 +94,7 @@ def test_predict_prints_a_line_for_each_photo_and_writes_heat_maps(command, mode
 
 def test_predict_writes_a_csv_file_instead(command, model_folder, photo, tmp_path, capsys):
     command("predict", model_folder, photo, "--csv", "predictions.csv")
-    assert capsys.readouterr().out == "1 predictions written to predictions.csv\n"
+    assert capsys.readouterr().out == "1 of 1 photo answered, written to predictions.csv\n"
     assert str(photo) in (tmp_path / "predictions.csv").read_text("utf-8")
 
 
@@ -105,6 +105,7 @@ def test_predict_prints_predictions_and_ends_with_status_2_and_the_unreadable_fi
     status, error = error_of(command, "predict", model_folder, photo, tmp_path / "bad.jpg", tmp_path / "none.jpg")
     assert str(photo) in capsys.readouterr().out
     assert status == 2
+    assert "1 of 3 photos answered, not " in error
     assert "bad.jpg: not a photo" in error
     assert "none.jpg: not there" in error
 

@@ -85,7 +85,7 @@ def predicted(folder, paths):
 def from_predict_files(folder, photos, tmp_path):
     table = tmp_path / "answers.csv"
     antbee.predict_files(folder, photos.val.paths, csv=table)
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == list(map(str, photos.val.paths))
     return torch.tensor([[float(row[name]) for name in photos.class_names] for row in rows])

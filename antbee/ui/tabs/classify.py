@@ -16,6 +16,7 @@ from antbee.data.folder import ImageDataset
 from antbee.data.images import DataError, open_photo
 from antbee.models.classifier import Explanation, Prediction
 from antbee.models.config import MODES
+from antbee.models.tables import csv_bytes
 from antbee.text import as_text, one_line
 from antbee.ui.components import (
     EACH,
@@ -146,15 +147,9 @@ class BatchPredictions:
     rows: tuple[tuple[str, ...], ...]
     pictures: tuple[Captioned, ...]
 
-    def to_csv(self) -> str:
-        """The table as CSV, with cells escaped that a spreadsheet would take for formulas."""
-        table = pandas.DataFrame([self.columns, *self.rows]).map(_no_formula)
-        return table.to_csv(header=False, index=False, lineterminator="\r\n")
-
-
-def _no_formula(cell: str) -> str:
-    # https://owasp.org/www-community/attacks/CSV_Injection
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    def to_csv(self) -> bytes:
+        """The table as CSV for spreadsheets, with cells escaped that they would take for formulas."""
+        return csv_bytes([self.columns, *self.rows])
 
 
 def predict_batch(files: Iterable[tuple[str, Path]], models: Sequence[LoadedModel]) -> BatchPredictions:
@@ -318,7 +313,7 @@ def _written(batch: BatchPredictions) -> Path:
 
     Like an upload's, its folder is named after the SHA-256 of its content.
     """
-    content = batch.to_csv().encode("utf-8-sig")  # with a BOM, by which spreadsheets recognise UTF-8
+    content = batch.to_csv()
     path = Path(get_upload_folder()) / hashlib.sha256(content).hexdigest() / "predictions.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
