@@ -44,7 +44,7 @@ from antbee.models.backbone import Network, freeze_backbone, fuse_conv_bn, head_
 from antbee.models.classifier import BATCH_SIZE
 from antbee.models.config import MODES, ClassifierConfig, Mode
 from antbee.models.device import Precision, autocast, choose_device, choose_precision
-from antbee.models.predict import image_files
+from antbee.models.predict import photos_of
 from antbee.models.weights import build_network, load_starting_weights
 from antbee.training import distributed, features, modes, trainer
 from antbee.training.recipe import FAST, TUTORIAL
@@ -276,7 +276,7 @@ def predict(bench: Bench) -> Iterator[Row]:
         classifier.save_pretrained(model)
         work = partial(antbee.predict_files, model, bench.data, csv=csv)
         bare = partial(bare_seconds, bench, network, BATCH_SIZE)
-        yield from compare(bench, "a folder", len(image_files(bench.data)), work, bare)
+        yield from compare(bench, "a folder", len(photos_of(bench.data).files), work, bare)
 
 
 def start(bench: Bench) -> Iterator[Row]:

@@ -36,6 +36,8 @@ def main() -> None:
     with errors.importing():
         from tqdm.auto import tqdm
 
+        from antbee.data.listing import summary
+
         iter_predictions = antbee.iter_predictions
     tables = [str(path) for path in (arguments.csv, arguments.json, arguments.parquet) if path is not None]
     run = iter_predictions(**vars(arguments))
@@ -44,6 +46,8 @@ def main() -> None:
             tqdm.write(str(result))  # above the progress bar
     if not run.is_first:
         return
+    for line in summary(run.left_out):
+        print(f"left out  {line}", file=sys.stderr)
     if tables:
         print(f"{run.summary}, written to {' and '.join(tables)}")
     if arguments.explain is not None:

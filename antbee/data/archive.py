@@ -16,8 +16,8 @@ from typing import BinaryIO
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from antbee.data.folder import SkippedFile, is_hidden_folder
 from antbee.data.images import DataError, open_photo
+from antbee.data.listing import SkippedFile, is_hidden_folder
 from antbee.errors import InputError
 from antbee.text import one_line
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ SIGNATURES = (
     (0, b"GIF8", "GIF"),
     (0, b"\x89PNG", "PNG"),
     (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
     (8, b"WEBP", "WebP"),
     (0, b"RIFF", "a sound or a video"),
     (0, b"ID3", "a sound"),
@@ -101,6 +104,10 @@ def kind_of(start: bytes) -> str | None:
             return name
     if start[4:8] == b"ftyp":
         return BRANDS.get(start[8:12], "a video")
+    if start[:2] == b"BM" and start[6:10] == bytes(4):  # two reserved fields
+        return "BMP"
+    if re.match(rb"P[1-6]\s", start):
+        return "PPM"
     return "nothing but zeros" if not any(start) else _kind_of_text(start)
 
 

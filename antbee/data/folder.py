@@ -24,13 +24,12 @@ from tqdm.auto import tqdm
 
 from antbee.data.files import ENOUGH, FileError, content_of, kind_of
 from antbee.data.images import EMPTY, LARGEST_FILE, DataError, open_photo
+from antbee.data.listing import SkippedFile, is_hidden_folder, is_named_as_photo
 from antbee.data.seeds import seeded_generator
 
 MOST_DAMAGED = 0.1  # of the photos of a class, see `refuse_damaged`
 MOST_CLASSES = 1000
 LAYOUT = "expected DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, or DIR/CLASS/*.jpg, with two classes or more"
-# Folders of operating systems and tools, which hold thumbnails and other copies of photos.
-SYSTEM_FOLDERS = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 OnPhoto = Callable[[Path, Image.Image], None]
 
@@ -68,14 +67,6 @@ class Split:
     def names(self, root: Path) -> list[str]:
         """The file of each image, relative to the data folder, with slashes."""
         return [path.relative_to(root).as_posix() for path in self.paths]
-
-
-@dataclass(frozen=True)
-class SkippedFile:
-    """A file or a hidden folder that is not used."""
-
-    file: str  # relative to the data folder
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -197,11 +188,6 @@ def refuse_damaged(dataset: ImageDataset) -> None:
             )
 
 
-def is_hidden_folder(name: str) -> bool:
-    """Whether a folder of this name is neither a class nor searched for photos."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
-
-
 def _class_folders(split_root: Path, root: Path) -> list[str]:
     """The sorted names of a split's class folders.
 
@@ -313,7 +299,7 @@ def _walk(split_root: Path, class_folders: Sequence[Path]) -> tuple[dict[Path, i
 
 
 def _is_named_as_photo(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in IMG_EXTENSIONS
+    return not name.startswith(".") and is_named_as_photo(name)
 
 
 def _check_file(path: Path, label: int, *, allowed: Sequence[Path], on_photo: OnPhoto | None) -> _File:
@@ -322,13 +308,13 @@ def _check_file(path: Path, label: int, *, allowed: Sequence[Path], on_photo: On
         return _File(path, label, reason=reason)
     if path.name.startswith("."):
         return _File(path, label, reason="a hidden file: rename it to use it")
-    is_named_as_photo = _is_named_as_photo(path.name)
+    has_extension = _is_named_as_photo(path.name)
     try:
         content = content_of(path, largest=LARGEST_FILE)
     except FileError as error:
-        return _File(path, label, reason=str(error), is_damaged=is_named_as_photo and path.is_file())
+        return _File(path, label, reason=str(error), is_damaged=has_extension and path.is_file())
     digest = hashlib.sha256(content).hexdigest()
-    if not is_named_as_photo:  # ImageFolder would not read it either
+    if not has_extension:  # ImageFolder would not read it either
         return _File(path, label, digest, _wrong_extension(path, content[:ENOUGH]))
     try:
         photo = open_photo(io.BytesIO(content))

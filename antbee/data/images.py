@@ -42,7 +42,7 @@ UNREADABLE = (
     struct.error,
     zlib.error,
 )
-PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF")  # names that `kind_of` returns
+PHOTO_KINDS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "PPM", "TIFF")  # names that `kind_of` returns
 EMPTY = "an empty file: copy it again"
 
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any] | Tensor  # what `picture_of` reads

@@ -1,7 +1,6 @@
 """Predictions for many image files, a batch at a time, and their heat maps."""
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,16 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from antbee.data.files import ENOUGH, FileError, kind_of, opened
-from antbee.data.folder import is_hidden_folder
-from antbee.data.images import LARGEST_FILE, PHOTO_FORMATS, PHOTO_KINDS, DataError, open_photo
+from antbee.data.images import PHOTO_FORMATS, DataError, open_photo
+from antbee.data.listing import Listing, list_photos, summary
 from antbee.data.loading import LoaderOptions
 from antbee.models.classifier import Classifier, Prediction
 from antbee.text import one_line, printable
-
-PICTURE_KINDS = (*PHOTO_KINDS, "HEIC", "AVIF", "JPEG XL", "JPEG 2000")  # names that `kind_of` returns
 
 
 @dataclass(frozen=True)
@@ -46,31 +41,15 @@ def load_classifier(model: Classifier | str | Path, *, device: str = "auto") -> 
     return model if isinstance(model, Classifier) else Classifier.from_pretrained(model, device=device)
 
 
-def image_files(path: Path) -> list[Path]:
-    """The file itself, or all pictures below a folder, sorted. Raises DataError where a folder has none.
-
-    Hidden files and folders are left out. A file is a picture by its extension or by its first bytes, also in a format
-    that is not read: its prediction says why not.
-    """
+def photos_of(path: Path) -> Listing:
+    """The file itself, or the photos below a folder and what is left out. Raises DataError where a folder has none."""
     if not path.is_dir():
-        return [path]
-    files = []
-    for parent, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not is_hidden_folder(name)]
-        files += [Path(parent, name) for name in names if not name.startswith(".") and _is_picture(Path(parent, name))]
-    if not files:
-        raise DataError(f"{path} has no photo: expected files of {', '.join(PHOTO_FORMATS)}")
-    return sorted(files)
-
-
-def _is_picture(path: Path) -> bool:
-    if path.suffix.lower() in IMG_EXTENSIONS:
-        return not path.is_dir()
-    try:
-        with opened(path, largest=LARGEST_FILE) as file:
-            return kind_of(file.read(ENOUGH)) in PICTURE_KINDS
-    except (FileError, OSError):  # not named as a photo, and not to be seen as one
-        return False
+        return Listing((path,), ())
+    if not (listing := list_photos(path)).files:
+        left_out = "; ".join(summary(listing.skipped))
+        found = f" (left out: {left_out})" if left_out else ""
+        raise DataError(f"{path} has no photo{found}: expected files of {', '.join(PHOTO_FORMATS)}")
+    return listing
 
 
 def predict_batches(

@@ -11,8 +11,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee.data import quality
 from antbee.data.exclusions import exclusion_line
-from antbee.data.folder import SkippedFile, Split, read_folder, refuse_damaged
+from antbee.data.folder import Split, read_folder, refuse_damaged
 from antbee.data.images import DataError, open_photo
+from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
 from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
 from antbee.data.transforms import Preprocessing, pixels_of

@@ -25,7 +25,7 @@ from antbee.data.archive import (
     class_name_of,
     photos_in_zip,
 )
-from antbee.data.folder import SkippedFile
+from antbee.data.listing import SkippedFile
 from antbee.models.classifier import Classifier
 from antbee.text import one_line
 from antbee.training.features import Features, evaluation_batch

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from antbee.data.listing import SkippedFile
 from antbee.errors import InputError
 from antbee.models.classifier import BATCH_SIZE, Classifier
 from antbee.models.device import choose_device
 from antbee.models.outputs import Output, in_order, make_folder, one_for_each
-from antbee.models.predict import FilePrediction, image_files, load_classifier, predict_batches, write_heat_map
+from antbee.models.predict import FilePrediction, load_classifier, photos_of, predict_batches, write_heat_map
 from antbee.models.tables import CSV, JSON_LINES, PARQUET
 from antbee.text import counted, printable
 from antbee.training.distributed import DistributedContext, is_restarted, joined
@@ -126,6 +127,7 @@ class PredictionRun:
     heat_maps: Path | None
     resume: bool = False
     summary: Summary = field(default_factory=Summary)
+    left_out: list[SkippedFile] = field(default_factory=list)  # below the folders: no photos, as far as can be seen
     is_first: bool = True  # whether this is the first of several processes, which speaks for all
 
     def check(self) -> None:
@@ -143,7 +145,9 @@ class PredictionRun:
         device = self.model.device if isinstance(self.model, Classifier) else choose_device("auto")
         with joined(device, patience=PATIENCE) as process:
             self.is_first = process.is_first
-            files = process.from_first([file for source in self.sources for file in image_files(source)])
+            listings = process.from_first([photos_of(source) for source in self.sources])
+            files = [file for listing in listings for file in listing.files]
+            self.left_out = [entry for listing in listings for entry in listing.skipped]
             with process.in_turn():
                 classifier = load_classifier(self.model, device=str(process.device))
             self.outputs = [

@@ -15,6 +15,7 @@ from PIL import Image
 
 from antbee import Classifier, iter_predictions, predict_files
 from antbee.data.images import DataError, open_photo
+from antbee.data.listing import summary
 from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.models.classifier import Prediction
@@ -97,10 +98,12 @@ def test_content_decides_which_files_of_a_folder_are_photos_and_litter_is_left_o
     run = iter_predictions(classifier, tmp_path)
     assert [(result.path.name, result.error is None) for result in run] == [
         *((name, True) for name in ("a.JPG", "b.jfif", "c.jpe", "d", "e.gif")),
-        ("f.heic", False),
     ]
-    assert str(run.summary) == "5 of 6 photos answered"
-    assert "f.heic: not a photo that can be read (it is HEIC" in run.summary.reasons
+    assert str(run.summary) == "5 of 5 photos answered"
+    assert {entry.file for entry in run.left_out} == {
+        *("._a.JPG", ".DS_Store", ".ipynb_checkpoints", "a.JPG.json", "f.heic")
+    }
+    assert "f.heic: HEIC, a format that is not read: export it as JPEG to use it" in summary(run.left_out)
 
 
 def test_a_folder_without_images_is_refused(classifier, tmp_path):

@@ -10,8 +10,8 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from antbee.data.archive import MOST_CLASSES, MOST_PHOTOS, FewShotError, class_name_of
-from antbee.data.folder import SkippedFile
 from antbee.data.images import DataError, open_photo
+from antbee.data.listing import SkippedFile
 from antbee.models.classifier import Classifier
 from antbee.text import as_text, one_line
 from antbee.training.fewshot import FewShotResult, fit_few_shot, write_zip
