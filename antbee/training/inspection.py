@@ -11,13 +11,14 @@ from torch import Tensor
 from antbee.data.folder import ImageDataset
 from antbee.data.quality import KINDS, Finding, Kind, PhotoFacts, imbalance, photo_findings
 from antbee.evaluation.calibration import fit_temperature
-from antbee.models.detector import directions, label_doubt, nearest, pairs_within
+from antbee.models.detector import Neighbours, Pair, directions, label_doubt, nearest, pairs_within
 from antbee.training.crossvalidation import head_out_of_fold, stratified_folds
 from antbee.training.features import Features
 from antbee.training.recipe import FAST
 
 LEAST_ALIKE = 0.75  # cosine of two hashes: re-encoded, resized and brightened copies lie above, other images below 0.6
 NEAR = 0.6  # of the median nearest-neighbour distance: cropped copies lie within, other images beyond
+ALONE = 0.45  # see `_alone_together`
 DOUBT = 0.7  # see label_doubt
 
 
@@ -93,16 +94,29 @@ def _near_features(names: Sequence[str], findings: Sequence[Finding], features: 
     if features is None or len(real) < 2:
         return {}
     rows = features[real]
+    found = nearest(directions(rows), directions(rows), 2, same=True)
+    near = pairs_within(rows, NEAR * float(found.distances[:, 0].median()))
     return {
         (real[pair.first], real[pair.second]): (f"features at a distance of {pair.distance:.2f}", 1 - pair.distance / 2)
-        for pair in pairs_within(rows, NEAR * _median_distance(rows))
+        for pair in [*near, *_alone_together(found)]
     }
 
 
-def _median_distance(features: Tensor) -> float:
-    """The median nearest-neighbour distance."""
-    rows = directions(features)
-    return float(nearest(rows, rows, 1, same=True).distances.median())
+def _alone_together(found: Neighbours) -> list[Pair]:
+    """Pairs that are each other's nearest, and near both by the median and beside the second nearest.
+
+    A photo and a part of it lie alone together, while photos of one kind have several neighbours at like distances. It
+    is the ratio test of Lowe 2004, "Distinctive Image Features from Scale-Invariant Keypoints", for whole images.
+    `found` are the two nearest of each image.
+    """
+    if found.distances.shape[1] < 2:
+        return []
+    distance, nearest_row = found.distances[:, 0], found.positions[:, 0]
+    ratio = distance / found.distances[:, 1].clamp(min=1e-6)
+    isolation = torch.maximum(ratio, ratio[nearest_row]) * distance / distance.median().clamp(min=1e-6)
+    rows = torch.arange(len(distance))
+    mutual = (nearest_row[nearest_row] == rows) & (rows < nearest_row) & (isolation < ALONE)
+    return [Pair(row, int(nearest_row[row]), float(distance[row])) for row in mutual.nonzero()[:, 0].tolist()]
 
 
 def _suspicious_labels(

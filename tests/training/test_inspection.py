@@ -305,6 +305,16 @@ def test_the_distance_limit_of_duplicates_scales_with_the_median_distance():
     assert (finding.file, finding.other) == (names_of(photos)[4], names_of(photos)[8])
 
 
+def test_a_part_of_a_photo_is_found_beyond_the_limit_where_both_lie_alone_together():
+    photos = photo_folder([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
+    facts, names, features = ordinary_facts(photos), names_of(photos), normalize(scattered(10))
+    features[8] = features[4] + 1.4 * normalize(scattered(11)[10], dim=0)
+    (finding,) = copies_among(photos, facts, features)
+    assert (finding.file, finding.other) == (names[4], names[8])
+    features[0] = features[4] + 1.4 * normalize(scattered(12)[11], dim=0)  # one more, so they are like others of a kind
+    assert copies_among(photos, facts, features) == []
+
+
 @pytest.mark.parametrize(
     "poor", [{"brightness": 5.0}, {"sharpness": 1.0}, {"width": 60, "height": 50}], ids=["dark", "blurred", "tiny"]
 )
