@@ -255,6 +255,8 @@ MOVES = {
     ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",
     ("output", "write_comparison"): "a temporary file of its own, onto a card that is as antbee wrote it",
     ("export", "replacing"): "a temporary file of its own, onto the file that the user named",
+    ("outputs", "discard"): "the file that the user named, unless it is a picture, see tests/training/test_predict.py",
+    ("outputs", "collect"): "a temporary file of its own, onto the file that the user named; its own parts, by name",
     ("classify", "example_file"): "a temporary file of its own, in the page's own folder",
     ("fewshot", "write_zip"): "a temporary file of its own, in the visitor's own folder",
     ("sessions", "start_again"): "the visitor's own folder, whose name nobody can guess",
