@@ -8,7 +8,6 @@
 Only files that antbee wrote are moved or removed; they are recognised by their content.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +19,11 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from antbee.data.files import FileError, content_of
+from antbee.data.listing import is_model_folder
 from antbee.errors import InputError
 from antbee.models.config import (
     CONFIG_FILE,
     HISTORY_FILE,
-    MAX_BYTES,
     MODES,
     ClassifierConfig,
     ModelFolderError,
@@ -70,15 +68,6 @@ class Placement:
     folders: Mapping[str, Path]  # by mode
     put_aside: Path | None = None  # the version folder of the previous models
     kept: str | None = None  # why the previous models stay in place; then `folders` are those of a version
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether antbee wrote this folder, by its config.json."""
-    try:
-        content = json.loads(content_of(folder / CONFIG_FILE, largest=MAX_BYTES))
-    except (FileError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and isinstance(content.get("antbee"), dict)
 
 
 def check_output(output: Path, modes: Sequence[str]) -> None:
