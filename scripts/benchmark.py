@@ -88,7 +88,7 @@ class Bench:
         """All images (frozen) or the training images (finetune), loaded as by `fast`."""
         dataset = antbee.load_folder(self.data)
         options = replace(LoaderOptions.for_device(self.device), layout=FAST.layout)
-        split = dataset.both if mode == "frozen" else dataset.train
+        split = dataset.all if mode == "frozen" else dataset.train
         return choose_loader(ImageLoader(split, FAST.preprocessing, FAST.augmentation(mode), options=options))
 
 

@@ -1,4 +1,4 @@
-"""python scripts/evaluate.py MODEL [--data DIR] [--split val|train] [--json FILE]
+"""python scripts/evaluate.py MODEL [--data DIR] [--split val|test|train|all] [--json FILE]
 
 Evaluates a model on a data folder: accuracy with its 95% interval, loss, calibration error, the confusion matrix, and
 how often the model answers "neither". MODEL is a model folder or a Hub id such as user/name; without --data its own
@@ -20,7 +20,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Evaluate a model on a data folder.", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
     parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (default: the model's own in data/)")
-    parser.add_argument("--split", default="val", choices=("val", "train"), help="default: %(default)s")
+    parser.add_argument(
+        "--split", choices=("val", "test", "train", "all"), help="default: val, else test, else all class folders"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
     return parser.parse_args()
 

@@ -24,7 +24,7 @@ SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", 
 # What antbee writes into an output folder: models, earlier models, the run in progress, the epochs for trackers.
 OWN_CONFIG, VERSIONS, RUN, RUN_MARKER = "config.json", "versions", ".training", "antbee.txt"
 OWN_NAMES = ("tensorboard", "epochs.jsonl")
-LARGEST_CONFIG = 2**25  # bytes
+LARGEST_CONFIG = 2**26  # bytes
 MOST_KINDS, NAMED = 8, 3  # of left-out files that `summary` gives, and files named of each
 
 LINK_OUT = "a link that leads out of the folder: copy the file itself, or follow it by --follow-links"
@@ -235,7 +235,7 @@ class _Walk:
             if reason := self._refused_link(entry):
                 self._skip(path, reason)
             elif entry.is_dir():
-                if reason := self._refused_folder(path):
+                if reason := why_left_out(path):
                     self._skip(path, reason)
                 elif not is_hidden_folder(path.name):
                     yield path
@@ -262,11 +262,12 @@ class _Walk:
             return None
         return LINK_OUT
 
-    def _refused_folder(self, folder: Path) -> str | None:
-        """Why a folder is not entered; None also for a hidden one without photos, which is not worth a word."""
-        if is_hidden_folder(folder.name):
-            names = (name for _, _, names in os.walk(folder) for name in names)
-            count = sum(is_named_as_photo(name) and not is_hidden_file(name) for name in names)
-            photos = "1 photo" if count == 1 else f"{count} photos"
-            return f"a hidden folder with {photos}: move them out to use them" if count else None
-        return "a folder that antbee wrote, with models: name it to use them" if is_own_folder(folder) else None
+
+def why_left_out(folder: Path) -> str | None:
+    """Why a folder is left out that is worth a word: a hidden one with photos, or one that antbee wrote."""
+    if is_hidden_folder(folder.name):
+        names = (name for _, _, names in os.walk(folder) for name in names)
+        count = sum(is_named_as_photo(name) and not is_hidden_file(name) for name in names)
+        photos = "1 photo" if count == 1 else f"{count} photos"
+        return f"a hidden folder with {photos}: move them out to use them" if count else None
+    return "a folder that antbee wrote, with models: name it to use them" if is_own_folder(folder) else None

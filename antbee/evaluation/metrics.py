@@ -94,13 +94,16 @@ def area_under_roc(negatives: Tensor, positives: Tensor) -> float:
 
 
 def evaluate(logits: Tensor, labels: Tensor) -> Evaluation:
-    """All metrics of logits (N, classes) for labels (N,); the AUC only of two classes that both have images."""
+    """All metrics of logits (N, classes) for labels (N,).
+
+    The macro average is that of the classes that have images; the AUC is that of two classes that both have some.
+    """
     confusion = confusion_matrix(logits, labels).tolist()
     per_class = class_metrics(confusion)
     has_curve = logits.shape[1] == 2 and len(labels.unique()) == 2
     return Evaluation(
         **score(logits, labels).model_dump(),
-        macro=macro_average(per_class),
+        macro=macro_average([one for one, row in zip(per_class, confusion, strict=True) if sum(row)]),
         per_class=per_class,
         confusion=confusion,
         calibration_error=calibration_error(logits, labels),

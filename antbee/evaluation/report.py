@@ -9,6 +9,7 @@ from antbee.models.metrics import Evaluation, Found, Metrics, OODMetrics, Score
 from antbee.text import counted
 
 COMPARISON_COLUMNS = ("mode", "trainable", "val", "95% interval", "kept epoch", "chosen on", "last epoch", "training s")
+TEST_COLUMNS = ("test", "95% interval")
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,13 @@ class Row:
 
 
 def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
-    """The modes in comparison: a row of COMPARISON_COLUMNS for each config that has metrics."""
-    return [
+    """The modes in comparison: COMPARISON_COLUMNS, then a row for each config that has metrics.
+
+    TEST_COLUMNS follow where there were test images.
+    """
+    measured = [(config, config.metrics) for config in configs if config.metrics]
+    tested = any(metrics.test for _, metrics in measured)
+    rows = [
         (
             str(config.mode),
             f"{metrics.parameters.trainable:,}",
@@ -32,15 +38,19 @@ def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
             metrics.selected_on or "unknown",
             f"{metrics.last.accuracy:.1%}" if metrics.last else "not measured",
             f"{metrics.seconds:.1f}",
+            *(_tested(metrics.test) if tested else ()),
         )
-        for config in configs
-        if (metrics := config.metrics)
+        for config, metrics in measured
     ]
+    return [(*COMPARISON_COLUMNS, *(TEST_COLUMNS if tested else ())), *rows]
+
+
+def _tested(score: Score | None) -> tuple[str, str]:
+    return (f"{score.accuracy:.1%}", interval(score.interval)) if score else ("not measured", "")
 
 
 def metric_rows(metrics: Metrics) -> list[Row]:
     """All known metrics of a model, except those of single classes."""
-    low, high = metrics.kept.interval
     crossed = "cross_validated" if metrics.cross_validation else "accuracy"
     numbers = [
         ("last", metrics.last and metrics.last.accuracy, ".1%"),
@@ -53,7 +63,8 @@ def metric_rows(metrics: Metrics) -> list[Row]:
     ]
     neither = metrics.neither
     return [
-        Row(crossed, f"{metrics.kept.accuracy:.1%} [{low:.1%}, {high:.1%}]"),
+        Row(crossed, _with_bounds(metrics.kept)),
+        *([Row("test", _with_bounds(metrics.test))] if metrics.test else []),
         *(Row(key, format(value, form)) for key, value, form in numbers if value is not None),
         *([Row("alarms", neither.val)] if neither and neither.val else []),
         *(Row("found", found, kind) for kind, found in (neither.foreign if neither else {}).items()),
@@ -62,6 +73,11 @@ def metric_rows(metrics: Metrics) -> list[Row]:
         Row("trainable", f"{metrics.parameters.trainable:,}"),
         Row("seconds", f"{metrics.seconds:.1f}"),
     ]
+
+
+def _with_bounds(score: Score) -> str:
+    low, high = score.interval
+    return f"{score.accuracy:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def interval(bounds: Sequence[float]) -> str:
@@ -105,10 +121,14 @@ def evaluation(result: Evaluation, names: Sequence[str]) -> list[str]:
         for row in result.confusion
     ]
     rows = [("", "precision", "recall", "F1")]
-    for name, score in zip([*names, "mean of classes"], [*result.per_class, result.macro], strict=True):
-        rows.append((name, f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}"))
+    has_photos = [*map(any, result.confusion), True]
+    for name, score, known in zip(
+        [*names, "mean of classes"], [*result.per_class, result.macro], has_photos, strict=True
+    ):
+        numbers = [f"{value:.3f}" for value in (score.precision, score.recall, score.f1)]
+        rows.append((name, *(numbers if known else ("", "", ""))))
     table = aligned(rows).splitlines()
-    last_column = ["predicted", *predicted, ""]
+    last_column = ["predicted", *(cell or "no photo of this class" for cell in predicted), ""]
     return lines + [f"{line}   {cell}".rstrip() for line, cell in zip(table, last_column, strict=True)]
 
 

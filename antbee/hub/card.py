@@ -128,20 +128,21 @@ def _evaluation_results(known: Mapping[str, Any]) -> "list[EvalResult] | None":
     from huggingface_hub import EvalResult
 
     metrics, data = known["metrics"], known["data"]
+    val = "train" if metrics.get("cross_validation") else "val"
     return [
         EvalResult(
             task_type="image-classification",
             dataset_type="imagefolder",
             dataset_name=one_line(data.get("name", "own photos")),
-            dataset_split="train" if metrics.get("cross_validation") else "val",
+            dataset_split="test" if score == "test" else val,
             dataset_revision=data.get("digest"),
             metric_type="accuracy",
             metric_name=name,
-            metric_value=metrics[epoch]["accuracy"],
-            metric_args=_metric_args(metrics[epoch]),
+            metric_value=metrics[score]["accuracy"],
+            metric_args=_metric_args(metrics[score]),
         )
-        for epoch, name in _accuracy_names(metrics).items()
-        if "accuracy" in metrics.get(epoch, {})
+        for score, name in ({"test": "Accuracy on test photos"} | _accuracy_names(metrics)).items()
+        if "accuracy" in metrics.get(score, {})
     ] or None
 
 

@@ -28,6 +28,8 @@ from pydantic.dataclasses import dataclass
 
 from antbee.data.files import FileError, content_of
 from antbee.data.folder import MOST_CLASSES
+from antbee.data.listing import SkippedFile as LeftOut
+from antbee.data.listing import some_of_each
 from antbee.data.transforms import Interpolation, Preprocessing
 from antbee.errors import InputError
 from antbee.installation import command_name
@@ -42,7 +44,7 @@ Mode = Literal["frozen", "finetune"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # in the order in which they are trained
 AGAIN = "train the model again, or download it again (`hf download USER/NAME --force-download`)"
 FORMAT = 1  # version of the layout of "antbee"
-MAX_BYTES = 2**25  # a config with a thousand long names, or a history of 100,000 epochs
+MAX_BYTES = 2**26  # a config with a thousand long names, or a history of 100,000 epochs
 MAX_DEPTH = 32  # nested objects and lists: Python can't write JSON of a thousand
 MAX_CROP, MAX_RESIZE = 1024, 1280  # pixels a side: the memory for a narrow photo grows with the square
 MAX_SKIPPED, MAX_EXCLUDED, MAX_REASONS = 100, 1000, 20  # files and reasons that a written config lists
@@ -95,6 +97,7 @@ class DataInfo(Part):
     train: dict[Text, Count] | None = None  # images of each class
     holdout: dict[Text, Count] | None = None
     val: dict[Text, Count] | None = None
+    test: dict[Text, Count] | None = None
     split: Text | None = None
     digest: Text | None = None
     skipped: list[SkippedFile] | None = None
@@ -105,15 +108,15 @@ class DataInfo(Part):
     excluded_digest: Digest | None = None  # SHA-256 of all their names, one per line
 
     @classmethod
-    def listing(cls, skipped: Sequence[tuple[str, str]], excluded: Sequence[str], **known: Any) -> "DataInfo":
-        """Data info with the first skipped files (file, reason) and excluded files; if there are more, with counts."""
-        if len(skipped) > MAX_SKIPPED:  # reasons are counted without their details and advice
-            reasons = Counter(reason.partition(":")[0].partition(" (")[0] for _, reason in skipped)
+    def listing(cls, skipped: Sequence[LeftOut], excluded: Sequence[str], **known: Any) -> "DataInfo":
+        """Data info with skipped files of each kind and the first excluded files; if there are more, with counts."""
+        if len(skipped) > MAX_SKIPPED:
+            reasons = Counter(entry.kind for entry in skipped)
             known |= {"skipped_count": len(skipped), "skipped_reasons": dict(reasons.most_common(MAX_REASONS))}
         if len(excluded) > MAX_EXCLUDED:
             names = "".join(f"{name}\n" for name in excluded).encode("utf-8", "surrogateescape")
             known |= {"excluded_count": len(excluded), "excluded_digest": sha256(names).hexdigest()}
-        named = [SkippedFile(file=file, reason=reason) for file, reason in skipped[:MAX_SKIPPED]]
+        named = [SkippedFile(file=one.file, reason=one.reason) for one in some_of_each(skipped, MAX_SKIPPED)]
         return cls(**known, skipped=named, excluded=list(excluded[:MAX_EXCLUDED]))
 
 
@@ -278,10 +281,11 @@ def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     is_share = crop is None or (type(crop) in (int, float) and 0.01 <= crop <= 1)
     _expect(is_share, "antbee.recipe.smallest_crop", crop, "0.01 to 1")
     if config.metrics is not None:
-        confusion, scores = config.metrics.confusion, config.metrics.per_class
-        is_square = [len(row) for row in confusion] == [classes] * classes
-        _expect(is_square, "antbee.metrics.confusion", confusion, f"{classes} rows of {classes} counts")
-        _expect(scores is None or len(scores) == classes, "antbee.metrics.per_class", scores, f"{classes} entries")
+        for key, found in (("metrics", config.metrics), ("metrics.test", config.metrics.test)):
+            confusion, scores = (found.confusion, found.per_class) if found else ([[0] * classes] * classes, None)
+            is_square = [len(row) for row in confusion] == [classes] * classes
+            _expect(is_square, f"antbee.{key}.confusion", confusion, f"{classes} rows of {classes} counts")
+            _expect(scores is None or len(scores) == classes, f"antbee.{key}.per_class", scores, f"{classes} entries")
 
 
 def _expect(is_right: bool, key: str, value: object, expected: str) -> None:
@@ -370,7 +374,7 @@ def _refuse_padding(path: Path, config: ClassifierConfig) -> None:
     """Raises ModelFolderError for a config that is larger than its classes, files and seeds explain."""
     data, seeds = config.data, config.metrics.seeds if config.metrics else None
     named = [config.label_names, data.model_dump(exclude=set(data.model_extra or ())), seeds and seeds.kept.values]
-    largest = 2**18 + 16 * len(config.label_names) ** 2 + 8 * len(json.dumps(named))
+    largest = 2**18 + 32 * len(config.label_names) ** 2 + 8 * len(json.dumps(named))
     if (size := path.stat().st_size) > largest:
         raise ModelFolderError(f"{path} has {size:,} bytes, expected at most {largest:,} for its content: {AGAIN}")
 

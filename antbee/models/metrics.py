@@ -139,7 +139,7 @@ class Metrics(Part):
     """The metrics of a model, on its validation images, and the cost of its training.
 
     With `cross_validation`, a number of folds, there were no validation images: the metrics are those of out-of-fold
-    predictions for the training images.
+    predictions for the training images. `test` are those of the test images, which nothing was chosen on.
     """
 
     kept: EpochScore
@@ -158,6 +158,7 @@ class Metrics(Part):
     calibration: Calibration | None = None
     neither: OODMetrics | None = None
     seeds: SeedSpreads | None = None
+    test: Evaluation | None = None
     zero_shot: Score | None = None  # the starting weights' own head
     learning_curve: list[CurvePoint] | None = None
     enough_data: Text | None = None

@@ -5,13 +5,13 @@ Temperature and threshold are fitted to out-of-fold predictions, see `crossvalid
 
 from torch import Tensor, nn
 
-from antbee.evaluation import ood
+from antbee.evaluation import metrics, ood
 from antbee.evaluation.calibration import fit_temperature
 from antbee.models.backbone import apply_temperature
 from antbee.models.classifier import Classifier
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, build_detector, leave_classes_out, threshold
 from antbee.models.metrics import Calibration, Evaluation, Found, OODMetrics
-from antbee.training.crossvalidation import OutOfFold, choose_neighbours, distances_left_out
+from antbee.training.crossvalidation import OutOfFold, choose_neighbours, distances_left_out, logits_of
 from antbee.training.features import Features
 
 
@@ -46,6 +46,15 @@ def fit_detector(
     elif backbone_is_frozen:
         limit = threshold(distances_left_out(features, count))
     return build_detector(features.features, features.labels, names, limit, count)
+
+
+def evaluation_of(head: nn.Linear, features: Features, detector: KNNDetector | None) -> Evaluation:
+    """All metrics of a head on images by their features, and how often a detector calls them "neither"."""
+    evaluation = metrics.evaluate(logits_of(head, features), features.labels)
+    if detector is None or detector.limit is None:
+        return evaluation
+    found = int((detector.distance(features.features) > detector.limit).sum())
+    return evaluation.model_copy(update={"neither": Found(found=found, count=len(features))})
 
 
 def ood_metrics(classifier: Classifier, val: Features, *, backbone_is_frozen: bool) -> OODMetrics | None:

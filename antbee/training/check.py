@@ -11,8 +11,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee.data import quality
 from antbee.data.exclusions import exclusion_line
-from antbee.data.folder import Split, read_folder, refuse_damaged
+from antbee.data.folder import Split, read_folder, refuse_damaged, require_folder
 from antbee.data.images import DataError, open_photo
+from antbee.data.layout import Labelled
 from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
 from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
@@ -25,7 +26,6 @@ from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
 from antbee.models.tensors import WeightsError
 from antbee.models.weights import StartingWeights, build_network, choose_network
 from antbee.text import counted, one_line
-from antbee.training.context import require_folder
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import compute_features
 from antbee.training.inspection import folder_findings
@@ -155,12 +155,12 @@ def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callabl
     if notice is not None:
         log(notice)
 
-    def measure(path: Path, photo: Image.Image) -> None:
-        facts[path] = quality.measure(photo)
-        cache_photo(cache, path, photo, [start.preprocessing])
+    def measure(file: Labelled, photo: Image.Image) -> None:
+        facts[file.path] = quality.measure(photo)
+        cache_photo(cache, file.path, photo, [start.preprocessing])
 
     dataset = read_folder(root, on_photo=measure)
-    features = features_of(dataset.both, backbone, start, cache)
+    features = features_of(dataset.all, backbone, start, cache)
     by_name = {path.relative_to(dataset.root).as_posix(): fact for path, fact in facts.items()}
     error = None
     try:
@@ -173,7 +173,7 @@ def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callabl
         "data",
         ok=error is None,
         classes=dataset.class_names,
-        used=len(dataset.both),
+        used=len(dataset.all),
         skipped=dataset.skipped,
         findings=tuple(folder_findings(dataset, by_name, features)),
         error=error,

@@ -13,7 +13,8 @@ from torch import nn
 
 from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
 from antbee.data.exclusions import read_exclusions
-from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged, stratified_split
+from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged, require_folder, stratified_split
+from antbee.data.layout import Labelled
 from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, cache_photo, choose_loader
 from antbee.errors import InputError
 from antbee.installation import home
@@ -177,7 +178,7 @@ def prepare(
     if distributed.is_first:
         root, drawn = choose_data(data)
         if isinstance(root, Path):
-            require_folder(root)
+            require_folder(root)  # before weights are downloaded for it
         backbone, weights, stand_in = choose_network(settings.backbone, settings.weights)
     drawn, stand_in = distributed.from_first((drawn, stand_in))
     with distributed.in_turn():
@@ -210,12 +211,6 @@ def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDat
         return hymenoptera_folder(home() / "data"), None
     except DownloadError as error:
         return drawn_folder(home() / "data"), f"DRAWN PICTURES stand in for the photos of ants and bees: {error}."
-
-
-def require_folder(root: Path) -> None:
-    """Raises DataError where a data folder is not there, before weights are downloaded for it."""
-    if not root.is_dir():
-        read_folder(root)
 
 
 def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, device: torch.device) -> Recipe:
@@ -257,7 +252,7 @@ def read_for_training(root: Path, seed: int, cache: ImageCache, recipe: Recipe) 
     """`read_folder`, which caches the sizes of the decoded images that training needs."""
     crops = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
 
-    def keep(path: Path, image: Image.Image) -> None:
-        cache_photo(cache, path, image, [recipe.preprocessing] if root / "val" in path.parents else crops)
+    def keep(file: Labelled, image: Image.Image) -> None:
+        cache_photo(cache, file.path, image, crops if file.split in ("train", None) else [recipe.preprocessing])
 
     return read_folder(root, seed=seed, on_photo=keep)

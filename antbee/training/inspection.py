@@ -31,7 +31,7 @@ def folder_findings(
     images, from a backbone that was not trained on them. Without features labels are not checked, and duplicates are
     found by their hashes only.
     """
-    names, labels = photos.both.names(photos.root), torch.tensor(photos.both.labels)
+    names, labels = photos.all.names(photos.root), torch.tensor(photos.all.labels)
     findings = [finding for name in names for finding in photo_findings(name, facts[name])]
     pairs = {**_near_features(names, findings, features), **_near_hashes(names, findings, facts)}
     findings += _duplicates(photos, names, labels, pairs)

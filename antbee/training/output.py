@@ -13,7 +13,7 @@ from torch import Tensor
 import antbee
 from antbee.data.loading import ImageLoader, LoaderOptions
 from antbee.evaluation import metrics, plots
-from antbee.evaluation.report import COMPARISON_COLUMNS, comparison
+from antbee.evaluation.report import comparison
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, DataInfo, Mode, WeightsInfo
 from antbee.text import counted
@@ -31,6 +31,8 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
     counts = {"train": context.train.counts(names), "val": dataset.val.counts(names)}
     if context.selection is not dataset.val:
         counts["holdout"] = context.selection.counts(names)
+    if len(dataset.test):
+        counts["test"] = dataset.test.counts(names)
     return ClassifierConfig(
         architecture=context.backbone,
         label_names=names,
@@ -39,7 +41,7 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
         mode=mode,
         recipe=context.recipe.flat(mode),
         data=DataInfo.listing(
-            [(skipped.file, skipped.reason) for skipped in dataset.skipped],
+            dataset.skipped,
             dataset.excluded,
             name=dataset.name,
             **counts,
@@ -137,7 +139,7 @@ def write_comparison(
     """Adds the comparison of the modes to their model folders; a card that was edited is not overwritten."""
     from antbee.hub.card import model_card, without_comparison
 
-    rows = [COMPARISON_COLUMNS, *comparison(configs)]
+    rows = comparison(configs)
     sentence = difference_sentence(context, logits)
     first, *others = (rows.argmax(1) for rows in logits.values())
     apart = [position for other in others for position in (first != other).nonzero()[:, 0].tolist()]

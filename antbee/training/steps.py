@@ -16,6 +16,7 @@ from antbee.evaluation.calibration import HOTTEST
 from antbee.models.backbone import Network, apply_temperature, count_parameters, freeze_backbone, head_of
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig
+from antbee.models.detector import KNNDetector
 from antbee.models.device import choose_precision
 from antbee.models.metrics import Calibration, CurvePoint, Evaluation, Metrics, Parameters
 from antbee.text import counted
@@ -202,6 +203,7 @@ def calibrate_and_evaluate(
     val_logits = logits_of(head_of(network), val)
     measured = {
         **fit_metrics(context, network, fitted, val_logits),
+        "test": test_metrics(context, network, detector),
         "calibration": calibration,
         "neither": assessment.ood_metrics(
             Classifier(network, config, detector), val, backbone_is_frozen=is_starting_backbone
@@ -304,6 +306,14 @@ def fit_metrics(context: RunContext, network: Network, fitted: FitResult, val_lo
             total=count_parameters(network, trainable=False), trainable=count_parameters(network, trainable=True)
         ),
     }
+
+
+def test_metrics(context: RunContext, network: Network, detector: KNNDetector | None) -> Evaluation | None:
+    """Metrics on the test images, on which nothing was chosen: computed once, when the model is finished."""
+    if not len(context.dataset.test):
+        return None
+    features = features_of(context, network, context.dataset.test)
+    return assessment.evaluation_of(head_of(network), features, detector)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

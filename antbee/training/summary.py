@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from antbee.data.download import folder_named
+from antbee.data.listing import summary as left_out
 from antbee.data.quality import UNBALANCED, unbalanced
-from antbee.evaluation.report import COMPARISON_COLUMNS, aligned, comparison, conclusions
+from antbee.evaluation.report import aligned, comparison, conclusions
 from antbee.installation import command_name, home
 from antbee.models import versions
 from antbee.models.config import ClassifierConfig
@@ -25,30 +26,28 @@ SELECTION_SENTENCES = {
     "holdout": "(the kept epoch was chosen on photos set aside from training; the {photos} to score it were used once)",
     "last": "(the last epoch was kept: the {photos} decided nothing)",
 }
-MOST_SKIPPED = 20  # skipped files that are printed
 
 
 def start_lines(context: "RunContext") -> list[str]:
     """Photos, skipped files, warnings, weights, device and recipe."""
     dataset, settings, device = context.dataset, context.settings, context.distributed.device
-    train, val = (split.counts(dataset.class_names) for split in (dataset.train, dataset.val))
+    splits = {name: split.counts(dataset.class_names) for name, split in dataset.splits.items()}
     details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: counted(torch.get_num_threads(), "thread")}
     detail = f", {details[device.type](device)}" if device.type in details else ""
-    sizes = f"{len(dataset.train)} train + {len(dataset.val)} val"
-    unlisted = len(dataset.skipped) - MOST_SKIPPED
+    sizes = " + ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
     is_own = context.recipe.own_head and context.own_head is not None
+    count = len(dataset.class_names)
     head = "head from the weights' own" if is_own else "new head"
     return [
         box(context.notices),
         f"photos    {printable(dataset.root)}: {sizes} ({dataset.split})",
-        *(f"          {printable(name)}: {count} train, {val[name]} val" for name, count in train.items()),
         *(
-            f"skipped   {printable(skipped.file)}: {printable(skipped.reason)}"
-            for skipped in dataset.skipped[:MOST_SKIPPED]
+            f"          {printable(name)}: {', '.join(f'{counts[name]} {split}' for split, counts in splits.items())}"
+            for name in dataset.class_names
         ),
-        *([f"          and {unlisted} more, see config.json of the models"] if unlisted > 0 else []),
+        *(f"skipped   {printable(line)}" for line in left_out(dataset.skipped)),
         *warnings(context),
-        f"network   {context.backbone}, weights: {context.weights.name}; a {head} for {len(train)} classes",
+        f"network   {context.backbone}, weights: {context.weights.name}; a {head} for {count} classes",
         f"device    {device}{detail}",
         f"recipe    {context.recipe.name}, {context.recipe.precision}, seed {settings.seed}",
     ]
@@ -63,6 +62,14 @@ def warnings(context: "RunContext") -> list[str]:
             f"among the training photos, so scores will look too good: `{command_name('check')} "
             f"{printable(dataset.root)}` names them"
         )
+    if dataset.test_leaked:
+        lines.append(
+            f"warning   {dataset.test_leaked} of the {counted(len(dataset.test), 'test photo')} are, byte for byte, "
+            "among the training or validation photos, so their score will look too good"
+        )
+    absent = [printable(name) for name, count in dataset.test.counts(dataset.class_names).items() if not count]
+    if len(dataset.test) and absent:
+        lines.append(f"warning   no test photos of {', '.join(absent)}: the test accuracy is that of the other classes")
     if dataset.excluded:
         lines.append(f"excluded  {counted(len(dataset.excluded), 'file')}, by {context.settings.exclude}")
     if context.selection is not dataset.val:
@@ -88,7 +95,7 @@ def epoch_line(epoch: Epoch) -> str:
 def result_lines(context: "RunContext", configs: Sequence[ClassifierConfig], difference: str) -> list[str]:
     """The metrics of the trained modes and their comparison."""
     return [
-        "\n" + aligned([COMPARISON_COLUMNS, *comparison(configs)]),
+        "\n" + aligned(comparison(configs)),
         *selection_lines(context.settings.select, configs, len(context.dataset.val)),
         *([difference] if difference else []),
         *conclusions(configs),

@@ -144,7 +144,7 @@ def test_images_cached_while_the_folder_is_read_equal_those_the_loader_would_rea
     draw("bees", 1, 200).save(root / "train/ants/large.jpg")
     transforms = [SMALL, Augmentation(sizes=(32,), shorter_side=64)]
     cache = ImageCache()
-    split = read_folder(root, on_photo=lambda path, photo: cache_photo(cache, path, photo, transforms)).train
+    split = read_folder(root, on_photo=lambda file, photo: cache_photo(cache, file.path, photo, transforms)).train
     # The evaluation crop of each photo, and each photo but the large one, which training decodes at another size.
     assert len(cache) == 8 + 1 + 8
     for transform in (None, transforms[1]):

@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from configs import CONFIG
 
+from antbee.evaluation.metrics import evaluate, share
 from antbee.evaluation.report import (
     COMPARISON_COLUMNS,
+    TEST_COLUMNS,
     Row,
     aligned,
     comparison,
@@ -25,15 +28,35 @@ FEW = Metrics.model_validate(
 
 
 def test_the_comparison_has_a_row_for_every_model_with_metrics():
-    rows = comparison([CONFIG, replace(CONFIG, mode="frozen"), ClassifierConfig("resnet18", ("a", "b"))])
+    head, *rows = comparison([CONFIG, replace(CONFIG, mode="frozen"), ClassifierConfig("resnet18", ("a", "b"))])
+    assert head == COMPARISON_COLUMNS
     assert [row[0] for row in rows] == ["finetune", "frozen"]
     assert rows[0] == ("finetune", "11,177,538", "94.8%", "90.0% to 97.3%", "3 of 5", "val", "94.1%", "143.2")
     assert len(rows[0]) == len(COMPARISON_COLUMNS)
 
 
 def test_the_comparison_says_which_accuracy_is_cross_validated():
-    (row,) = comparison([replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"cross_validation": 5}))])
+    _, row = comparison([replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"cross_validation": 5}))])
     assert row[2] == "94.8% (cross-validated)"
+
+
+def test_test_images_have_columns_and_a_row_of_their_own_where_there_are_some():
+    known = {name: getattr(CONFIG.metrics, name) for name in ("macro", "per_class", "confusion", "calibration_error")}
+    tested = Evaluation(**share(9, 10).model_dump(exclude={"loss"}), loss=0.3, **known)
+    with_test = replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"test": tested}))
+    head, first, second = comparison([with_test, replace(CONFIG, mode="frozen")])
+    assert head == (*COMPARISON_COLUMNS, *TEST_COLUMNS)
+    assert (first[-2:], second[-2:]) == (("90.0%", "59.6% to 98.2%"), ("not measured", ""))
+    assert {row.key: row.value for row in metric_rows(with_test.metrics)}["test"] == "90.0% [59.6%, 98.2%]"
+
+
+def test_a_class_without_images_is_said_to_have_none_and_does_not_count_in_the_mean():
+    logits = torch.tensor([[2.0, 1, 0], [0, 2, 1], [1, 2, 0]])
+    result = evaluate(logits, torch.tensor([0, 1, 0]))
+    lines = evaluation(result, ["ants", "bees", "wasps"])
+    (wasps,) = [line for line in lines if line.startswith("wasps")]
+    assert wasps.split() == ["wasps", "no", "photo", "of", "this", "class"]
+    assert result.macro.recall == (0.5 + 1) / 2
 
 
 def test_every_known_metric_has_a_row_and_unknown_ones_have_none():

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antbee.data.folder import MOST_CLASSES
+from antbee.data.listing import SkippedFile as LeftOut
 from antbee.data.transforms import Preprocessing
-from antbee.evaluation.report import COMPARISON_COLUMNS, comparison, conclusions, metric_rows
+from antbee.evaluation.metrics import share
+from antbee.evaluation.report import comparison, conclusions, metric_rows
 from antbee.hub.card import model_card
 from antbee.models.config import (
     MAX_EXCLUDED,
@@ -326,7 +328,7 @@ def nested(depth):
 
 def shown_everywhere(config):
     """Uses a config in every way that the project does."""
-    model_card(config.to_json(), [COMPARISON_COLUMNS, *comparison([config])])
+    model_card(config.to_json(), comparison([config]))
     conclusions([config])
     if config.metrics:
         metric_rows(config.metrics)
@@ -401,13 +403,13 @@ def test_a_config_that_is_larger_than_its_content_explains_is_refused(tmp_path):
 
 
 def test_of_many_skipped_files_the_first_are_listed_and_all_are_counted_by_reason(tmp_path):
-    skipped = [(f"train/ants/{number}.jpg.json", ".json file extension: export as JPEG") for number in range(80_000)]
-    skipped += [("train/ants/a.jpg", "too large a photo (50000 x 50000 pixels, at most 60 are read): make it smaller")]
-    skipped += [("train/ants/b.jpg", "too large a photo (40000 x 40000 pixels, at most 60 are read): make it smaller")]
+    skipped = [LeftOut(f"train/ants/{number}.jpg.json", "a .json file, not a photo (no)") for number in range(80_000)]
+    skipped += [LeftOut("train/ants/a.jpg", "too large a photo (50000 x 50000 pixels): make it smaller")]
+    skipped += [LeftOut("train/ants/b.jpg", "too large a photo (40000 x 40000 pixels): make it smaller")]
     data = DataInfo.listing(skipped, [], name="x", train={"ants": 1, "bees": 2})
-    assert [(one.file, one.reason) for one in data.skipped] == skipped[:MAX_SKIPPED]
+    assert [one.file for one in data.skipped] == [*(one.file for one in [*skipped[: MAX_SKIPPED - 2], *skipped[-2:]])]
     assert data.skipped_count == 80_002
-    assert data.skipped_reasons == {".json file extension": 80_000, "too large a photo": 2}
+    assert data.skipped_reasons == {"a .json file, not a photo": 80_000, "too large a photo": 2}
     config = replace(CONFIG, data=data)
     assert read_config(written(tmp_path, config)) == config
     assert (tmp_path / "config.json").stat().st_size < 2**16
@@ -425,7 +427,7 @@ def test_of_many_excluded_files_the_first_are_listed_with_a_digest_of_all(tmp_pa
 
 
 def test_few_files_are_all_listed_as_by_version_0_1():
-    data = DataInfo.listing([("a", "b")], ["c"], name="x")
+    data = DataInfo.listing([LeftOut("a", "b")], ["c"], name="x")
     assert data.model_dump(exclude_unset=True) == {
         "name": "x",
         "skipped": [{"file": "a", "reason": "b"}],
@@ -442,12 +444,17 @@ def test_a_config_of_any_number_of_classes_with_the_longest_names_can_be_read(tm
     many = {
         "confusion": [[9999] * count] * count,
         "per_class": [one] * count,
+        "test": {**share(1, 2).model_dump(exclude={"loss"}), "loss": 1 / 3, "macro": one, "calibration_error": 1 / 3}
+        | {"confusion": [[9999] * count] * count, "per_class": [one] * count},
         "seeds": {"kept": spread, "last": spread},
     }
     skipped = [
-        (f"train/{names[0]}/{number}", "a reason of some length (and its details): advice") for number in range(150)
+        LeftOut(f"train/{names[0]}/{number}", "a reason of some length (and its details): advice")
+        for number in range(150)
     ]
-    data = DataInfo.listing(skipped, [file for file, _ in skipped], train=counts, val=counts, holdout=counts)
+    data = DataInfo.listing(
+        skipped, [one.file for one in skipped], train=counts, val=counts, holdout=counts, test=counts
+    )
     metrics = CONFIG.metrics.model_dump(exclude_unset=True) | many
     config = replace(CONFIG, label_names=names, data=data, metrics=metrics)
     assert read_config(written(tmp_path, config)).label_names == names

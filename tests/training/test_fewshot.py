@@ -425,7 +425,7 @@ def test_the_config_describes_the_training_images_and_the_starting_weights(resul
     assert config.recipe == FAST.flat("frozen")
     assert config.metrics.parameters == Parameters(total=11_177_538, trainable=1026)
     assert ClassifierConfig.from_json(config.to_json()) == config
-    ((mode, trainable, accuracy, *_),) = comparison([config])
+    _, (mode, trainable, accuracy, *_) = comparison([config])
     assert (mode, trainable) == ("frozen", "1,026")
     assert accuracy.endswith("(cross-validated)")
 

@@ -42,7 +42,7 @@ def photo_folder(train, val, class_names=("ants", "bees")):
 
 
 def names_of(photos):
-    return photos.both.names(photos.root)
+    return photos.all.names(photos.root)
 
 
 def ordinary_facts(photos):
@@ -456,7 +456,7 @@ def test_planted_faults_are_found_under_the_names_of_their_files(tmp_path):
     (root / "train" / "ants" / "leaked.jpg").write_bytes(leaked.read_bytes())
     error_page().save(root / "train" / "bees" / "page.png")
     facts = {}
-    photos = read_folder(root, on_photo=lambda path, photo: facts.update({path: measure(photo)}))
+    photos = read_folder(root, on_photo=lambda file, photo: facts.update({file.path: measure(photo)}))
     by_name = {path.relative_to(root).as_posix(): fact for path, fact in facts.items()}
     found = folder_findings(photos, by_name, None)
     assert [(finding.kind, finding.file, finding.other) for finding in found] == [

@@ -140,10 +140,10 @@ def inspect_photos(
     """
     facts: list[PhotoFacts] = []
     features = []
-    for chunk in opened_in_chunks(photos.both.paths, progress):
+    for chunk in opened_in_chunks(photos.all.paths, progress):
         facts += map(measure, chunk)
         features.append(model.classifier.features(chunk))
-    names = photos.both.names(photos.root)
+    names = photos.all.names(photos.root)
     return folder_findings(photos, dict(zip(names, facts, strict=True)), torch.cat(features))
 
 

@@ -83,6 +83,7 @@ TEXTS = {
     "report.measure": "metric",
     "report.accuracy": "accuracy, kept epoch (95 % interval)",
     "report.cross_validated": "accuracy, cross-validated (95 % interval)",
+    "report.test": "accuracy, test photos (95 % interval)",
     "report.last": "accuracy, last epoch",
     "report.f1": "F1, mean of the classes",
     "report.auc": "area under the ROC curve",

@@ -77,6 +77,7 @@ TEXTS = {
     "report.measure": "指标",
     "report.accuracy": "准确率，保留的 epoch（95 % 置信区间）",
     "report.cross_validated": "准确率，交叉验证（95 % 置信区间）",
+    "report.test": "准确率，测试照片（95 % 置信区间）",
     "report.last": "准确率，最后一个 epoch",
     "report.f1": "F1，各类平均",
     "report.auc": "ROC 曲线下面积",
