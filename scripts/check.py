@@ -25,6 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of the findings to a folder")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write a list of photos for train.py --exclude")
     parser.add_argument("--allow-bad", action="store_true", help="accept a class with over a tenth of damaged files")
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of a data folder")
     parser.add_argument("--json", action="store_true", help="print a JSON object per PATH instead of tables")
     arguments = parser.parse_args()
     if arguments.list is not None and len(arguments.paths) > 1:

@@ -23,6 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--split", choices=("val", "test", "train", "all"), help="default: val, else test, else all class folders"
     )
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
     return parser.parse_args()
 

@@ -27,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the predictions to a Parquet file")
     parser.add_argument("--explain", type=Path, metavar="DIR", help="write a heat map of each photo")
     parser.add_argument("--resume", action="store_true", help="predict what is missing in the files, and add it")
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of a folder")
     return parser.parse_args()
 
 

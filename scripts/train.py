@@ -29,6 +29,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     what = parser.add_argument_group("what is trained")
     what.add_argument("--data", metavar="DIR|drawn", help="folder with train/ and val/, or with class folders")
     what.add_argument("--allow-bad", action="store_true", help="train also where over a tenth of a class is damaged")
+    what.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not trained on")
     what.add_argument(
         "--weights", metavar="NAME|FILE", help="imagenet, random, a tag of timm's, a Hub id, or .safetensors or .pth"

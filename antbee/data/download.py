@@ -29,15 +29,22 @@ class DownloadError(DataError):
 
 
 def load_folder(
-    path: str | Path, *, seed: int = 0, exclude: str | Path | None = None, allow_bad: bool = False
+    path: str | Path,
+    *,
+    seed: int = 0,
+    exclude: str | Path | None = None,
+    allow_bad: bool = False,
+    follow_links: bool = False,
 ) -> ImageDataset:
     """Loads a data folder with train/ and val/, or with class folders, of which a fifth, drawn by `seed`, becomes val.
 
     `path` may be "drawn" for the drawn ants and bees. `exclude` is a text file that lists images not to train on, one a
-    line. Every photo is decoded once to check it; no pixels are kept.
+    line. Links are followed where they stay in the folder or lead into the Hub's cache and, with `follow_links`,
+    anywhere. Every photo is decoded once to check it; no pixels are kept.
     Raises DataError if the folder can't be used and, unless `allow_bad`, if over a tenth of a class is damaged.
     """
-    dataset = read_folder(drawn_folder(home() / "data") if path == "drawn" else Path(path), seed=seed)
+    root = drawn_folder(home() / "data") if path == "drawn" else Path(path)
+    dataset = read_folder(root, seed=seed, follow_links=follow_links)
     if not allow_bad:
         refuse_damaged(dataset)
     return dataset if exclude is None else dataset.without(read_exclusions(Path(exclude)))

@@ -140,15 +140,22 @@ class ImageDataset:
 
 
 def read_folder(
-    root: Path, *, seed: int = 0, val_share: float = 0.2, on_photo: OnPhoto | None = None, layout: Layout | None = None
+    root: Path,
+    *,
+    seed: int = 0,
+    val_share: float = 0.2,
+    follow_links: bool = False,
+    on_photo: OnPhoto | None = None,
+    layout: Layout | None = None,
 ) -> ImageDataset:
     """Reads a data folder for training; every photo is decoded once, to find those that can't be used.
 
-    Without a val split, the fraction `val_share` of each class, drawn by `seed`, is it. `on_photo` is called with the
-    RGB image of every photo that can be used, from several threads. `layout` says which files have which classes where
+    Without a val split, the fraction `val_share` of each class, drawn by `seed`, is it. Links out of the folder are
+    followed where they lead into the Hub's cache and, with `follow_links`, anywhere. `on_photo` is called with the RGB
+    image of every photo that can be used, from several threads. `layout` says which files have which classes where
     their folders don't. Raises DataError, naming the folder, where the layout or the classes of the splits don't fit.
     """
-    layout = layout or layout_of(require_folder(root))
+    layout = layout or layout_of(require_folder(root), follow_links=follow_links)
     class_names = _shared_classes(layout)
     files = _check_files(layout, on_photo)
     splits = {split: _usable(files, class_names, split) for split in (None, *SPLITS)}
@@ -184,9 +191,11 @@ def require_folder(root: Path) -> Path:
     return root
 
 
-def read_folder_of(root: Path, class_names: Sequence[str], *, seed: int = 0) -> ImageDataset:
+def read_folder_of(
+    root: Path, class_names: Sequence[str], *, seed: int = 0, follow_links: bool = False
+) -> ImageDataset:
     """`read_folder`, with labels that index a model's `class_names`. Raises DataError if the folder has others too."""
-    dataset = read_folder(root, seed=seed)
+    dataset = read_folder(root, seed=seed, follow_links=follow_links)
     with _naming(root):
         return dataset.in_order_of(class_names)
 
@@ -199,12 +208,12 @@ class FolderSplits:
     digest: str  # as that of `ImageDataset`
 
 
-def read_splits(root: Path, class_names: Sequence[str]) -> FolderSplits:
+def read_splits(root: Path, class_names: Sequence[str], *, follow_links: bool = False) -> FolderSplits:
     """The splits of a folder that a model of these classes is evaluated on: any splits, with any of the classes.
 
     Raises DataError for other classes and where there is no photo.
     """
-    layout = layout_of(require_folder(root))
+    layout = layout_of(require_folder(root), follow_links=follow_links)
     files = _check_files(layout, None)
     with _naming(root):
         found = {

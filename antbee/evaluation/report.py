@@ -24,7 +24,7 @@ class Row:
 def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
     """The modes in comparison: COMPARISON_COLUMNS, then a row for each config that has metrics.
 
-    TEST_COLUMNS follow where there were test images.
+    TEST_COLUMNS stand beside those of the validation images where there were test images.
     """
     measured = [(config, config.metrics) for config in configs if config.metrics]
     tested = any(metrics.test for _, metrics in measured)
@@ -34,15 +34,15 @@ def comparison(configs: Iterable[ClassifierConfig]) -> list[tuple[str, ...]]:
             f"{metrics.parameters.trainable:,}",
             f"{metrics.kept.accuracy:.1%}" + (" (cross-validated)" if metrics.cross_validation else ""),
             interval(metrics.kept.interval),
+            *(_tested(metrics.test) if tested else ()),
             f"{metrics.kept.epoch} of {metrics.epochs}",
             metrics.selected_on or "unknown",
             f"{metrics.last.accuracy:.1%}" if metrics.last else "not measured",
             f"{metrics.seconds:.1f}",
-            *(_tested(metrics.test) if tested else ()),
         )
         for config, metrics in measured
     ]
-    return [(*COMPARISON_COLUMNS, *(TEST_COLUMNS if tested else ())), *rows]
+    return [(*COMPARISON_COLUMNS[:4], *(TEST_COLUMNS if tested else ()), *COMPARISON_COLUMNS[4:]), *rows]
 
 
 def _tested(score: Score | None) -> tuple[str, str]:

@@ -41,11 +41,11 @@ def load_classifier(model: Classifier | str | Path, *, device: str = "auto") -> 
     return model if isinstance(model, Classifier) else Classifier.from_pretrained(model, device=device)
 
 
-def photos_of(path: Path) -> Listing:
+def photos_of(path: Path, *, follow_links: bool = False) -> Listing:
     """The file itself, or the photos below a folder and what is left out. Raises DataError where a folder has none."""
     if not path.is_dir():
         return Listing((path,), ())
-    if not (listing := list_photos(path)).files:
+    if not (listing := list_photos(path, follow_links=follow_links)).files:
         left_out = "; ".join(summary(listing.skipped))
         found = f" (left out: {left_out})" if left_out else ""
         raise DataError(f"{path} has no photo{found}: expected files of {', '.join(PHOTO_FORMATS)}")

@@ -23,6 +23,7 @@ from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
 from antbee.models.device import choose_device
 from antbee.models.folder import UNREAD_WEIGHTS, WEIGHTS_FILE
+from antbee.models.outputs import make_folder
 from antbee.models.tensors import WeightsError
 from antbee.models.weights import StartingWeights, build_network, choose_network
 from antbee.text import counted, one_line
@@ -77,6 +78,7 @@ def check(
     sheets: str | Path | None = None,
     list: str | Path | None = None,  # noqa: A002 - the flag's name
     allow_bad: bool = False,
+    follow_links: bool = False,
     log: Callable[[str], None] = print,
 ) -> CheckResult:
     """Checks a data folder, a model folder or a picture, and changes nothing in it.
@@ -85,11 +87,14 @@ def check(
     thin, dark and blurred images, and imbalanced classes. `weights` are those of the network that compares images:
     "imagenet", "random" or a file; None is ImageNet's or, without a network, none. `sheets` is a folder for a contact
     sheet of the findings, `list` a file for the images that should be excluded from training. Unless `allow_bad`, a
-    folder where over a tenth of a class is damaged can't be used. Raises InputError where `list` is given for anything
+    folder where over a tenth of a class is damaged can't be used. Links out of a data folder are followed where they
+    lead into the Hub's cache and, with `follow_links`, anywhere. Raises InputError where `list` is given for anything
     but a data folder, and WeightsError for `weights` that can't be used.
     """
     path = Path(path)
     kind = kind_of(path)
+    if list is not None:
+        make_folder(Path(list).parent)
     if list is not None and kind != "data":
         raise InputError(f"a list of photos to exclude is made of a data folder, and {path} is a {kind}")
     try:
@@ -98,14 +103,11 @@ def check(
         elif kind == "model":
             result = check_model(path)
         else:
-            result = check_data(path, weights=weights, allow_bad=allow_bad, log=log)
+            result = check_data(path, weights=weights, allow_bad=allow_bad, follow_links=follow_links, log=log)
     except (DataError, ModelFolderError, OSError) as error:
         result = CheckResult(str(path), kind, ok=False, error=str(error))
     if sheets is not None and kind == "data" and (sheet := contact_sheet(path, result.findings)) is not None:
-        file = Path(sheets) / f"check-{path.resolve().name}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(file)
-        log(f"contact sheet written to {file}")
+        log(save_sheet(sheet, Path(sheets) / f"check-{path.resolve().name}.png"))
     if list is not None:
         write_exclusions(Path(list), result.findings)
         log(f"list written to {list}")
@@ -144,7 +146,9 @@ def check_model(path: Path) -> CheckResult:
     return CheckResult(str(path), "model", ok=True, classes=tuple(classifier.config.label_names), used=used)
 
 
-def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callable[[str], None]) -> CheckResult:
+def check_data(
+    root: Path, *, weights: str | None, allow_bad: bool, follow_links: bool, log: Callable[[str], None]
+) -> CheckResult:
     """Reads a data folder and compares its images. Raises DataError, and WeightsError for named weights."""
     require_folder(root)
     if models := sorted(str(file.parent) for file in root.glob(f"*/{WEIGHTS_FILE}")):
@@ -159,7 +163,7 @@ def check_data(root: Path, *, weights: str | None, allow_bad: bool, log: Callabl
         facts[file.path] = quality.measure(photo)
         cache_photo(cache, file.path, photo, [start.preprocessing])
 
-    dataset = read_folder(root, on_photo=measure)
+    dataset = read_folder(root, follow_links=follow_links, on_photo=measure)
     features = features_of(dataset.all, backbone, start, cache)
     by_name = {path.relative_to(dataset.root).as_posix(): fact for path, fact in facts.items()}
     error = None
@@ -206,6 +210,16 @@ def contact_sheet(root: Path, findings: Sequence[Finding]) -> Image.Image | None
         if finding.other is not None:
             tiles.append(tile(f"{finding.kind} of", finding.other))
     return plots.grid(tiles) if tiles else None
+
+
+def save_sheet(sheet: Image.Image, file: Path) -> str:
+    """Saves a contact sheet; returns a sentence on where, or on why not, since the findings stand without it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(file)
+    except OSError as error:
+        return f"no contact sheet: {file} can't be written ({error.strerror}): name another folder by --sheets"
+    return f"contact sheet written to {file}"
 
 
 def write_exclusions(path: Path, findings: Sequence[Finding]) -> None:

@@ -73,6 +73,7 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     exclude: Path | None = None
     allow_bad: bool = False
+    follow_links: bool = False
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     compile: bool = False
@@ -187,7 +188,7 @@ def prepare(
             backbone, weights, _ = choose_network(PACKAGED if stand_in else settings.backbone, settings.weights)
     recipe = recipe_of(settings, backbone, weights, distributed.device)
     cache = ImageCache()
-    dataset = root if isinstance(root, ImageDataset) else read_for_training(root, settings.seed, cache, recipe)
+    dataset = root if isinstance(root, ImageDataset) else read_for_training(root, settings, cache, recipe)
     if not settings.allow_bad:
         refuse_damaged(dataset)
     if settings.exclude is not None:
@@ -248,11 +249,11 @@ def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, devic
     )
 
 
-def read_for_training(root: Path, seed: int, cache: ImageCache, recipe: Recipe) -> ImageDataset:
+def read_for_training(root: Path, settings: Settings, cache: ImageCache, recipe: Recipe) -> ImageDataset:
     """`read_folder`, which caches the sizes of the decoded images that training needs."""
     crops = [recipe.augmentation(mode) or recipe.preprocessing for mode in MODES]
 
     def keep(file: Labelled, image: Image.Image) -> None:
         cache_photo(cache, file.path, image, crops if file.split in ("train", None) else [recipe.preprocessing])
 
-    return read_folder(root, seed=seed, on_photo=keep)
+    return read_folder(root, seed=settings.seed, follow_links=settings.follow_links, on_photo=keep)

@@ -64,6 +64,7 @@ def evaluate(
     data: Split | ImageDataset | str | Path | None = None,
     *,
     split: SplitChoice | None = None,
+    follow_links: bool = False,
     json: str | Path | None = None,
 ) -> SplitEvaluation:
     """Accuracy with its 95% interval, loss, calibration error, confusion matrix and metrics of each class.
@@ -71,13 +72,14 @@ def evaluate(
     `model` is a classifier, a model folder or a Hub id. `data` is a split, or a data set or a data folder of which
     `split` is evaluated; None is the model's own data set in data/. A folder may have any of the splits, and some of
     the classes. Where no split is named, it is val or, where there is none, test; of class folders without splits,
-    all images, unless the model was trained on them: then those that were drawn for validation. `json` is a file to
+    all images, unless the model was trained on them: then those that were drawn for validation. Links out of the
+    folder are followed where they lead into the Hub's cache and, with `follow_links`, anywhere. `json` is a file to
     write the evaluation to. On the model's own data set a second score leaves out the images that were excluded from
     training. Raises DataError where the images can't be read or have other classes, and what
     `Classifier.from_pretrained` raises.
     """
     classifier = load_classifier(model)
-    chosen = _chosen(classifier, data, split)
+    chosen = _chosen(classifier, data, split, follow_links)
     result = _evaluate(classifier, chosen).model_copy(
         update={
             **({} if isinstance(model, Classifier) else {"model": str(model)}),
@@ -90,7 +92,9 @@ def evaluate(
     return result
 
 
-def dataset_of(classifier: Classifier, data: ImageDataset | str | Path | None = None) -> ImageDataset:
+def dataset_of(
+    classifier: Classifier, data: ImageDataset | str | Path | None = None, *, follow_links: bool = False
+) -> ImageDataset:
     """A data set, a data folder, or the model's own data set in data/, labelled in the order of the model's outputs.
 
     Raises DataError where there is none, or where it has other classes.
@@ -99,7 +103,8 @@ def dataset_of(classifier: Classifier, data: ImageDataset | str | Path | None = 
     if isinstance(data, ImageDataset):
         return data.in_order_of(names)
     # The seed of the training run: without a val/ folder it draws the validation images that were not trained on.
-    return read_folder_of(_root_of(classifier, data), names, seed=classifier.config.seed or 0)
+    seed = classifier.config.seed or 0
+    return read_folder_of(_root_of(classifier, data), names, seed=seed, follow_links=follow_links)
 
 
 def _root_of(classifier: Classifier, data: str | Path | None) -> Path:
@@ -110,7 +115,10 @@ def _root_of(classifier: Classifier, data: str | Path | None) -> Path:
 
 
 def _chosen(
-    classifier: Classifier, data: Split | ImageDataset | str | Path | None, split: SplitChoice | None
+    classifier: Classifier,
+    data: Split | ImageDataset | str | Path | None,
+    split: SplitChoice | None,
+    follow_links: bool,
 ) -> _Chosen:
     """What to evaluate on."""
     names, own = classifier.config.label_names, classifier.config.data
@@ -119,10 +127,12 @@ def _chosen(
     if isinstance(data, ImageDataset):
         return _Chosen(*_choose(data.in_order_of(names).splits, split, data.root), data.root, data.digest == own.digest)
     root = _root_of(classifier, data)
-    found = read_splits(root, names)
+    found = read_splits(root, names, follow_links=follow_links)
     is_own = found.digest == own.digest
     # Of its own data set without a val split, the model was not trained on the images that were drawn as one.
-    known = dataset_of(classifier, root).splits if is_own and "val" not in found.splits else found.splits
+    known = found.splits
+    if is_own and "val" not in known:
+        known = dataset_of(classifier, root, follow_links=follow_links).splits
     return _Chosen(*_choose(known, split, root), root, is_own)
 
 

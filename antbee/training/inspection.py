@@ -27,9 +27,8 @@ def folder_findings(
 ) -> list[Finding]:
     """All findings in a data set, sorted by kind, then by descending score.
 
-    `facts` are keyed by file name. `features` (N, C) are those of the training images followed by the validation
-    images, from a backbone that was not trained on them. Without features labels are not checked, and duplicates are
-    found by their hashes only.
+    `facts` are keyed by file name. `features` (N, C) are those of the images in `photos.all`, from a backbone that was
+    not trained on them. Without features labels are not checked, and duplicates are found by their hashes only.
     """
     names, labels = photos.all.names(photos.root), torch.tensor(photos.all.labels)
     findings = [finding for name in names for finding in photo_findings(name, facts[name])]
@@ -51,11 +50,12 @@ Pairs = dict[tuple[int, int], tuple[str, float]]  # positions, the lower first -
 
 
 def _duplicates(photos: ImageDataset, names: Sequence[str], labels: Tensor, pairs: Pairs) -> list[Finding]:
-    """Duplicates; those in both splits are leaks."""
+    """Duplicates; those in two splits are leaks."""
     findings = []
+    split_of = [name for name, split in photos.splits.items() for _ in range(len(split))]
     for (first, second), (how, score) in pairs.items():
-        across = first < len(photos.train) <= second
-        # Of a leak, exclude the training image: the validation set stays comparable with published results.
+        across = split_of[first] != split_of[second]
+        # Of a leak, exclude the training image: the other splits stay comparable with published results.
         excluded, other = (first, second) if across else (second, first)
         label = "" if labels[first] == labels[second] else f", labelled {photos.class_names[labels[other]]}"
         reason = f"duplicate of {names[other]}{label}: {how}"

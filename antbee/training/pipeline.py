@@ -100,6 +100,7 @@ def train(
     seed: int = 0,
     exclude: str | Path | None = None,
     allow_bad: bool = False,
+    follow_links: bool = False,
     device: str = "auto",
     precision: Literal["auto", "float32", "bfloat16"] | None = None,
     compile: bool = False,  # noqa: A002 - the flag's name
@@ -125,6 +126,7 @@ def train(
     seeds       train with this many seeds, for mean and spread; `seed` is the first, and gives the model
     exclude     a file that lists images not to train on
     allow_bad   train even if over a tenth of a class is damaged
+    follow_links  follow links to photos and folders anywhere, not only in the data folder and the Hub's cache
     device      "auto", "cpu", "cuda" or "mps"; `precision` and `compile` apply to training there
     workers     threads that decode images
     output      gets frozen/ and finetune/; models there are kept in versions/ if `replace` allows new ones

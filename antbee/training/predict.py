@@ -36,12 +36,14 @@ def predict_files(
     parquet: str | Path | None = None,
     explain: str | Path | None = None,
     resume: bool = False,
+    follow_links: bool = False,
 ) -> list[FilePrediction]:
     """Predicts image files and all images below folders; one entry per file, in their order.
 
     As `iter_predictions`, all at once.
     """
-    return list(iter_predictions(model, paths, csv=csv, json=json, parquet=parquet, explain=explain, resume=resume))
+    files = {"csv": csv, "json": json, "parquet": parquet, "explain": explain}
+    return list(iter_predictions(model, paths, **files, resume=resume, follow_links=follow_links))
 
 
 def iter_predictions(
@@ -53,20 +55,23 @@ def iter_predictions(
     parquet: str | Path | None = None,
     explain: str | Path | None = None,
     resume: bool = False,
+    follow_links: bool = False,
 ) -> "PredictionRun":
     """Predicts image files and all images below folders, a batch at a time, while it is iterated over.
 
     `model` is a classifier, a model folder or a Hub id. An unreadable file gets the reason instead of a prediction.
     `csv`, `json` (a JSON object a line) and `parquet` are files to write, with a row for each photo as soon as it is
     predicted, `explain` a folder for a heat map of each. Their folders are made. With `resume` photos that have a
-    prediction in these files already are left out, and the rest is added. Under torchrun the processes share the work,
+    prediction in these files already are left out, and the rest is added. Links out of a folder are followed where
+    they lead into the Hub's cache and, with `follow_links`, anywhere. Under torchrun the processes share the work,
     each iterates over its share, and the first writes all rows, in order. Raises InputError for files that can't be
     written, DataError for a folder without images, and what `Classifier.from_pretrained` raises.
     """
     files = [(csv, CSV), (json, JSON_LINES), (parquet, PARQUET)]
     outputs = [Output(Path(path), kind) for path, kind in files if path is not None]
     sources = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    run = PredictionRun(model, sources, outputs, Path(explain) if explain is not None else None, resume=resume)
+    maps = Path(explain) if explain is not None else None
+    run = PredictionRun(model, sources, outputs, maps, resume=resume, follow_links=follow_links)
     run.check()
     return run
 
@@ -126,6 +131,7 @@ class PredictionRun:
     outputs: Sequence[Output]
     heat_maps: Path | None
     resume: bool = False
+    follow_links: bool = False
     summary: Summary = field(default_factory=Summary)
     left_out: list[SkippedFile] = field(default_factory=list)  # below the folders: no photos, as far as can be seen
     is_first: bool = True  # whether this is the first of several processes, which speaks for all
@@ -145,7 +151,9 @@ class PredictionRun:
         device = self.model.device if isinstance(self.model, Classifier) else choose_device("auto")
         with joined(device, patience=PATIENCE) as process:
             self.is_first = process.is_first
-            listings = process.from_first([photos_of(source) for source in self.sources])
+            listings = process.from_first(
+                [photos_of(source, follow_links=self.follow_links) for source in self.sources]
+            )
             files = [file for listing in listings for file in listing.files]
             self.left_out = [entry for listing in listings for entry in listing.skipped]
             with process.in_turn():

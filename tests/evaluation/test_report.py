@@ -45,8 +45,8 @@ def test_test_images_have_columns_and_a_row_of_their_own_where_there_are_some():
     tested = Evaluation(**share(9, 10).model_dump(exclude={"loss"}), loss=0.3, **known)
     with_test = replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"test": tested}))
     head, first, second = comparison([with_test, replace(CONFIG, mode="frozen")])
-    assert head == (*COMPARISON_COLUMNS, *TEST_COLUMNS)
-    assert (first[-2:], second[-2:]) == (("90.0%", "59.6% to 98.2%"), ("not measured", ""))
+    assert head == (*COMPARISON_COLUMNS[:4], *TEST_COLUMNS, *COMPARISON_COLUMNS[4:])
+    assert (first[4:6], second[4:6]) == (("90.0%", "59.6% to 98.2%"), ("not measured", ""))
     assert {row.key: row.value for row in metric_rows(with_test.metrics)}["test"] == "90.0% [59.6%, 98.2%]"
 
 

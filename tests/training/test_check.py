@@ -123,6 +123,19 @@ def test_the_list_can_be_read_as_exclusions_and_names_the_images_that_mislead_tr
     assert messages[-1] == f"list written to {tmp_path / 'list.txt'}"
 
 
+def test_where_no_sheet_can_be_written_the_findings_stand_and_a_message_says_so(planted, tmp_path, messages):
+    (tmp_path / "file").write_text("in the way")
+    result = check(planted, weights="random", sheets=tmp_path / "file" / "sheets", log=messages.append)
+    assert {finding.file for finding in result.findings} >= set(PLANTED)
+    assert any("no contact sheet" in message and "--sheets" in message for message in messages)
+
+
+def test_a_list_that_can_not_be_written_is_an_error_before_the_photos_are_read(planted, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="file can't be made"):
+        check(planted, list=tmp_path / "file" / "list.txt")
+
+
 def test_a_list_is_only_made_of_a_data_folder(model_folder, tmp_path):
     with pytest.raises(InputError, match="is a model"):
         check(model_folder, list=tmp_path / "list.txt")

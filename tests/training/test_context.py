@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from antbee.data.drawn import write_drawn_set
 from antbee.data.images import DataError
 from antbee.models.backbone import create_network, head_of
+from antbee.models.device import choose_precision
 from antbee.models.weights import StartingWeights, build_network, load_starting_weights
 from antbee.training import context
 from antbee.training.checkpoint import FLAGS, DeferredSignals
@@ -192,7 +193,7 @@ CHANGES = {
     "--lr": {"lr": 0.7},
     "--folds": {"folds": 7},
     "--balance": {"balance": True},
-    "--precision": {"precision": "bfloat16"},
+    "--precision": {"precision": "float32" if choose_precision("auto", CPU) == "bfloat16" else "bfloat16"},
     "--select": {"select": "last"},
     "--seeds": {"seeds": 2},
     "--seed": {"seed": 7},

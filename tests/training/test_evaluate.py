@@ -1,6 +1,7 @@
 """Evaluation counts the classifier's own predictions: on a split, a data set, a folder, or the model's own data set."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from antbee.data.folder import read_folder
 from antbee.data.images import DataError
 from antbee.data.transforms import Preprocessing
 from antbee.models.config import ClassifierConfig, DataInfo
+from antbee.models.detector import build_detector
 from antbee.models.weights import StartingWeights, build_network
 from antbee.training import evaluate as evaluate_module
 
@@ -107,3 +109,56 @@ def test_other_classes_are_refused(classifier, tmp_path):
     for data in (tmp_path / "pets", pets, pets.val):
         with pytest.raises(DataError, match="cats, dogs, the model ants, bees"):
             evaluate(classifier, data)
+
+
+# ---- which photos ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def new_photos(drawn_root, tmp_path):
+    """Class folders that the model never saw: 8 + 8 photos."""
+    return shutil.copytree(drawn_root / "val", tmp_path / "new")
+
+
+def test_all_photos_of_class_folders_that_the_model_never_saw_are_evaluated(classifier, new_photos):
+    result = evaluate(classifier, new_photos)
+    assert (result.count, result.split, result.trained_on) == (16, "all", None)
+    assert str(result).startswith(f"photos    {new_photos}: 16 photos (all)\n")
+
+
+def test_of_its_own_class_folders_the_photos_are_evaluated_that_it_was_not_trained_on(classifier, new_photos):
+    dataset = read_folder(new_photos, seed=5)
+    own = with_config(classifier, data=DataInfo(digest=dataset.digest), seed=5)
+    result = evaluate(own, new_photos)
+    assert (result.count, result.split) == (len(dataset.val), "val")
+    assert evaluate(own, new_photos, split="all").count == 16
+
+
+def test_a_folder_with_a_test_split_alone_is_evaluated_and_a_missing_class_is_said_to_have_none(classifier, new_photos):
+    shutil.move(new_photos / "ants", new_photos / "test" / "ants")
+    shutil.rmtree(new_photos / "bees")
+    result = evaluate(classifier, new_photos)
+    assert (result.count, result.split) == (8, "test")
+    assert "no photo of this class" in str(result)
+
+
+def test_any_split_that_there_is_can_be_chosen_and_another_is_refused_with_those_there_are(classifier, drawn_root):
+    assert [evaluate(classifier, drawn_root, split=split).count for split in (None, "val", "train", "all")] == [
+        16,
+        16,
+        24,
+        40,
+    ]
+    with pytest.raises(
+        DataError, match=r"has no photos for --split test, but train, val: name another, or --split all"
+    ):
+        evaluate(classifier, drawn_root, split="test")
+
+
+def test_photos_with_the_names_of_training_photos_are_warned_of(classifier, new_photos):
+    features = classifier.features([Image.open(path) for path in sorted(new_photos.rglob("*.jpg"))[:3]])
+    names = [path.relative_to(new_photos).as_posix() for path in sorted(new_photos.rglob("*.jpg"))[:3]]
+    detector = build_detector(features, torch.tensor([0, 0, 0]), names, 1.0, 1)
+    result = evaluate(Classifier(classifier.network, classifier.config, detector), new_photos)
+    assert result.trained_on == 3
+    assert "warning   3 of these have the names of photos that the model was trained on" in str(result)

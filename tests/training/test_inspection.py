@@ -213,6 +213,18 @@ def test_a_duplicate_across_the_splits_is_a_leak_and_names_the_training_photo(ch
     assert finding.reason.startswith(f"duplicate of {val[1]}: ")
 
 
+@pytest.mark.parametrize(("first", "second", "kind"), [(0, 4, "leak"), (2, 4, "leak"), (4, 5, "copy")])
+def test_a_duplicate_in_the_test_split_is_a_leak_from_either_other_split(first, second, kind):
+    photos = photo_folder([0, 1], [0, 1])
+    paths = tuple(ROOT / "test" / "ants" / f"{number}.jpg" for number in range(2))
+    photos = replace(photos, test=Split(paths, (0, 0)))
+    facts, names = drawn_facts(photos), names_of(photos)
+    facts[names[second]] = facts[names[first]]
+    (finding,) = copies_among(photos, facts)
+    expected = (names[first], names[second]) if kind == "leak" else (names[second], names[first])
+    assert (finding.kind, finding.file, finding.other) == (kind, *expected)
+
+
 @pytest.mark.parametrize(("position", "label"), [(1, "ants"), (4, "bees")])
 def test_a_duplicate_under_another_class_names_the_other_files_class(position, label):
     photos = photo_folder([0, 1, 1, 0], [1, 0])

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from configs import CONFIG
+from huggingface_hub import ModelCard
 from PIL import Image
 from quick_training import NO_FIGURES, SMALL, quickening
 from safetensors.torch import load_file, save_file
@@ -30,6 +31,7 @@ from antbee.data.folder import read_folder
 from antbee.data.images import DataError, open_photo
 from antbee.evaluation import metrics
 from antbee.models import weights
+from antbee.models.config import read_config
 from antbee.models.versions import MARKER, VERSIONS, OutputError, RunFolder, list_versions, restore_version
 from antbee.models.weights import build_network
 from antbee.training import context, crossvalidation, pipeline, steps, summary
@@ -402,6 +404,27 @@ def test_the_detectors_k_is_chosen_on_the_features_of_the_training_images_alone(
         torch.testing.assert_close(features, frozen, rtol=1e-3, atol=1e-4)
 
 
+def test_a_test_split_is_measured_once_at_the_end_and_has_its_own_row_everywhere(train, tiny_root, tmp_path):
+    root, lines = shutil.copytree(tiny_root, tmp_path / "pictures"), []
+    (root / "val").rename(root / "Validation")
+    shutil.copytree(root / "train", root / "Test")
+    shutil.rmtree(root / "Test" / "bees")
+    run = train(**settings(root, tmp_path / "out", mode="frozen", epochs=1, weights="random", log=lines.append))
+    log, tested = "\n".join(lines), run.frozen.metrics.test
+    assert "6 train + 4 val + 3 test (Validation/ folder)" in log
+    assert "warning   3 of the 3 test photos are, byte for byte, among the training or validation photos" in log
+    assert "warning   no test photos of bees" in log
+    assert tested.count == 3
+    assert tested.correct == antbee.evaluate(run.best, root, split="test").correct
+    assert f"{tested.accuracy:.1%}" in next(line for line in log.splitlines() if line.startswith("frozen  "))
+    config = json.loads((run.frozen.folder / "config.json").read_text())["antbee"]
+    assert (config["data"]["test"], config["metrics"]["test"]["count"]) == ({"ants": 3, "bees": 0}, 3)
+    card = ModelCard.load(run.frozen.folder / "README.md")
+    assert [result.dataset_split for result in card.data.eval_results] == ["test", "val", "val"]
+    assert f"| test | {tested.accuracy:.1%} |" in card.text
+    assert read_config(run.frozen.folder).metrics.test == tested
+
+
 @pytest.fixture
 def start_log():
     """The lines that a run logs before training."""
@@ -422,7 +445,7 @@ def test_leaked_images_are_warned_of_and_unprintable_file_names_are_escaped(star
     lines = start_log(**settings(root, tmp_path, weights="random"))
     assert "1 of the 5 validation photos are, byte for byte, among the training photos" in lines
     (line,) = [line for line in lines.splitlines() if line.startswith("skipped")]
-    assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: .txt file extension")
+    assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: a .txt file, not a photo")
 
 
 def test_a_class_with_many_damaged_photos_is_trained_on_only_if_allowed(start_log, tiny_root, tmp_path):
@@ -634,13 +657,15 @@ def test_resuming_without_an_interrupted_run_is_said(train, tiny_root, tmp_path,
     assert (f"nothing to resume in {tmp_path}: starting anew" in printed) != is_resumable
 
 
-def test_of_many_skipped_files_the_first_twenty_are_printed(start_log, tiny_root, tmp_path):
+def test_many_skipped_files_of_a_kind_are_counted_in_a_line_that_names_a_few(start_log, tiny_root, tmp_path):
     root = shutil.copytree(tiny_root, tmp_path / "pictures")
     for number in range(25):
         (root / "train" / "ants" / f"{number:02}.txt").write_text("no photo")
     lines = start_log(**settings(root, tmp_path, weights="random"))
-    assert lines.count("skipped   ") == 20
-    assert "          and 5 more, see config.json of the models" in lines
+    files = ", ".join(f"train/ants/{number:02}.txt" for number in range(3))
+    assert [line for line in lines.splitlines() if line.startswith("skipped")] == [
+        f"skipped   25 times a .txt file, not a photo, such as {files}"
+    ]
 
 
 def test_the_next_command_names_the_photos_unless_the_page_finds_them_by_itself(train, tmp_path, monkeypatch):
