@@ -26,6 +26,7 @@ POLL_SECONDS = 10  # between two checks for changed models
 USER = "antbee"  # the user name where the page has a password
 LONGEST_QUEUE = 256  # requests: opening the page makes five, so that 50 visitors can open it at once
 MOST_SESSIONS = 200  # kept by Gradio, 0.3 MB each; older ones lose their state
+TEACH = "teach"  # the id of its tab
 SWEEP, KEEP = 600, 3600  # seconds: how often uploads and shown pictures are deleted, and from which age
 STYLE = """
 .notice { border-left: 0.4rem solid #d55e00; padding: 0.4rem 1rem; background: var(--background-fill-secondary); }
@@ -60,7 +61,7 @@ def build_page(registry: ModelRegistry, training: BackgroundTraining | None = No
         choice = _sidebar(registry, page)
         gr.Markdown(label("page.title"))
         _notices(registry, choice)
-        with gr.Tabs(overflow_behavior="wrap"):  # a phone shows all of them
+        with gr.Tabs(overflow_behavior="wrap") as tabs:  # a phone shows all of them
             with gr.Tab(label("classify.tab")):
                 classify_parts = classify_tab(registry, choice)
             with gr.Tab(label("batches.tab")):
@@ -69,11 +70,13 @@ def build_page(registry: ModelRegistry, training: BackgroundTraining | None = No
                 report_tab(registry, choice, report)
             with gr.Tab(label("inside.tab")) as inside:
                 inside_tab(registry, choice, classify_parts.photo, inside)
-            with gr.Tab(label("teach.tab")):
+            with gr.Tab(label("teach.tab"), id=TEACH):
                 teach_tab(registry, choice, classify_parts, page)
             if training is not None:
                 with gr.Tab(label("train.tab")):
                     train_tab(registry, choice, training, home() / "outputs")
+        # Without a model Teach is the only tab where something can be done.
+        page.load(lambda: gr.skip() if registry.snapshot.models else gr.Tabs(selected=TEACH), None, tabs, **PRIVATE)
     return page
 
 

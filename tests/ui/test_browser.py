@@ -68,14 +68,14 @@ def visit(browser, usual_visitor, address):
     """Opens the page, as a visitor of certain settings; what goes wrong in the browser fails the test at its end."""
     problems, pages = [], []
 
-    def open_page(path="", at=address, **settings):
+    def open_page(path="", at=address, first=verdict, **settings):
         page = (visitor(browser, **settings) if settings else usual_visitor).new_page()
         pages.append(page)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: problems.append(request.url) if is_outside(at, request.url) else None)
         page.goto(at + path)
-        verdict(page).first.wait_for()  # a first example is answered without a click
+        first(page).first.wait_for()  # a first example is answered without a click
         return page
 
     def is_outside(at, url):
@@ -218,9 +218,7 @@ def test_the_inside_tab_shows_the_networks_real_shapes(visit, models):
     page.get_by_text("(1, 512, 3, 3)").locator("visible=true").first.wait_for()
 
 
-def test_a_visitor_trains_two_classes_and_downloads_the_model(visit, drawn_photos, gradio_folder, tmp_path):
-    page = visit()
-    open_tab(page, "Teach")
+def teach_two_classes(page, drawn_photos):
     for place, kind in enumerate(("ants", "bees")):
         name = page.get_by_label("Class", exact=True).nth(place)
         name.fill(f"my {kind}")
@@ -230,6 +228,24 @@ def test_a_visitor_trains_two_classes_and_downloads_the_model(visit, drawn_photo
         page.get_by_text(f"{8 * (place + 1)} photos of 2 classes").wait_for()
     page.get_by_role("button", name="Train", exact=True).locator("visible=true").click()
     page.get_by_text("of 16 photos, cross-validated").wait_for()
+
+
+def test_without_a_model_the_page_opens_where_two_classes_can_be_taught_and_recognised(
+    visit, drawn_photos, gradio_folder, tmp_path
+):
+    with serving(ui.build_page(registry_of([], None))) as url:
+        page = visit(at=url, first=lambda page: page.get_by_label("Class", exact=True))
+        page.get_by_text("EfficientNet-Lite0").locator("visible=true").first.wait_for()
+        teach_two_classes(page, drawn_photos)
+        draw("bees", 99, 200).save(tmp_path / "bee.png")
+        page.locator("#try input[type=file]").set_input_files(tmp_path / "bee.png")
+        page.get_by_role("heading", name="my bees").wait_for()
+
+
+def test_a_visitor_trains_two_classes_and_downloads_the_model(visit, drawn_photos, gradio_folder, tmp_path):
+    page = visit()
+    open_tab(page, "Teach")
+    teach_two_classes(page, drawn_photos)
     page.get_by_text("Download or share").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the model").click()
