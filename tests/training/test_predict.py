@@ -1,5 +1,6 @@
 """Predictions for many files: in order, a reason for each unreadable one, written as they come, resumed, shared."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -25,6 +26,7 @@ from antbee.models.predict import FilePrediction
 from antbee.models.tables import CSV, JSON_LINES, PARQUET
 from antbee.models.weights import StartingWeights, build_network
 from antbee.training import predict
+from antbee.training.distributed import DistributedContext
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +275,7 @@ from torch.distributed import run
 
 import antbee.training.predict  # before the fork, which keeps the imports
 from antbee.training import predict
+from antbee.training.distributed import DistributedContext
 
 predict.BATCH_SIZE = 3
 run.main(sys.argv[1:])
@@ -309,3 +312,27 @@ def test_two_processes_write_the_same_files_as_one_and_take_up_the_parts_of_a_ki
     for kind, path in one.items():
         assert two[kind].read_bytes() == path.read_bytes()
     assert len(list(two["csv"].parent.iterdir())) == len(two)
+
+
+class WithoutTheOther(DistributedContext):
+    """The first of two processes, whose other writes its part on a disk that is not shared."""
+
+    def from_first(self, value):
+        return value
+
+    def gathered(self, value):
+        return [value, value]
+
+    def in_turn(self):
+        return contextlib.nullcontext()
+
+
+def test_where_a_processs_part_is_missing_no_table_is_written_and_the_other_parts_are_kept(
+    classifier, drawn_root, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        predict, "joined", lambda device, patience: contextlib.nullcontext(WithoutTheOther(count=2, local_count=2))
+    )
+    with pytest.raises(InputError, match=r"table\.csv was not written: the parts of 1 of 2 processes are here"):
+        predict_files(classifier, drawn_root / "val", csv=tmp_path / "table.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv.part-0"]
