@@ -216,8 +216,8 @@ class PredictionRun:
         for output in self.outputs:
             if 1 < process.count > (there := len(output.parts())):
                 raise InputError(
-                    f"{output.path} was not written: the parts of {there} of {process.count} processes are here; name a "
-                    "file in a folder that all machines share, with --resume to keep the parts"
+                    f"{output.path} was not written: the parts of {there} of {process.count} processes are here; name "
+                    "a file in a folder that all machines share, with --resume to keep the parts"
                 )
             if output.parts():
                 output.collect(in_order([output], files))
