@@ -29,7 +29,14 @@ from antbee.data.listing import some_of_each
 from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.installation import command_name
-from antbee.models.architectures import check_architecture, preprocessing_of, published, takes_any_size
+from antbee.models.architectures import (
+    CROP_MODES,
+    FITS,
+    check_architecture,
+    preprocessing_of,
+    published,
+    takes_any_size,
+)
 from antbee.models.backbone import feature_count, pooling
 from antbee.models.config_file import ClassNames, ConfigFile, ModelArgs, PretrainedCfg
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
@@ -140,7 +147,7 @@ class ClassifierConfig:
             "fixed_input_size": not takes_any_size(self.architecture),
             "interpolation": self.preprocessing.interpolation,
             "crop_pct": self.preprocessing.crop_pct,
-            "crop_mode": "center",
+            "crop_mode": CROP_MODES[self.preprocessing.fit],
             "mean": list(self.preprocessing.mean),
             "std": list(self.preprocessing.std),
             "num_classes": class_count,
@@ -200,7 +207,7 @@ def _preprocessing(file: ConfigFile) -> Preprocessing:
     if (cfg := file.pretrained_cfg) is None:
         return preprocessing_of(published(file.architecture))
     mean, std = ((values[0], values[1], values[2]) for values in (cfg.mean, cfg.std))
-    found = Preprocessing(cfg.input_size[1], cfg.crop_pct, cfg.interpolation, mean, std)
+    found = Preprocessing(cfg.input_size[1], cfg.crop_pct, cfg.interpolation, mean, std, FITS[cfg.crop_mode])
     _expect(found.resize <= MAX_RESIZE, "crop_pct", cfg.crop_pct, f"no photos larger than {MAX_RESIZE} pixels")
     return found
 
@@ -218,6 +225,8 @@ def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     crop = config.recipe.get("smallest_crop")
     is_share = crop is None or (type(crop) in (int, float) and 0.01 <= crop <= 1)
     _expect(is_share, "antbee.recipe.smallest_crop", crop, "0.01 to 1")
+    mirror = config.recipe.get("mirror")
+    _expect(mirror is None or isinstance(mirror, bool), "antbee.recipe.mirror", mirror, "true or false")
     if config.metrics is not None:
         for key, found in (("metrics", config.metrics), ("metrics.test", config.metrics.test)):
             confusion, scores = (found.confusion, found.per_class) if found else ([[0] * classes] * classes, None)

@@ -41,7 +41,7 @@ class PretrainedCfg(Part):
     interpolation: Interpolation
     mean: Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=3, max_length=3)]
     std: Annotated[list[Annotated[float, Field(ge=1e-3, le=1e3)]], Field(min_length=3, max_length=3)]
-    crop_mode: Literal["center"] = "center"
+    crop_mode: Literal["center", "squash", "border"] = "center"  # see CROP_MODES
 
 
 class ModelArgs(Part):
