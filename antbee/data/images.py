@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from antbee.data.colour import in_srgb
 from antbee.data.files import ENOUGH, FileError, kind_of, opened
 from antbee.errors import InputError
 
@@ -215,9 +216,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """RGB as an image viewer shows it; Pillow's conversion would clip 16-bit grey to white and ignore transparency."""
+    """RGB as an image viewer shows it, by the ICC profile.
+
+    Pillow's conversion would clip 16-bit grey to white and ignore transparency and the profile.
+    """
     if image.mode == "F":
         raise DataError("a picture of floating-point numbers, whose range is unknown: export it as JPEG or PNG")
+    profile, is_grey = image.info.get("icc_profile"), image.getbands()[0] in ("1", "I", "L")
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")
         image.info.pop("transparency", None)  # a 16-bit value, which is out of range now
@@ -225,5 +230,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer)
-    # Converting RGB to RGB would copy it and double the memory of a large photo.
-    return image if image.mode == "RGB" else image.convert("RGB")
+        if profile is not None:
+            image.info["icc_profile"] = profile
+    mode = "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB"
+    return in_srgb(image if image.mode == mode else image.convert(mode))

@@ -22,6 +22,7 @@ from antbee.training.checkpoint import Checkpoint, check_space, deferring_signal
 from antbee.training.context import RunContext, Settings, prepare
 from antbee.training.distributed import is_restarted, joined
 from antbee.training.history import History
+from antbee.training.mirroring import mirror_hint
 from antbee.training.recipe import TrainingError
 from antbee.training.steps import (
     HeadInitialisation,
@@ -238,6 +239,8 @@ def finish(context: RunContext, models: Sequence[TrainedModel], started: float) 
         context.say(line)
     if not context.distributed.is_first:
         return {mode: settings.output / mode for mode in settings.modes}
+    if len(models) == 2 and (hint := mirror_hint(context, *(model.classifier for model in models))):
+        context.say(hint)
     output.write_comparison(context, {model.mode: model.folder for model in models}, configs, logits)
     with context.signals.deferred():
         placed = place_models(
