@@ -1,4 +1,4 @@
-"""Quality checks that need no network: blank, tiny, thin, dark and blurred photos, and class imbalance.
+"""Quality checks that need no network: blank, tiny, thin, dark and blurred photos, crops, and class imbalance.
 
 The thresholds were chosen on the classic ants and bees: of its 397 photos they flag one, which is thin.
 """

@@ -426,6 +426,26 @@ def test_a_test_split_is_measured_once_at_the_end_and_has_its_own_row_everywhere
     assert read_config(run.frozen.folder).metrics.test == tested
 
 
+@pytest.mark.parametrize(("fit", "recipe"), [("squash", "fast"), ("pad", "tutorial")])
+def test_a_model_sees_photos_as_it_was_trained_and_its_heat_map_covers_the_whole_photo(
+    train, tiny_root, tmp_path, fit, recipe
+):
+    root = strips(tiny_root, tmp_path / "strips")
+    values = settings(root, tmp_path / "outputs", weights="random", epochs=1, recipe=recipe)
+    run = train(**values, fit=fit, mirror=False)
+    for model in run.models:
+        loaded = Classifier.from_pretrained(model.folder, device="cpu")
+        assert (loaded.config.preprocessing.fit, loaded.config.preprocessing.crop_pct) == (fit, 1.0)
+        assert loaded.config.recipe.get("mirror") in (False, None)  # None: the mode does not augment
+        photos = [open_photo(path) for path in read_folder(root).val.paths]
+        torch.testing.assert_close(loaded.logits(photos), model.val_logits, rtol=1e-3, atol=1e-3)
+        explanation = loaded.explain(photos[0])
+        darkened = np.asarray(photos[0], int) // 3
+        assert explanation.heatmap.size == photos[0].size
+        assert (np.asarray(explanation.heatmap, int) >= darkened).mean() > 0.95, "no part of it is left out as darkness"
+    assert run.finetune.classifier.config.recipe["mirror"] is False
+
+
 @pytest.fixture
 def start_log():
     """The lines that a run logs before training."""
