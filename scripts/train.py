@@ -38,6 +38,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--backbone", "--arch", metavar="NAME", help="a network of timm; 'vit*' lists some (default: resnet18)"
     )
     what.add_argument("--image-size", type=int, metavar="N", help="pixels a side (default: that of the weights)")
+    what.add_argument(
+        "--fit",
+        choices=("crop", "squash", "pad"),
+        help="how a photo becomes a square: its centre is cut out, or the whole of it squashed, or padded (default: as "
+        "the weights were trained, which is crop for most)",
+    )
     what.add_argument("--mode", default="both", choices=("both", "frozen", "finetune"), help="default: %(default)s")
     how = parser.add_argument_group("how it is trained")
     how.add_argument("--recipe", default="fast", choices=("fast", "tutorial"), help="default: %(default)s")
@@ -51,6 +57,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="what the epoch to keep is chosen on: the photos in val/, a fifth of those in train/, or nothing",
     )
     how.add_argument("--balance", action="store_true", help="weigh every class the same, however many photos it has")
+    how.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="mirror half of the augmented photos; --no-mirror where left and right tell the classes apart",
+    )
     how.add_argument("--folds", type=int, metavar="N", help="folds to calibrate with (default: the recipe's; 0: don't)")
     how.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds: mean and spread")
     how.add_argument("--seed", type=int, default=0, metavar="N", help="repeats a run on the same machine (default: 0)")

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from antbee.data.duplicates import in_two_classes, shared_bytes
 from antbee.data.files import ENOUGH, FileError, content_of
 from antbee.data.images import LARGEST_FILE, DataError, open_photo
 from antbee.data.layout import LAYOUT, SPLITS, Labelled, Layout, SplitName, layout_of
@@ -91,6 +92,7 @@ class ImageDataset:
     leaked: int = 0  # validation images that are byte-identical to a training image
     test: Split = Split((), ())
     test_leaked: int = 0  # test images that are byte-identical to a training or validation image
+    contradictory: tuple[tuple[Path, Path], ...] = ()  # byte-identical training images of different classes
 
     def __repr__(self) -> str:
         """The folder, the classes and the number of photos."""
@@ -178,8 +180,9 @@ def read_folder(
         split=how,
         digest=_digest_of_files(layout, files),
         damaged=tuple(_skipped(layout, [file for file in files if file.is_damaged])),
-        leaked=_shared_bytes(digests, train.paths, val.paths),
-        test_leaked=_shared_bytes(digests, train.paths + val.paths, test.paths),
+        leaked=shared_bytes(digests, train.paths, val.paths),
+        test_leaked=shared_bytes(digests, train.paths + val.paths, test.paths),
+        contradictory=in_two_classes(digests, train.paths, train.labels),
     )
 
 
@@ -355,12 +358,6 @@ def _digest_of_files(layout: Layout, files: Iterable[_File]) -> str:
 
 def _skipped(layout: Layout, files: Iterable[_File]) -> list[SkippedFile]:
     return [SkippedFile(file.path.relative_to(layout.root).as_posix(), file.reason) for file in files if file.reason]
-
-
-def _shared_bytes(digests: Mapping[Path, str], paths: Iterable[Path], others: Iterable[Path]) -> int:
-    """How many of the other images are, byte for byte, among these."""
-    known = {digests[path] for path in paths}
-    return sum(digests[path] in known for path in others)
 
 
 def stratified_split(split: Split, class_names: Sequence[str], seed: int, share: float) -> tuple[Split, Split]:

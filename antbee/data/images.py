@@ -1,6 +1,7 @@
 """Opens a photo, a file or what Python holds of it, as an upright RGB image, or raises DataError with the reason."""
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from antbee.data.colour import in_srgb
 from antbee.data.files import ENOUGH, FileError, kind_of, opened
 from antbee.errors import InputError
 
@@ -25,6 +27,7 @@ LARGEST_FILE = 256 * 2**20  # bytes
 LARGEST_PHOTO = 60_000_000  # pixels
 LARGEST_JPEG = 120_000_000  # pixels; decoded at half the size beyond LARGEST_PHOTO
 THINNEST_PHOTO = 40  # longer side / shorter side
+SIXTEENTH = 4095  # the largest value of 12 bits
 
 # What Pillow's decoders raise for damaged files, found by fuzzing with a hundred thousand of them.
 UNREADABLE = (
@@ -78,13 +81,37 @@ def open_photo(file: Path | BinaryIO, *, shorter_side: int | None = None) -> Ima
     except UnidentifiedImageError as error:
         raise DataError(_not_a_photo(file)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"too large a photo ({error}): make it smaller") from error
+        raise DataError(_far_too_large(error)) from error
     except UNREADABLE as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"a damaged photo ({why:.150}): copy or export it again") from error
     if shorter_side is not None and min(photo.size) > shorter_side:
         photo = functional.resize(photo, [shorter_side])
     return photo
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height of a photo as its file has it, in pixels, from its first bytes; None for what is no photo."""
+    try:
+        with opened(path, largest=LARGEST_FILE) as content, Image.open(content, formats=PHOTO_FORMATS) as image:
+            return image.size
+    except (FileError, Image.DecompressionBombError, *UNREADABLE):
+        return None
+
+
+def uses_a_sixteenth(path: Path) -> bool:
+    """Whether a file has greys of 16 bits and none above a sixteenth of their range, as 12-bit cameras write them.
+
+    `open_photo` divides them by 256, so that such a photo is nearly black. Other files are not decoded.
+    """
+    try:
+        with opened(path, largest=LARGEST_FILE) as content, Image.open(content, formats=PHOTO_FORMATS) as image:
+            if not image.mode.startswith("I") or image.width * image.height > LARGEST_PHOTO:
+                return False
+            values = np.asarray(image)
+            return bool(values.min() < values.max() <= SIXTEENTH)
+    except (FileError, Image.DecompressionBombError, *UNREADABLE):
+        return False
 
 
 def are_several(photos: object) -> TypeGuard[Iterable[Photo]]:
@@ -184,6 +211,14 @@ def _refuse_size(width: int, height: int, largest: int) -> None:
         )
 
 
+def _far_too_large(error: Exception) -> str:
+    """The message for a photo beyond Pillow's own limit, whose error has the number of pixels in it."""
+    found = re.search(r"\d+", str(error))
+    size = f"{int(found[0]) // 1_000_000} megapixels, " if found else ""
+    limits = f"at most {LARGEST_PHOTO // 1_000_000} are read, of a JPEG {LARGEST_JPEG // 1_000_000}"
+    return f"too large a photo ({size}{limits}): make it smaller"
+
+
 def _not_a_photo(file: BinaryIO) -> str:
     """The message for a file that no decoder accepts."""
     file.seek(0)
@@ -215,9 +250,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """RGB as an image viewer shows it; Pillow's conversion would clip 16-bit grey to white and ignore transparency."""
+    """RGB as an image viewer shows it, by the ICC profile.
+
+    Pillow's conversion would clip 16-bit grey to white and ignore transparency and the profile.
+    """
     if image.mode == "F":
         raise DataError("a picture of floating-point numbers, whose range is unknown: export it as JPEG or PNG")
+    profile, is_grey = image.info.get("icc_profile"), image.getbands()[0] in ("1", "I", "L")
     if image.mode.startswith("I"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")
         image.info.pop("transparency", None)  # a 16-bit value, which is out of range now
@@ -225,5 +264,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer)
-    # Converting RGB to RGB would copy it and double the memory of a large photo.
-    return image if image.mode == "RGB" else image.convert("RGB")
+        if profile is not None:
+            image.info["icc_profile"] = profile
+    mode = "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB"
+    return in_srgb(image if image.mode == mode else image.convert(mode))

@@ -144,7 +144,7 @@ class ImageLoader:
             if self.augmentation is None:
                 picture = self.preprocessing.cropped(open_photo(path))
             else:
-                picture = open_photo(path, shorter_side=self.augmentation.shorter_side)
+                picture = self.augmentation.source(open_photo(path, shorter_side=self.augmentation.shorter_side))
         except DataError as error:
             raise DataError(f"{path} has changed since the folder was read: {error}") from error
         self.options.cache.put(key, picture)
@@ -159,8 +159,8 @@ class ImageLoader:
 def _cache_key(path: Path, transform: Preprocessing | Augmentation) -> Hashable:
     """The path with all parameters that decide the pixels of `ImageLoader.picture`."""
     if isinstance(transform, Preprocessing):
-        return path, transform.crop, transform.resize, transform.interpolation
-    return path, transform.shorter_side
+        return path, transform.crop, transform.resize, transform.interpolation, transform.fit, transform.padding
+    return path, transform.shorter_side, transform.padding
 
 
 def cache_photo(
@@ -172,7 +172,7 @@ def cache_photo(
             cache.put(_cache_key(path, transform), transform.cropped(photo))
         # A larger photo is shrunk by its decoder, which gives other pixels.
         elif transform.shorter_side is None or min(photo.size) <= transform.shorter_side:
-            cache.put(_cache_key(path, transform), photo)
+            cache.put(_cache_key(path, transform), transform.source(photo))
 
 
 def choose_loader(loader: ImageLoader) -> "ImageLoader | GPUImageLoader":

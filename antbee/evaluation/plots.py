@@ -126,13 +126,17 @@ def heat_map(
 ) -> Image.Image:
     """The photo with a class activation map drawn over the crop, and the rest darkened.
 
-    `activation_map` (h, w) covers `crop_box` (left, top, right, bottom, in the photo's pixels). Values up to 0 are
-    transparent; `strongest` is the value of the brightest colour.
+    `activation_map` (h, w) covers `crop_box` (left, top, right, bottom, in the photo's pixels). What of it lies outside
+    the photo, on padding, is not drawn. Values up to 0 are transparent; `strongest` is the value of the brightest
+    colour.
     """
-    left, top, right, bottom = (round(edge) for edge in crop_box)
+    box = [round(edge) for edge in crop_box]
+    left, top, right, bottom = max(0, box[0]), max(0, box[1]), min(photo.width, box[2]), min(photo.height, box[3])
     glow = (activation_map / max(strongest, 1e-6)).clamp(0, 1)
     small = Image.fromarray((glow * 255).byte().cpu().numpy())
-    strength = small.resize((right - left, bottom - top), Image.Resampling.BICUBIC)
+    across, down = small.width / (box[2] - box[0]), small.height / (box[3] - box[1])
+    shown = (left - box[0]) * across, (top - box[1]) * down, (right - box[0]) * across, (bottom - box[1]) * down
+    strength = small.resize((right - left, bottom - top), Image.Resampling.BICUBIC, shown)
     lookup = (matplotlib.colormaps["inferno"](range(256))[:, :3] * 255).astype("uint8").tobytes()
     palette = strength.copy()
     palette.putpalette(lookup)

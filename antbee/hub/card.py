@@ -95,6 +95,7 @@ def _known(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "architecture": config["architecture"],
         "label_names": config["label_names"],
+        "crop_mode": (config.get("pretrained_cfg") or {}).get("crop_mode"),
         **{key: own[key] for key in ("version", "mode", "seed") if key in own},
         **{key: own.get(key, {}) for key in ("metrics", "data", "weights", "recipe")},
     }

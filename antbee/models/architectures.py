@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from antbee.data.transforms import INTERPOLATIONS, Preprocessing
+from antbee.data.transforms import INTERPOLATIONS, Fit, Preprocessing
 from antbee.models.tensors import WeightsError
 
 TORCHVISION_TAG = "tv_in1k"  # of the weights that torchvision publishes, and the tutorial uses
 NEAREST_NAMES = 5  # in the message for an unknown name
+CROP_MODES: dict[Fit, str] = {"crop": "center", "squash": "squash", "pad": "border"}  # timm's names
+FITS: dict[str, Fit] = {name: fit for fit, name in CROP_MODES.items()}
 
 
 def check_architecture(name: str) -> None:
@@ -76,10 +78,12 @@ def preprocessing_of(cfg: Mapping[str, Any], image_size: int | None = None) -> P
 
     found = resolve_data_config(pretrained_cfg=dict(cfg))
     channels, interpolation, crop_mode = found["input_size"][0], found["interpolation"], found["crop_mode"]
-    if channels != 3 or interpolation not in INTERPOLATIONS or crop_mode != "center":
+    if channels != 3 or interpolation not in INTERPOLATIONS or crop_mode not in FITS:
         raise WeightsError(
             f"{cfg.get('architecture')} takes images of {channels} channels, resized by {interpolation} with a "
-            f"{crop_mode} crop: expected 3, {' or '.join(INTERPOLATIONS)} and center, choose another backbone"
+            f"{crop_mode} crop: expected 3, {' or '.join(INTERPOLATIONS)} and {' or '.join(FITS)}, choose another "
+            "backbone"
         )
     side = image_size or found["input_size"][-1]
-    return Preprocessing(side, found["crop_pct"], found["interpolation"], tuple(found["mean"]), tuple(found["std"]))
+    mean, std = tuple(found["mean"]), tuple(found["std"])
+    return Preprocessing(side, found["crop_pct"], found["interpolation"], mean, std, FITS[crop_mode])

@@ -87,7 +87,7 @@ class Explanation:
     activation_maps: dict[str, Tensor]  # by class: float32 (h, w) over the crop, see `activation_map`
     neighbours: tuple[Neighbour, ...]  # nearest first; empty where the model has no detector
     photo: Image.Image  # RGB
-    crop_box: tuple[float, float, float, float]  # left, top, right, bottom of the network's input, in pixels
+    crop_box: tuple[float, float, float, float]  # of the network's input in the photo, see `Preprocessing.crop_box`
     is_exact: bool = True  # whether the maps are the logits' own parts, or weighted by gradients
 
     @property
@@ -144,7 +144,7 @@ class Classifier:
         return backbone.backbone_digest(self.network)
 
     def crop(self, photo: Image.Image) -> Image.Image:
-        """The resized centre crop of an RGB photo, from which `predict_crops` predicts."""
+        """The square that the network sees of an RGB photo, from which `predict_crops` predicts."""
         return self.config.preprocessing.cropped(photo)
 
     @overload

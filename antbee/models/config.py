@@ -16,9 +16,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
-    AliasPath,
-    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -27,14 +24,21 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from antbee.data.files import FileError, content_of
-from antbee.data.folder import MOST_CLASSES
 from antbee.data.listing import SkippedFile as LeftOut
 from antbee.data.listing import some_of_each
-from antbee.data.transforms import Interpolation, Preprocessing
+from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.installation import command_name
-from antbee.models.architectures import check_architecture, preprocessing_of, published, takes_any_size
+from antbee.models.architectures import (
+    CROP_MODES,
+    FITS,
+    check_architecture,
+    preprocessing_of,
+    published,
+    takes_any_size,
+)
 from antbee.models.backbone import feature_count, pooling
+from antbee.models.config_file import ClassNames, ConfigFile, ModelArgs, PretrainedCfg
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
 from antbee.models.tensors import WeightsError
 
@@ -46,7 +50,7 @@ AGAIN = "train the model again, or download it again (`hf download USER/NAME --f
 FORMAT = 1  # version of the layout of "antbee"
 MAX_BYTES = 2**26  # a config with a thousand long names, or a history of 100,000 epochs
 MAX_DEPTH = 32  # nested objects and lists: Python can't write JSON of a thousand
-MAX_CROP, MAX_RESIZE = 1024, 1280  # pixels a side: the memory for a narrow photo grows with the square
+MAX_RESIZE = 1280  # pixels a side, see MAX_CROP
 MAX_SKIPPED, MAX_EXCLUDED, MAX_REASONS = 100, 1000, 20  # files and reasons that a written config lists
 
 
@@ -54,33 +58,13 @@ class ModelFolderError(InputError):
     """A model folder can't be used; the message says which file, why, and what to do."""
 
 
-# Validators. Their messages complete the sentence "KEY is VALUE, expected ..."
+# Its message completes the sentence "KEY is VALUE, expected ..."
 def _recipe_value(value: Any) -> Any:
     # The comparison is false for NaN, and for an integer that fits no float.
     is_number = isinstance(value, int | float) and abs(value) <= sys.float_info.max
     if not is_number and value is not None and not isinstance(value, str):
         raise ValueError("text, a finite number, true, false or null")
     return value
-
-
-def _square_of_colours(sides: list[int]) -> list[int]:
-    if sides != [3, sides[-1], sides[-1]] or not 32 <= sides[-1] <= MAX_CROP:
-        raise ValueError(f"[3, side, side] of 32 to {MAX_CROP} pixels")
-    return sides
-
-
-def _in_order(names: Any) -> Any:
-    """Names as a list; transformers writes {"0": "ants", "1": "bees"}."""
-    return [names.get(str(index)) for index in range(len(names))] if isinstance(names, dict) else names
-
-
-def _different(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not 2 <= len(names) <= MOST_CLASSES or len(set(names)) < len(names):
-        raise ValueError(f"2 to {MOST_CLASSES} different names, not {len(names)}")
-    return names
-
-
-ClassNames = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_in_order), AfterValidator(_different)]
 
 
 class SkippedFile(Part):
@@ -130,45 +114,6 @@ class WeightsInfo(Part):
     stands_in_for: Text | None = None  # the network whose weights could not be downloaded
 
 
-class PretrainedCfg(Part):
-    """The preprocessing in timm's pretrained_cfg."""
-
-    model_config = ConfigDict(extra="ignore")
-    input_size: Annotated[list[int], Field(min_length=3, max_length=3), AfterValidator(_square_of_colours)]
-    crop_pct: Annotated[float, Field(ge=0.1, le=1)]
-    interpolation: Interpolation
-    mean: Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=3, max_length=3)]
-    std: Annotated[list[Annotated[float, Field(ge=1e-3, le=1e3)]], Field(min_length=3, max_length=3)]
-    crop_mode: Literal["center"] = "center"
-
-
-class ModelArgs(Part):
-    """timm's model arguments; those that would change the network are not supported."""
-
-    model_config = ConfigDict(extra="forbid")
-    num_classes: int | None = None
-    in_chans: Literal[3] = 3
-    global_pool: Text | None = None
-    img_size: int | list[int] | None = None
-    zero_init_last: Any = None  # only used for initialisation
-
-
-class ConfigFile(Part):
-    """config.json in the layouts of antbee, timm (https://huggingface.co/docs/timm/hf_hub) and transformers."""
-
-    model_config = ConfigDict(extra="ignore")
-    architecture: Text
-    label_names: ClassNames = Field(
-        validation_alias=AliasChoices("label_names", AliasPath("pretrained_cfg", "label_names"), "labels", "id2label")
-    )
-    num_classes: int | None = None
-    num_features: int | None = None
-    global_pool: Text | None = None
-    model_args: ModelArgs | None = None
-    pretrained_cfg: PretrainedCfg | None = None
-    antbee: dict[str, Any] | None = None
-
-
 # Keys that are read but written elsewhere: class names, and the preprocessing in timm's older, flat layout.
 _READ = {"label_names", "labels", "id2label", "label2id", "model_args", *PretrainedCfg.model_fields}
 
@@ -202,7 +147,7 @@ class ClassifierConfig:
             "fixed_input_size": not takes_any_size(self.architecture),
             "interpolation": self.preprocessing.interpolation,
             "crop_pct": self.preprocessing.crop_pct,
-            "crop_mode": "center",
+            "crop_mode": CROP_MODES[self.preprocessing.fit],
             "mean": list(self.preprocessing.mean),
             "std": list(self.preprocessing.std),
             "num_classes": class_count,
@@ -262,7 +207,7 @@ def _preprocessing(file: ConfigFile) -> Preprocessing:
     if (cfg := file.pretrained_cfg) is None:
         return preprocessing_of(published(file.architecture))
     mean, std = ((values[0], values[1], values[2]) for values in (cfg.mean, cfg.std))
-    found = Preprocessing(cfg.input_size[1], cfg.crop_pct, cfg.interpolation, mean, std)
+    found = Preprocessing(cfg.input_size[1], cfg.crop_pct, cfg.interpolation, mean, std, FITS[cfg.crop_mode])
     _expect(found.resize <= MAX_RESIZE, "crop_pct", cfg.crop_pct, f"no photos larger than {MAX_RESIZE} pixels")
     return found
 
@@ -280,6 +225,8 @@ def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     crop = config.recipe.get("smallest_crop")
     is_share = crop is None or (type(crop) in (int, float) and 0.01 <= crop <= 1)
     _expect(is_share, "antbee.recipe.smallest_crop", crop, "0.01 to 1")
+    mirror = config.recipe.get("mirror")
+    _expect(mirror is None or isinstance(mirror, bool), "antbee.recipe.mirror", mirror, "true or false")
     if config.metrics is not None:
         for key, found in (("metrics", config.metrics), ("metrics.test", config.metrics.test)):
             confusion, scores = (found.confusion, found.per_class) if found else ([[0] * classes] * classes, None)

@@ -110,12 +110,18 @@ def describe(program: "onnx.ModelProto", config: ClassifierConfig, quantisation:
     import onnx
 
     steps = config.preprocessing
+    how = f"{steps.resize} pixels ({steps.interpolation}, antialiased, as Pillow resizes"
+    resized = {
+        "crop": f"the shorter side resized to {how}; the longer side in proportion, rounded down)",
+        "squash": f"both sides resized to {how})",
+        "pad": f"the longer side resized to {how}; the shorter side in proportion, rounded), put at the centre of a "
+        f"square of the colour {steps.padding}",
+    }[steps.fit]
     program.doc_string = (
-        f"An image classifier by antbee. images: RGB photos, turned upright, the shorter side resized to "
-        f"{steps.resize} pixels ({steps.interpolation}, antialiased, as Pillow resizes; the longer side in proportion, "
-        f"rounded down), the central {steps.crop} x {steps.crop} pixels cut out, divided by 255, the channels' mean "
-        f"{list(steps.mean)} subtracted, then divided by their standard deviation {list(steps.std)}. The softmax of "
-        f"the logits is the probability of each label, in the order of the metadata's labels."
+        f"An image classifier by antbee. images: RGB photos, turned upright, {resized}, the central {steps.crop} x "
+        f"{steps.crop} pixels cut out, divided by 255, the channels' mean {list(steps.mean)} subtracted, then divided "
+        f"by their standard deviation {list(steps.std)}. The softmax of the logits is the probability of each label, "
+        "in the order of the metadata's labels."
     )
     onnx.helper.set_model_props(program, metadata(config, quantisation))
 
@@ -123,11 +129,13 @@ def describe(program: "onnx.ModelProto", config: ClassifierConfig, quantisation:
 def metadata(config: ClassifierConfig, quantisation: str | None = None) -> dict[str, str]:
     """The metadata of the file: all values are text, lists are JSON."""
     steps = config.preprocessing
+    sides = {"crop": "shorter_side", "squash": "both_sides", "pad": "longer_side"}[steps.fit]
     entries = {
         "labels": json.dumps(config.label_names),  # in the order of the logits
         "architecture": config.architecture,
         "channel_order": "RGB",
-        "resize_shorter_side": str(steps.resize),  # pixels; the longer side keeps the proportion and is rounded down
+        "fit": steps.fit,  # crop, squash or pad
+        f"resize_{sides}": str(steps.resize),  # pixels; of crop and pad the other side keeps the proportion
         "resize_interpolation": steps.interpolation,  # bilinear or bicubic
         "resize_antialias": "true",  # the filter widens as a photo shrinks, in Pillow but not in every library
         "centre_crop": str(steps.crop),  # side in pixels, after resizing
@@ -136,6 +144,8 @@ def metadata(config: ClassifierConfig, quantisation: str | None = None) -> dict[
         "std": json.dumps(steps.std),  # of each channel, divided by afterwards
         "antbee_version": antbee.__version__,
     }
+    if steps.padding is not None:
+        entries["padding"] = json.dumps(steps.padding)  # RGB in 0..255, around the resized photo
     return entries if quantisation is None else entries | {"quantisation": quantisation}
 
 

@@ -74,7 +74,7 @@ def _described(name: str) -> Architecture | str:
     try:
         preprocessing = preprocessing_of(published(architecture, tag))
     except WeightsError:
-        return "for other images than antbee's, which are of three channels and cropped at the centre"
+        return "for other images than antbee's, which are square and of three channels"
     try:
         network = outline(architecture)
     except WeightsError:

@@ -16,7 +16,7 @@ from antbee.data.images import DataError, open_photo
 from antbee.data.layout import Labelled
 from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
-from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
+from antbee.data.quality import OF_THE_WHOLE, UNWANTED, Finding, PhotoFacts, photo_findings
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.errors import InputError
 from antbee.models.classifier import Classifier
@@ -127,7 +127,7 @@ def kind_of(path: Path) -> Kind:
 def check_picture(path: Path) -> CheckResult:
     """Decodes a picture and measures it. Raises DataError."""
     try:
-        facts = quality.measure(open_photo(path))
+        facts = quality.measure(open_photo(path), path)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     return CheckResult(str(path), "picture", ok=True, used=1, findings=tuple(photo_findings(path.name, facts)))
@@ -160,7 +160,7 @@ def check_data(
         log(notice)
 
     def measure(file: Labelled, photo: Image.Image) -> None:
-        facts[file.path] = quality.measure(photo)
+        facts[file.path] = quality.measure(photo, file.path)
         cache_photo(cache, file.path, photo, [start.preprocessing])
 
     dataset = read_folder(root, follow_links=follow_links, on_photo=measure)
@@ -205,7 +205,7 @@ def contact_sheet(root: Path, findings: Sequence[Finding]) -> Image.Image | None
         return plots.Tile(pixels_of([crop])[0] / 255, f"{title}\n{folder}\n{name}")
 
     tiles = []
-    for finding in [finding for finding in findings if finding.kind != "imbalance"][:LARGEST_SHEET]:
+    for finding in [finding for finding in findings if finding.kind not in OF_THE_WHOLE][:LARGEST_SHEET]:
         tiles.append(tile(finding.kind, finding.file))
         if finding.other is not None:
             tiles.append(tile(f"{finding.kind} of", finding.other))

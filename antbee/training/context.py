@@ -16,6 +16,7 @@ from antbee.data.exclusions import read_exclusions
 from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged, require_folder, stratified_split
 from antbee.data.layout import Labelled
 from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, cache_photo, choose_loader
+from antbee.data.transforms import Fit
 from antbee.errors import InputError
 from antbee.installation import home
 from antbee.models.architectures import takes_any_size
@@ -61,6 +62,7 @@ class Settings(BaseModel):
     weights: str | None = None  # see `load_starting_weights`; None: imagenet
     backbone: str | None = None  # a network of timm; None: resnet18, or PACKAGED where its weights can't be downloaded
     image_size: Annotated[int, Field(ge=32, le=1024)] | None = None  # pixels; None: that of the weights
+    fit: Fit | None = None  # how a photo becomes a square; None: as with the weights, which is mostly "crop"
     mode: Literal["both", "frozen", "finetune"] = "both"
     recipe: Literal["fast", "tutorial"] = "fast"
     epochs: Count | None = None  # None, here and below: the recipe's
@@ -68,6 +70,7 @@ class Settings(BaseModel):
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     select: Literal["val", "holdout", "last"] = "val"
     balance: bool = False
+    mirror: bool = True
     folds: Annotated[int, Field(ge=0)] | None = None
     seeds: Count = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -241,10 +244,11 @@ def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, devic
     flags = {"epochs": "epochs", "batch_size": "batch_size", "learning_rate": "lr", "folds": "folds"}
     given = {name: value for name, flag in flags.items() if (value := getattr(settings, flag)) is not None}
     return replace(
-        recipe,
+        recipe.fitted(settings.fit),
         frozen=replace(recipe.frozen, **given),
         finetune=replace(recipe.finetune, **given),
         balanced=settings.balance,
+        mirror=settings.mirror,
         precision=choose_precision(settings.precision or recipe.precision, device),
     )
 

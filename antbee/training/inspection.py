@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from antbee.data.folder import ImageDataset
-from antbee.data.quality import KINDS, Finding, Kind, PhotoFacts, imbalance, photo_findings
+from antbee.data.quality import KINDS, Finding, Kind, PhotoFacts, cropped_away, imbalance, photo_findings
 from antbee.evaluation.calibration import fit_temperature
 from antbee.models.detector import Neighbours, Pair, directions, label_doubt, nearest, pairs_within
 from antbee.training.crossvalidation import head_out_of_fold, stratified_folds
@@ -20,6 +20,7 @@ LEAST_ALIKE = 0.75  # cosine of two hashes: re-encoded, resized and brightened c
 NEAR = 0.6  # of the median nearest-neighbour distance: cropped copies lie within, other images beyond
 ALONE = 0.45  # see `_alone_together`
 DOUBT = 0.7  # see label_doubt
+MIRRORED = "the mirror image"  # in the reason of a duplicate
 
 
 def folder_findings(
@@ -35,10 +36,10 @@ def folder_findings(
     pairs = {**_near_features(names, findings, features), **_near_hashes(names, findings, facts)}
     findings += _duplicates(photos, names, labels, pairs)
     if features is not None:
-        real = _without(names, findings, ["placeholder"])
+        real = _without(names, findings, ["placeholder", "range"])
         real_names = [names[position] for position in real]
         findings += _suspicious_labels(photos, real_names, labels[real], features[real], seed)
-    findings += imbalance(photos)
+    findings += [*cropped_away(photos, facts), *imbalance(photos)]
     findings.sort(key=lambda finding: (KINDS.index(finding.kind), -finding.score, finding.file))
     best: dict[tuple[str, str], Finding] = {}  # a file with many duplicates is listed once, with its best match
     for finding in findings:
@@ -58,7 +59,8 @@ def _duplicates(photos: ImageDataset, names: Sequence[str], labels: Tensor, pair
         # Of a leak, exclude the training image: the other splits stay comparable with published results.
         excluded, other = (first, second) if across else (second, first)
         label = "" if labels[first] == labels[second] else f", labelled {photos.class_names[labels[other]]}"
-        reason = f"duplicate of {names[other]}{label}: {how}"
+        sides = "; train.py --no-mirror if left and right tell the classes apart" * (bool(label) and MIRRORED in how)
+        reason = f"duplicate of {names[other]}{label}: {how}{sides}"
         findings.append(Finding("leak" if across else "copy", names[excluded], reason, score, names[other]))
     return findings
 
@@ -71,7 +73,7 @@ def _without(names: Sequence[str], findings: Sequence[Finding], kinds: Sequence[
 
 def _near_hashes(names: Sequence[str], findings: Sequence[Finding], facts: Mapping[str, PhotoFacts]) -> Pairs:
     """Pairs whose hashes agree, also with the mirror image; without placeholders, whose hashes all agree."""
-    real = _without(names, findings, ["placeholder"])
+    real = _without(names, findings, ["placeholder", "range"])
     if not real:
         return {}
     straight = [facts[names[position]].changes for position in real]
@@ -82,7 +84,7 @@ def _near_hashes(names: Sequence[str], findings: Sequence[Finding], facts: Mappi
         first, second = sorted((real[pair.first % len(real)], real[pair.second % len(real)]))
         if first != second:  # an image and its own mirror image
             alike = 1 - pair.distance**2 / 2
-            turned = "the mirror image, " if (pair.first < len(real)) != (pair.second < len(real)) else ""
+            turned = f"{MIRRORED}, " if (pair.first < len(real)) != (pair.second < len(real)) else ""
             how = f"{turned}the pictures' hashes agree to {alike:.0%}"
             pairs.setdefault((first, second), (how, 1 + alike))
     return pairs
@@ -90,7 +92,7 @@ def _near_hashes(names: Sequence[str], findings: Sequence[Finding], facts: Mappi
 
 def _near_features(names: Sequence[str], findings: Sequence[Finding], features: Tensor | None) -> Pairs:
     """Pairs with nearly equal features; without dark and blurred images, whose features are all similar."""
-    real = _without(names, findings, ["placeholder", "dark", "blurred", "tiny"])
+    real = _without(names, findings, ["placeholder", "range", "dark", "blurred", "tiny"])
     if features is None or len(real) < 2:
         return {}
     rows = features[real]

@@ -22,6 +22,7 @@ from antbee.training.checkpoint import Checkpoint, check_space, deferring_signal
 from antbee.training.context import RunContext, Settings, prepare
 from antbee.training.distributed import is_restarted, joined
 from antbee.training.history import History
+from antbee.training.mirroring import mirror_hint
 from antbee.training.recipe import TrainingError
 from antbee.training.steps import (
     HeadInitialisation,
@@ -88,6 +89,7 @@ def train(
     weights: str | None = None,
     backbone: str | None = None,
     image_size: int | None = None,
+    fit: Literal["crop", "squash", "pad"] | None = None,
     mode: Literal["both", "frozen", "finetune"] = "both",
     recipe: Literal["fast", "tutorial"] = "fast",
     epochs: int | None = None,
@@ -95,6 +97,7 @@ def train(
     lr: float | None = None,
     select: Literal["val", "holdout", "last"] = "val",
     balance: bool = False,
+    mirror: bool = True,
     folds: int | None = None,
     seeds: int = 1,
     seed: int = 0,
@@ -119,10 +122,13 @@ def train(
     weights     "imagenet", "random", a tag of timm's, a Hub id or a file; None: imagenet
     backbone    a network of timm; None: resnet18 or, if its weights can't be downloaded, EfficientNet-Lite0
     image_size  pixels a side; None: the size that the weights were trained with
+    fit         how a photo becomes a square: "crop" cuts out its centre, "squash" and "pad" keep the whole of it; None:
+                as the weights were trained, which is "crop" for most
     mode        "frozen", "finetune" or "both"
     recipe      "fast" or "tutorial"; `epochs`, `batch_size`, `lr` and `folds` (of the calibration) override it
     select      the epoch to keep is the best on "val", the best on a "holdout" of train/, or the "last"
     balance     weigh the classes equally in the loss
+    mirror      mirror half of the augmented photos; False where left and right tell the classes apart
     seeds       train with this many seeds, for mean and spread; `seed` is the first, and gives the model
     exclude     a file that lists images not to train on
     allow_bad   train even if over a tenth of a class is damaged
@@ -233,6 +239,8 @@ def finish(context: RunContext, models: Sequence[TrainedModel], started: float) 
         context.say(line)
     if not context.distributed.is_first:
         return {mode: settings.output / mode for mode in settings.modes}
+    if len(models) == 2 and (hint := mirror_hint(context, *(model.classifier for model in models))):
+        context.say(hint)
     output.write_comparison(context, {model.mode: model.folder for model in models}, configs, logits)
     with context.signals.deferred():
         placed = place_models(

@@ -7,9 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from antbee.data.transforms import Augmentation, Preprocessing
+from antbee.data.transforms import Augmentation, Fit, Preprocessing
 from antbee.errors import AntbeeError
 from antbee.models.device import Precision
+
+LEAST_OF_WHOLE = 0.8  # smallest share of a squashed or padded photo that a random crop covers, see docs/own-photos.md
 
 
 class TrainingError(AntbeeError):
@@ -42,6 +44,7 @@ class Recipe:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     smallest_crop: float = 0.08  # smallest share of an image's area that a random crop covers
     shorter_side: int | None = None  # pixels; larger images are resized to it before random crops are cut
+    mirror: bool = True  # half of the random crops are flipped horizontally
     finetune_sizes: tuple[int, ...] = ()  # side of the random crops in pixels, each for an equal share of the epochs
     cached_features: bool = False  # frozen: evaluation crops pass through the backbone once, not in every epoch
     own_head: bool = False  # frozen: starts from the rows of the weights' own head, where ImageNet has the classes
@@ -70,6 +73,9 @@ class Recipe:
             smallest_crop=self.smallest_crop,
             sizes=tuple(sizes[math.ceil(epoch * len(sizes) / epochs) - 1] for epoch in range(1, epochs + 1)),
             shorter_side=self.shorter_side,
+            mirror=self.mirror,
+            squash=self.preprocessing.fit == "squash",
+            padding=self.preprocessing.padding,
         )
 
     def for_images(self, preprocessing: Preprocessing, *, grow: bool) -> "Recipe":
@@ -83,6 +89,20 @@ class Recipe:
             shorter_side=None if self.shorter_side is None else round(scale * self.shorter_side),
         )
 
+    def fitted(self, fit: Fit | None) -> "Recipe":
+        """The recipe with photos made square in this way; None: as the preprocessing says.
+
+        Photos that are squashed or padded by choice are seen as a whole. Random crops then keep most of the photo.
+        """
+        preprocessing = self.preprocessing if fit is None else replace(self.preprocessing, fit=fit)
+        if preprocessing.fit == "crop":
+            return replace(self, preprocessing=preprocessing)
+        return replace(
+            self,
+            preprocessing=preprocessing if fit is None else replace(preprocessing, crop_pct=1.0),
+            smallest_crop=max(self.smallest_crop, LEAST_OF_WHOLE),
+        )
+
     def flat(self, mode: str) -> dict[str, Any]:
         """One mode's part of the recipe as a flat record, for config.json and the model card."""
         settings: dict[str, Any] = {"name": self.name, **asdict(self.schedule(mode))}
@@ -90,6 +110,7 @@ class Recipe:
             settings["crop_sizes"] = ", ".join(map(str, dict.fromkeys(augmentation.sizes)))
             settings["smallest_crop"] = augmentation.smallest_crop
             settings["shorter_side"] = augmentation.shorter_side
+            settings["mirror"] = augmentation.mirror
         own = {"frozen": "cached_features", "finetune": "head_first"}[mode]
         common = ("batch_norm", "channels_last", "precision", "balanced")
         return settings | {name: getattr(self, name) for name in (own, *common)}

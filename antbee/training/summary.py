@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from antbee.data import quality
 from antbee.data.download import folder_named
+from antbee.data.images import size_of, uses_a_sixteenth
 from antbee.data.listing import summary as left_out
 from antbee.data.quality import UNBALANCED, unbalanced
 from antbee.evaluation.report import aligned, comparison, conclusions
@@ -70,6 +72,7 @@ def warnings(context: "RunContext") -> list[str]:
     absent = [printable(name) for name, count in dataset.test.counts(dataset.class_names).items() if not count]
     if len(dataset.test) and absent:
         lines.append(f"warning   no test photos of {', '.join(absent)}: the test accuracy is that of the other classes")
+    lines += photo_warnings(context)
     if dataset.excluded:
         lines.append(f"excluded  {counted(len(dataset.excluded), 'file')}, by {context.settings.exclude}")
     if context.selection is not dataset.val:
@@ -80,6 +83,34 @@ def warnings(context: "RunContext") -> list[str]:
         lines.append(
             f"warning   {largest} has over {UNBALANCED} times the photos of {smallest}, which will be found less "
             "often: --balance weighs them the same"
+        )
+    return lines
+
+
+def photo_warnings(context: "RunContext") -> list[str]:
+    """Warnings about what the network sees of the training photos."""
+    dataset, preprocessing = context.dataset, context.recipe.preprocessing
+    check = f"`{command_name('check')} {printable(dataset.root)}` names them"
+    lines = []
+    excluded = {dataset.root / name for name in dataset.excluded}
+    if pairs := [pair for pair in dataset.contradictory if not excluded & set(pair)]:
+        one, other = (printable(path.relative_to(dataset.root)) for path in pairs[0])
+        lines.append(
+            f"warning   {counted(len(pairs), 'training photo')} with the bytes of a photo of another class, such as "
+            f"{other} and {one}: {check}"
+        )
+    paths = quality.sample(context.train.paths)
+    of = "training photos" if len(paths) == len(context.train) else "training photos that were looked at"
+    seen = quality.median_seen(filter(None, map(size_of, paths)), preprocessing)
+    if preprocessing.fit == "crop" and seen < quality.LEAST_SEEN:
+        lines.append(
+            f"warning   of half of the training photos the centre crop sees {seen:.0%} of the area or less: "
+            "--fit squash trains on the whole of them"
+        )
+    if narrow := sum(map(uses_a_sixteenth, paths)):
+        lines.append(
+            f"warning   {narrow} of {len(paths)} {of} have 16 bits but use a sixteenth of their range or less, so they "
+            "are nearly black to the network: scale their values to the whole range, or export them with 8 bits"
         )
     return lines
 

@@ -265,6 +265,15 @@ def test_pipes_devices_and_links_out_of_the_folder_are_listed_without_being_read
     assert folder.leaked == 3, "the link, and the two other validation photos, which small_set writes the same"
 
 
+def test_a_training_photo_with_the_bytes_of_one_of_another_class_is_named_after_it(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "photos", {"train/ants": 1, "train/bees": 1, "val/ants": 1, "val/bees": 1})
+    train = root / "train"
+    assert read_folder(root).contradictory == ((train / "ants/000.jpg", train / "bees/000.jpg"),)
+    (train / "bees/000.jpg").write_bytes(photo_bytes(7))
+    (train / "ants/again.jpg").write_bytes(photo_bytes(0))
+    assert read_folder(root).contradictory == (), "of one class, or in another split"
+
+
 @pytest.mark.parametrize("target", [".", "..", "ants"])
 def test_a_class_folder_that_is_a_link_into_the_data_folder_is_refused(tmp_path: Path, target: str) -> None:
     root = small_set(tmp_path)

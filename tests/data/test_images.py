@@ -13,7 +13,7 @@ from torchvision import transforms
 from torchvision.models import ResNet18_Weights
 
 from antbee.data.drawn import draw
-from antbee.data.images import DataError, open_photo, picture_of
+from antbee.data.images import DataError, open_photo, picture_of, size_of, uses_a_sixteenth
 from antbee.data.transforms import Augmentation, CropBox, Preprocessing, pixels_of
 
 RED, GREY = (200, 30, 40), (120, 120, 120)
@@ -134,6 +134,40 @@ def test_a_huge_photo_is_refused_before_it_is_decoded(side: int) -> None:
     header = f"P6 {side} {side} 255\n".encode()
     with pytest.raises(DataError, match=r"too large a photo .*make it smaller"):
         open_photo(io.BytesIO(header + bytes(100)))
+
+
+@pytest.mark.parametrize("side", [10_000, 14_143, 60_000])
+def test_the_message_for_a_huge_photo_is_antbees_own_also_beyond_pillows_limit(side: int) -> None:
+    with pytest.raises(DataError, match=r"too large a photo \(.*60") as caught:
+        open_photo(io.BytesIO(f"P6 {side} {side} 255\n".encode() + bytes(100)))
+    assert "DOS" not in str(caught.value)
+    if side > 13_400:
+        assert f"{side * side // 1_000_000} megapixels, at most 60 are read, of a JPEG 120" in str(caught.value)
+
+
+def test_the_size_of_a_photo_is_read_from_its_header(tmp_path: Path) -> None:
+    content = encoded(resized_photo((320, 200)))
+    (tmp_path / "cut.jpg").write_bytes(content[:2000])
+    (tmp_path / "text.jpg").write_text("no photo")
+    assert size_of(tmp_path / "cut.jpg") == (320, 200)
+    assert size_of(tmp_path / "text.jpg") is None
+    assert size_of(tmp_path / "nothing.jpg") is None
+
+
+@pytest.mark.parametrize(
+    ("highest", "expected"), [(255, True), (4095, True), (4096, False), (65535, False), (0, False)]
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_greys_of_16_bits_that_use_a_sixteenth_of_them_are_told_from_others(
+    tmp_path: Path, highest: int, expected: bool, kind: str
+) -> None:
+    path = tmp_path / f"photo.{kind.lower()}"
+    values = np.zeros((8, 8), np.uint16)
+    values[3, 3] = highest
+    Image.fromarray(values).save(path, kind)
+    assert uses_a_sixteenth(path) == expected
+    Image.new("L", (8, 8), 3).save(path, kind)
+    assert not uses_a_sixteenth(path), "8 bits"
 
 
 def test_a_thin_photo_that_resizing_would_make_huge_is_refused() -> None:

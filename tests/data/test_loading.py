@@ -132,7 +132,7 @@ def test_cached_images_never_exceed_the_limit(drawn_root: Path) -> None:
         ImageLoader(split, SMALL, Augmentation(sizes=(32,)), options=LoaderOptions(workers=4, cache=cache)),
         [[*range(24)]],
     )
-    kept = [picture for path in split.paths if (picture := cache.get((path, None)))]
+    kept = [picture for path in split.paths if (picture := cache.get((path, None, None)))]
     assert 0 < len(kept) == len(cache) < len(split)
     assert sum(3 * picture.width * picture.height for picture in kept) + cache.free == 5 * 3 * width * height
 

@@ -206,6 +206,23 @@ def test_a_tiny_photo_has_a_heat_map_too(size: tuple[int, int]) -> None:
     assert picture.size == size
 
 
+def test_the_map_of_a_padded_photo_is_cut_to_the_photo() -> None:
+    photo = Image.new("RGB", (160, 40), (90, 90, 90))
+    activation_map = torch.zeros(4, 4)
+    activation_map[0] = 1  # on the padding above the photo
+    activation_map[2, 3] = 1  # on the photo's right end
+    picture = heat_map(photo, activation_map, (0, -60, 160, 100), strongest=1.0)
+    assert picture.size == photo.size
+    change = np.abs(np.asarray(picture).astype(int) - 90)[2:-2, 2:-2].sum(axis=2)  # without the frame
+    assert change[:, :60].max() < 20, "what lies on the padding is not drawn"
+    assert change[:, 116:].max() > 60
+
+
+def test_a_box_far_larger_than_a_thin_photo_takes_no_more_memory_than_the_photo() -> None:
+    photo = Image.new("RGB", (40_000, 1_000))
+    assert heat_map(photo, torch.ones(7, 7), (0, -19_500, 40_000, 20_500), strongest=1.0).size == photo.size
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Two pictures side by side
 

@@ -397,3 +397,12 @@ def test_files_that_config_json_only_counts_are_counted_in_the_card():
     data = {"skipped": [{"file": "a.txt", "reason": "no image"}], "skipped_count": 80_000}
     card = model_card({"architecture": "resnet18", "label_names": ["ants", "bees"], "antbee": {"data": data}})
     assert "- 80000 skipped, not readable as photos: " in card
+
+
+@pytest.mark.parametrize(
+    ("crop_mode", "words"), [("squash", "both sides resized to a square"), ("border", "padded with the mean colour")]
+)
+def test_a_card_says_if_the_model_sees_the_whole_photo(crop_mode, words):
+    whole = CONFIG | {"pretrained_cfg": CONFIG["pretrained_cfg"] | {"crop_mode": crop_mode}}
+    assert words in model_card(whole)
+    assert "the whole photo" not in model_card(CONFIG)

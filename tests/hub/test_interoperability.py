@@ -70,6 +70,26 @@ def test_torchvision_timm_and_transformers_load_it_with_equal_preprocessing_logi
     assert {answer["label"]: answer["score"] for answer in answers} == pytest.approx(own.probabilities, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("default")  # other people's warnings about each other
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+def test_timm_and_transformers_make_photos_square_as_antbee_does(tmp_path, fit):
+    timm = pytest.importorskip("timm")
+    transformers = pytest.importorskip("transformers")
+    preprocessing = Preprocessing(crop=96, crop_pct=1.0, fit=fit)
+    config = ClassifierConfig("test_resnet", ("ants", "bees"), preprocessing)
+    Classifier(create_network("test_resnet", 2), config).save_pretrained(tmp_path)
+    classifier = Classifier.from_pretrained(tmp_path, device="cpu")
+    network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network), is_training=False)
+    processor = transformers.AutoImageProcessor.from_pretrained(str(tmp_path))
+    for size in [(252, 30), (31, 98), (96, 96)]:
+        photo = draw("bees", 0, 320).resize(size)
+        images = preprocessing.normalise(pixels_of([classifier.crop(photo)]))
+        assert torch.equal(transform(photo)[None], images)
+        prepared = processor(photo, return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(prepared, images, rtol=0, atol=1e-6)
+
+
 def test_the_code_in_the_card_runs_and_says_the_same_in_all_three_libraries(server, tmp_path, monkeypatch):
     pytest.importorskip("timm")
     pytest.importorskip("transformers")

@@ -152,6 +152,20 @@ def test_timms_older_flat_layout_is_read_and_written_in_the_current_one():
     assert "mean is missing" in complaint(ClassifierConfig.from_json, {k: v for k, v in flat.items() if k != "mean"})
 
 
+@pytest.mark.parametrize(("fit", "crop_mode"), [("crop", "center"), ("squash", "squash"), ("pad", "border")])
+def test_how_photos_are_made_square_is_written_and_read_by_timms_name(fit, crop_mode):
+    config = ClassifierConfig("resnet18", ("cat", "dog"), Preprocessing(crop_pct=1.0, fit=fit))
+    content = config.to_json()
+    assert content["pretrained_cfg"]["crop_mode"] == crop_mode
+    assert ClassifierConfig.from_json(content).preprocessing == config.preprocessing
+
+
+def test_a_config_that_does_not_say_how_photos_are_made_square_reads_as_a_crop():
+    content = ClassifierConfig("resnet18", ("cat", "dog")).to_json()
+    del content["pretrained_cfg"]["crop_mode"]
+    assert ClassifierConfig.from_json(content).preprocessing.fit == "crop"
+
+
 def test_model_args_of_a_plain_resnet_are_accepted():
     arguments = {"num_classes": 2, "in_chans": 3, "global_pool": "avg", "zero_init_last": False}
     for some in (arguments, {}, None):
@@ -220,7 +234,8 @@ WRONG = [
     (lambda c: c.update(pretrained_cfg=[]), "pretrained_cfg is [], expected an object"),
     (in_pretrained(interpolation="nearest"), "interpolation is 'nearest', expected 'bilinear' or 'bicubic'"),
     (in_pretrained(interpolation=["bilinear"]), "interpolation is ['bilinear']"),
-    (in_pretrained(crop_mode="squash"), "pretrained_cfg.crop_mode is 'squash', expected 'center'"),
+    (in_pretrained(crop_mode="pad"), "crop_mode is 'pad', expected 'center', 'squash' or 'border'"),
+    (in_pretrained(crop_mode=["squash"]), "pretrained_cfg.crop_mode is ['squash']"),
     (in_pretrained(input_size=[1, 224, 224]), "input_size is [1, 224, 224], expected [3, side, side] of 32 to 1024"),
     (in_pretrained(input_size=[3, 224, 192]), "input_size is [3, 224, 192]"),
     (in_pretrained(input_size=[3, 10**9, 10**9]), "32 to 1024 pixels"),
@@ -246,6 +261,8 @@ WRONG = [
     (in_antbee(recipe={"steps": math.nan}), "antbee.recipe.steps is nan"),
     (in_antbee(recipe={"smallest_crop": math.nan}), "smallest_crop is nan"),
     (in_antbee(recipe={"smallest_crop": True}), "antbee.recipe.smallest_crop is True, expected 0.01 to 1"),
+    (in_antbee(recipe={"mirror": "no"}), "antbee.recipe.mirror is 'no', expected true or false"),
+    (in_antbee(recipe={"mirror": 0}), "antbee.recipe.mirror is 0, expected true or false"),
     (in_antbee(files={"model.safetensors": "abc"}), "antbee.files['model.safetensors'] is 'abc', expected a SHA-256"),
     (in_antbee(data={"skipped": [{}]}), "antbee.data.skipped[0].file is missing"),
     (in_antbee(data={"excluded": [1]}), "antbee.data.excluded[0] is 1, expected a valid string"),

@@ -42,6 +42,7 @@ def literals(annotation):
 def test_flags_have_the_choices_of_the_settings(script):
     choices = {name: literals(field.annotation) for name, field in Settings.model_fields.items()}
     assert {name for name, values in choices.items() if values} == {
+        "fit",
         "mode",
         "recipe",
         "select",

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from antbee.data.drawn import write_drawn_set
 from antbee.data.images import DataError
+from antbee.data.transforms import Preprocessing
 from antbee.models.backbone import create_network, head_of
 from antbee.models.device import choose_precision
 from antbee.models.weights import StartingWeights, build_network, load_starting_weights
@@ -136,6 +137,40 @@ def test_the_preprocessing_is_that_of_the_weights_except_in_the_tutorials_recipe
     assert recipe_for("resnet18", recipe="tutorial", image_size=96).preprocessing.crop == 96
 
 
+def test_photos_seen_as_a_whole_are_not_cut_and_their_random_crops_keep_most_of_them():
+    weights = StartingWeights("random", preprocessing=Preprocessing(crop=96, crop_pct=0.9))
+    for fit in ("squash", "pad"):
+        recipe = recipe_of(Settings(fit=fit), "resnet18", weights, torch.device("cpu"))
+        assert recipe.preprocessing == Preprocessing(crop=96, crop_pct=1.0, fit=fit)
+        augmentation = recipe.augmentation("finetune")
+        assert (augmentation.smallest_crop, augmentation.squash) == (0.8, fit == "squash")
+        assert augmentation.padding == recipe.preprocessing.padding
+    plain = recipe_of(Settings(), "resnet18", weights, torch.device("cpu"))
+    assert plain.preprocessing == weights.preprocessing
+    assert plain.augmentation("finetune").smallest_crop == FAST.smallest_crop
+
+
+def test_photos_are_made_square_as_the_weights_were_trained_unless_another_way_is_asked_for():
+    own = Preprocessing(crop=96, crop_pct=0.9, fit="squash")
+    weights = StartingWeights("random", preprocessing=own)
+    plain, cropped = (recipe_of(Settings(fit=fit), "resnet18", weights, torch.device("cpu")) for fit in (None, "crop"))
+    assert plain.preprocessing == own
+    assert plain.smallest_crop == 0.8
+    assert cropped.preprocessing == replace(own, fit="crop")
+    assert cropped.smallest_crop == FAST.smallest_crop
+
+
+@pytest.mark.parametrize("recipe", ["fast", "tutorial"])
+def test_without_mirroring_no_mode_mirrors_and_the_config_says_so(recipe):
+    weights = StartingWeights("random")
+    plain, unmirrored = (
+        recipe_of(Settings(recipe=recipe, mirror=mirror), "resnet18", weights, torch.device("cpu"))
+        for mirror in (True, False)
+    )
+    assert (plain.augmentation("finetune").mirror, unmirrored.augmentation("finetune").mirror) == (True, False)
+    assert (plain.flat("finetune")["mirror"], unmirrored.flat("finetune")["mirror"]) == (True, False)
+
+
 @pytest.mark.parametrize(("backbone", "is_layer_norm"), [("test_convnext", 1), ("test_vit", 1), ("test_resnet", 0)])
 def test_only_networks_without_batch_norm_are_fine_tuned_by_adamw(backbone, is_layer_norm):
     recipe = recipe_for(backbone)
@@ -188,11 +223,13 @@ def checkpoint(tmp_path_factory):
 CHANGES = {
     "--backbone": {"backbone": "test_efficientnet"},  # of other mean, crop and optimiser
     "--image-size": {"image_size": 96},
+    "--fit": {"fit": "squash"},
     "--epochs": {"epochs": 7},
     "--batch-size": {"batch_size": 7},
     "--lr": {"lr": 0.7},
     "--folds": {"folds": 7},
     "--balance": {"balance": True},
+    "--mirror": {"mirror": False},
     "--precision": {"precision": "float32" if choose_precision("auto", CPU) == "bfloat16" else "bfloat16"},
     "--select": {"select": "last"},
     "--seeds": {"seeds": 2},

@@ -177,6 +177,23 @@ def test_metadata_follows_the_models_own_preprocessing_and_any_label_names():
     assert "bicubic" in read.doc_string
 
 
+@pytest.mark.parametrize(
+    ("fit", "entries", "words"),
+    [
+        ("squash", {"fit": "squash", "resize_both_sides": "64"}, "both sides resized to 64 pixels"),
+        ("pad", {"fit": "pad", "resize_longer_side": "64", "padding": "[124, 116, 104]"}, "(124, 116, 104)"),
+    ],
+)
+def test_metadata_and_text_say_how_photos_are_made_square(fit, entries, words):
+    config = ClassifierConfig("resnet18", ("ants", "bees"), Preprocessing(crop=64, crop_pct=1.0, fit=fit))
+    program = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    describe(program, config)
+    metadata = {entry.key: entry.value for entry in program.metadata_props}
+    assert metadata.items() >= entries.items()
+    assert "resize_shorter_side" not in metadata
+    assert words in program.doc_string
+
+
 def test_the_file_needs_no_other_file_and_has_no_paths_of_this_machine(exported, classifier, examples, tmp_path):
     program = onnx.load(exported, load_external_data=False)
     assert not any(tensor.external_data for tensor in program.graph.initializer)

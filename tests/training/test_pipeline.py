@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from configs import CONFIG
@@ -425,6 +426,26 @@ def test_a_test_split_is_measured_once_at_the_end_and_has_its_own_row_everywhere
     assert read_config(run.frozen.folder).metrics.test == tested
 
 
+@pytest.mark.parametrize(("fit", "recipe"), [("squash", "fast"), ("pad", "tutorial")])
+def test_a_model_sees_photos_as_it_was_trained_and_its_heat_map_covers_the_whole_photo(
+    train, tiny_root, tmp_path, fit, recipe
+):
+    root = strips(tiny_root, tmp_path / "strips")
+    values = settings(root, tmp_path / "outputs", weights="random", epochs=1, recipe=recipe)
+    run = train(**values, fit=fit, mirror=False)
+    for model in run.models:
+        loaded = Classifier.from_pretrained(model.folder, device="cpu")
+        assert (loaded.config.preprocessing.fit, loaded.config.preprocessing.crop_pct) == (fit, 1.0)
+        assert loaded.config.recipe.get("mirror") in (False, None)  # None: the mode does not augment
+        photos = [open_photo(path) for path in read_folder(root).val.paths]
+        torch.testing.assert_close(loaded.logits(photos), model.val_logits, rtol=1e-3, atol=1e-3)
+        explanation = loaded.explain(photos[0])
+        darkened = np.asarray(photos[0], int) // 3
+        assert explanation.heatmap.size == photos[0].size
+        assert (np.asarray(explanation.heatmap, int) >= darkened).mean() > 0.95, "no part of it is left out as darkness"
+    assert run.finetune.classifier.config.recipe["mirror"] is False
+
+
 @pytest.fixture
 def start_log():
     """The lines that a run logs before training."""
@@ -446,6 +467,48 @@ def test_leaked_images_are_warned_of_and_unprintable_file_names_are_escaped(star
     assert "1 of the 5 validation photos are, byte for byte, among the training photos" in lines
     (line,) = [line for line in lines.splitlines() if line.startswith("skipped")]
     assert line.startswith("skipped   train/ants/a \\x1b[31mb.txt: a .txt file, not a photo")
+
+
+def test_a_photo_in_two_classes_is_warned_of_with_the_names_of_one_pair_unless_it_is_excluded(
+    start_log, tiny_root, tmp_path
+):
+    root = shutil.copytree(tiny_root, tmp_path / "pictures")
+    first = next((root / "train" / "ants").iterdir())
+    shutil.copy(first, root / "train" / "bees" / "again.jpg")
+    values = settings(root, tmp_path, weights="random")
+    lines = start_log(**values)
+    assert (
+        "warning   1 training photo with the bytes of a photo of another class, such as train/bees/again.jpg and "
+        f"train/ants/{first.name}: `python scripts/check.py {root}` names them"
+    ) in lines.replace("antbee check", "python scripts/check.py")
+    (tmp_path / "list.txt").write_text("train/bees/again.jpg\n")
+    assert "another class" not in start_log(**values, exclude=tmp_path / "list.txt")
+    assert "another class" not in start_log(**settings(tiny_root, tmp_path, weights="random"))
+
+
+def strips(root, name):
+    """A copy of a data set whose photos are all strips."""
+    copy = shutil.copytree(root, name)
+    for path in copy.rglob("*.jpg"):
+        Image.open(path).convert("RGB").resize((300, 60)).save(path)
+    return copy
+
+
+def test_a_crop_that_sees_little_of_most_photos_is_warned_of_and_no_other_way_is(start_log, tiny_root, tmp_path):
+    values = settings(strips(tiny_root, tmp_path / "strips"), tmp_path, weights="random")
+    assert "the centre crop sees 15% of the area or less: --fit squash" in start_log(**values)
+    for fit in ("squash", "pad"):
+        assert "the centre crop" not in start_log(**values, fit=fit)
+    assert "the centre crop" not in start_log(**settings(tiny_root, tmp_path, weights="random"))
+
+
+def test_photos_of_12_bits_in_16_are_warned_of(start_log, tiny_root, tmp_path):
+    root = shutil.copytree(tiny_root, tmp_path / "pictures")
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 4096
+    Image.fromarray(values).save(root / "train" / "ants" / "depth.png")
+    lines = start_log(**settings(root, tmp_path, weights="random"))
+    assert "1 of 7 training photos have 16 bits but use a sixteenth of their range or less" in lines
+    assert "16 bits" not in start_log(**settings(tiny_root, tmp_path, weights="random"))
 
 
 def test_a_class_with_many_damaged_photos_is_trained_on_only_if_allowed(start_log, tiny_root, tmp_path):

@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from antbee.data.transforms import Fit
 from antbee.models.config import MODES
 from antbee.training.background import Status
 from antbee.ui.i18n import CHINESE, ENGLISH, label, translations, translator_of
@@ -29,6 +30,7 @@ def literals(tree: ast.AST) -> set[str]:
 NAMED_ELSEWHERE = {
     "mode.": MODES,
     "train.": get_args(Status),
+    "inside.tensor.": get_args(Fit),
     "report.": literals(ast.parse((ROOT / "evaluation" / "report.py").read_text("utf-8"))),
 }
 

@@ -1,6 +1,7 @@
 """Batches: sample batches of both splits, augmentation, and the models' predictions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -85,9 +86,14 @@ def _preprocessing(snapshot: Snapshot) -> Any:
 def _augmentation(snapshot: Snapshot) -> Augmentation:
     """The random crops of the models' recipe, at the size of the evaluation's crop."""
     recipes = [model.config.recipe for model in snapshot.models]
-    known = (crop for recipe in recipes if (crop := recipe.get("smallest_crop")) is not None)
-    smallest_crop = next(known, FAST.smallest_crop)
-    return Augmentation(smallest_crop, (_preprocessing(snapshot).crop,))
+    augmented = [recipe for recipe in recipes if recipe.get("smallest_crop") is not None]
+    usual = replace(FAST, preprocessing=_preprocessing(snapshot), finetune_sizes=(), shorter_side=None).fitted(None)
+    augmentation = usual.augmentation("finetune")
+    assert augmentation is not None  # as always in this mode
+    if not augmented:
+        return augmentation
+    mirror = augmented[0].get("mirror") is not False
+    return replace(augmentation, smallest_crop=augmented[0]["smallest_crop"], mirror=mirror)
 
 
 def unnormalised(loader: ImageLoader, positions: Tensor, epoch: int = 0) -> Tensor:

@@ -78,7 +78,8 @@ def _tensor(photo: Image.Image, pixels: Tensor, preprocessing: Preprocessing, tr
         _representation("picture", pixels.permute(1, 2, 0), pixels[:, middle, middle], "d", translate),
         _representation("tensor", tensor, tensor[:, middle, middle], ".2f", translate),
     ]
-    text = translate("inside.tensor.explanation", resize=preprocessing.resize, crop=preprocessing.crop)
+    square = translate(f"inside.tensor.{preprocessing.fit}", resize=preprocessing.resize, crop=preprocessing.crop)
+    text = translate("inside.tensor.explanation", square=square)
     table = _frame(rows, ("form", "shape", "type", "range", "middle"), translate)
     return Step(text, (Pictures(translate("inside.tensor.title"), pictures),), table)
 

@@ -11,7 +11,7 @@ import torch
 
 from antbee.data.folder import ImageDataset
 from antbee.data.images import open_photo
-from antbee.data.quality import Finding, PhotoFacts, measure
+from antbee.data.quality import OF_THE_WHOLE, Finding, PhotoFacts, measure
 from antbee.evaluation import metrics, plots
 from antbee.evaluation.calibration import reliability
 from antbee.evaluation.report import metric_rows
@@ -157,7 +157,7 @@ def findings_table(findings: Sequence[Finding], translate: Translator = ENGLISH)
 def findings_pictures(findings: Sequence[Finding], photos: ImageDataset) -> list[Captioned]:
     """The photos of the findings; the two photos of a pair side by side."""
     pictures = []
-    for finding in [finding for finding in findings if finding.kind != "imbalance"][:FINDING_PICTURES]:
+    for finding in [finding for finding in findings if finding.kind not in OF_THE_WHOLE][:FINDING_PICTURES]:
         picture = open_photo(photos.root / finding.file, shorter_side=PICTURE_SIDE)
         if finding.other:
             other = open_photo(photos.root / finding.other, shorter_side=PICTURE_SIDE)

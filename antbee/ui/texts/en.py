@@ -40,7 +40,7 @@ TEXTS = {
     "classify.photo": "Photo",
     "classify.examples": "Examples",
     "classify.crop": "Input of the network",
-    "classify.crop.alt": "The square crop of the photo that the network is given",
+    "classify.crop.alt": "The square that the network is given of the photo",
     "classify.probabilities": "Probabilities",
     "classify.map": "Photo | heat map of the predicted class",
     "classify.map.gradient": "(heat map weighted by gradients: an approximation for this network)",
@@ -66,8 +66,9 @@ TEXTS = {
     "batches.tab": "Batches",
     "batches.intro": (
         "A batch is what the network is given in one step; labels come from the folders' names. **train** shows photos "
-        "as training augments them: cropped and mirrored at random, differently in every epoch. **val** shows the "
-        "evaluation crop and each model's prediction. Click a photo to see eight augmented versions of it."
+        "as training augments them: cropped and, if the models were trained so, mirrored at random, differently in "
+        "every epoch. **val** shows the evaluation crop and each model's prediction. Click a photo to see eight "
+        "augmented versions of it."
     ),
     "batches.split": "Split",
     "batches.size": "Batch size",
@@ -161,14 +162,24 @@ TEXTS = {
     "inside.photo.size": "{width} × {height} pixels",
     "inside.tensor": "2 · Tensor",
     "inside.tensor.explanation": (
-        "## From the photo to a tensor\nThe photo is resized until its shorter side has {resize} pixels, and a "
-        "square of {crop} × {crop} is cut from its centre. A picture is stored as (H, W, C): rows, columns, "
-        "colours, in whole numbers from 0 to 255. The network takes a tensor (C, H, W): channels first, in "
-        "fractions from 0 to 1. To show a tensor, `tensor.permute(1, 2, 0)` makes it (H, W, C) again; the picture "
-        "on the right was made so."
+        "## From the photo to a tensor\n{square} A picture is stored as (H, W, C): rows, columns, colours, in whole "
+        "numbers from 0 to 255. The network takes a tensor (C, H, W): channels first, in fractions from 0 to 1. To "
+        "show a tensor, `tensor.permute(1, 2, 0)` makes it (H, W, C) again; the picture on the right was made so."
+    ),
+    "inside.tensor.crop": (
+        "The photo is resized until its shorter side has {resize} pixels, and a square of {crop} × {crop} is cut from "
+        "its centre."
+    ),
+    "inside.tensor.squash": (
+        "Both sides of the photo are resized to {resize} pixels, whatever its aspect ratio, and the central {crop} × "
+        "{crop} are kept."
+    ),
+    "inside.tensor.pad": (
+        "The photo is resized until its longer side has {resize} pixels, padded with the mean colour to a square, and "
+        "the central {crop} × {crop} are kept."
     ),
     "inside.tensor.title": "Photo and tensor",
-    "inside.tensor.cut": "the square that is cut",
+    "inside.tensor.cut": "what the network sees",
     "inside.tensor.shown": "the tensor, permuted to be shown",
     "inside.tensor.picture": "picture (H, W, C)",
     "inside.tensor.tensor": "tensor (C, H, W)",

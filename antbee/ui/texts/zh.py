@@ -60,8 +60,9 @@ TEXTS = {
     # Batches
     "batches.tab": "批次",
     "batches.intro": (
-        "一个批次就是一步中交给网络的照片；标签来自文件夹的名字。**train** 显示训练时增强后的照片：随机裁剪和镜像，每个"
-        " epoch 都不同。**val** 显示评估时的裁剪和每个模型的预测。点击一张照片，可以看到它的八个增强版本。"
+        "一个批次就是一步中交给网络的照片；标签来自文件夹的名字。**train** 显示训练时增强后的照片：随机裁剪，"
+        "并在模型如此训练时随机镜像，每个 epoch 都不同。**val** 显示评估时的裁剪和每个模型的预测。"
+        "点击一张照片，可以看到它的八个增强版本。"
     ),
     "batches.split": "数据划分",
     "batches.size": "批次大小",
@@ -152,12 +153,15 @@ TEXTS = {
     "inside.photo.size": "{width} × {height} 像素",
     "inside.tensor": "2 · 张量",
     "inside.tensor.explanation": (
-        "## 从照片到张量\n先缩放照片，使短边为 {resize} 像素，再从中心裁剪出 {crop} × {crop} 的正方形。图片按 (H, "
-        "W, C) 存储：行、列、颜色，数值是 0 到 255 的整数。网络需要的张量是 (C, H, W)：通道在前，数值是 0 到 1 "
-        "的小数。显示张量时，用 `tensor.permute(1, 2, 0)` 把它变回 (H, W, C)；右边的图片就是这样得到的。"
+        "## 从照片到张量\n{square}图片按 (H, W, C) 存储：行、列、颜色，数值是 0 到 255 的整数。网络需要的张量是 (C, H, "
+        "W)：通道在前，数值是 0 到 1 的小数。显示张量时，用 `tensor.permute(1, 2, 0)` 把它变回 (H, W, "
+        "C)；右边的图片就是这样得到的。"
     ),
+    "inside.tensor.crop": "先缩放照片，使短边为 {resize} 像素，再从中心裁剪出 {crop} × {crop} 的正方形。",
+    "inside.tensor.squash": "把照片的两边都缩放到 {resize} 像素（不保持长宽比），保留中心的 {crop} × {crop}。",
+    "inside.tensor.pad": "先缩放照片，使长边为 {resize} 像素，用平均颜色填充成正方形，保留中心的 {crop} × {crop}。",
     "inside.tensor.title": "照片与张量",
-    "inside.tensor.cut": "裁剪出的正方形",
+    "inside.tensor.cut": "网络看到的部分",
     "inside.tensor.shown": "调换维度后显示的张量",
     "inside.tensor.picture": "图片 (H, W, C)",
     "inside.tensor.tensor": "张量 (C, H, W)",

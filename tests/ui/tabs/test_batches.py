@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from page_helpers import SMALL
@@ -143,14 +144,45 @@ def test_no_augmented_version_repeats_the_picture_of_the_batch(snapshot):
     assert pixels(grid.pictures)[2] not in pixels(augmented(snapshot, "train", 8, 3, picked=2))
 
 
-def test_augmentation_uses_the_smallest_crop_of_the_models_recipe(models, photos):
-    def snapshot_of(recipe):
-        config = replace(models[0].config, recipe=recipe)
+@pytest.fixture
+def snapshot_of(models, photos):
+    """A snapshot of a model with another recipe, and other values of its config."""
+
+    def with_config(recipe, **changes):
+        config = replace(models[0].config, recipe=recipe, **changes)
         return ui.Snapshot((replace(models[0], classifier=Classifier(models[0].classifier.network, config)),), photos)
 
+    return with_config
+
+
+def test_augmentation_uses_the_smallest_crop_of_the_models_recipe(snapshot_of):
     narrow, wide, usual = (
         pixels(augmented(snapshot_of(recipe), "train", 4, 0, 0))
         for recipe in ({"smallest_crop": 1.0}, {"smallest_crop": 0.1}, {"smallest_crop": FAST.smallest_crop})
     )
     assert narrow != wide
     assert usual == pixels(augmented(snapshot_of({}), "train", 4, 0, 0))
+
+
+def test_augmentation_mirrors_only_if_the_models_recipe_does(snapshot_of):
+    recipe = {"smallest_crop": 1.0}
+    mirrored, plain = (
+        pixels(augmented(snapshot_of({**recipe, "mirror": mirror}), "train", 4, 0, 0)) for mirror in (True, False)
+    )
+    assert mirrored == pixels(augmented(snapshot_of(recipe), "train", 4, 0, 0)), "earlier models were all mirrored"
+    assert len(set(map(str, plain))) < len(set(map(str, mirrored)))
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_batches_show_photos_as_the_models_see_them(models, snapshot_of, fit):
+    preprocessing = replace(models[0].config.preprocessing, crop_pct=1.0, fit=fit)
+    snapshot = snapshot_of({"smallest_crop": 1.0, "mirror": False}, preprocessing=preprocessing)
+    for which in ("train", "val"):
+        (grid,) = batch(snapshot, None, which, 4, 0)
+        photo = open_photo(
+            getattr(snapshot.photos, which).paths[positions_of(getattr(snapshot.photos, which), which, 4, 0)[0]]
+        )
+        shown = np.asarray(grid.pictures[0][0], float)
+        frame = (shown.shape[0] - preprocessing.crop) // 2
+        shown = shown[frame : frame + preprocessing.crop, frame : frame + preprocessing.crop]
+        assert np.abs(shown - np.asarray(preprocessing.cropped(photo), float)).mean() < 4
