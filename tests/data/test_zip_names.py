@@ -15,71 +15,16 @@ from antbee.data.zip_names import CODE_PAGES, ZipNames, names_in_zip
 CHINESE = (
     "蚂蚁 蜜蜂 猫 狗 苹果 香蕉 葡萄 玫瑰 向日葵 郁金香 汽车 自行车 飞机 椅子 桌子 老虎 大象 熊猫 兔子 蝴蝶 蜘蛛 瓢虫"
 )
-TRADITIONAL = [
-    "螞蟻",
-    "蜜蜂",
-    "貓",
-    "狗",
-    "蘋果",
-    "香蕉",
-    "葡萄",
-    "玫瑰",
-    "向日葵",
-    "鬱金香",
-    "汽車",
-    "腳踏車",
-    "飛機",
-    "椅子",
-    "桌子",
-    "老虎",
-    "大象",
-    "熊貓",
-    "兔子",
-    "蝴蝶",
-    "蜘蛛",
-]
+TRADITIONAL = (
+    "螞蟻 蜜蜂 貓 狗 蘋果 香蕉 葡萄 玫瑰 向日葵 鬱金香 汽車 腳踏車 飛機 椅子 桌子 老虎 大象 熊貓 兔子 蝴蝶 蜘蛛"
+)
 JAPANESE = "アリ ハチ 蟻 蜂 猫 犬 りんご バナナ ぶどう バラ ひまわり 自転車 飛行機 電車 椅子 机 虎 象 パンダ 兎 蝶 クモ"
 KOREAN = (
     "개미 꿀벌 고양이 개 사과 바나나 포도 장미 해바라기 튤립 "
     "자동차 자전거 비행기 의자 책상 호랑이 코끼리 토끼 나비 거미"
 )
-RUSSIAN = [
-    "Муравьи",
-    "Пчёлы",
-    "кошка",
-    "собака",
-    "яблоко",
-    "банан",
-    "виноград",
-    "роза",
-    "подсолнух",
-    "машина",
-    "самолёт",
-    "стул",
-    "стол",
-    "тигр",
-    "слон",
-    "заяц",
-    "Ёж",
-]
-GERMAN = [
-    "Käfer",
-    "Bär",
-    "Löwe",
-    "Vögel",
-    "Hühner",
-    "Äpfel",
-    "Kühe",
-    "Kätzchen",
-    "Mücke",
-    "Tür",
-    "Schlüssel",
-    "Bäume",
-    "Kürbis",
-    "Brötchen",
-    "Straße",
-    "Frösche",
-]
+RUSSIAN = "Муравьи Пчёлы кошка собака яблоко банан виноград роза подсолнух машина самолёт стул стол тигр слон заяц Ёж"
+GERMAN = "Käfer Bär Löwe Vögel Hühner Äpfel Kühe Kätzchen Mücke Tür Schlüssel Bäume Kürbis Brötchen Straße Frösche"
 FRENCH = "café pâté forêt chêne bûche hêtre érable châtaigne pêche éléphant chèvre araignée pâquerette"
 
 
