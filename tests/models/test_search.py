@@ -3,7 +3,7 @@
 import pytest
 
 from antbee.models import listing
-from antbee.models.listing import matching
+from antbee.models.search import matching
 from antbee.models.tensors import WeightsError
 
 
