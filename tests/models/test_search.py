@@ -2,7 +2,7 @@
 
 import pytest
 
-from antbee.models import listing
+from antbee.models import search
 from antbee.models.search import matching
 from antbee.models.tensors import WeightsError
 
@@ -10,7 +10,7 @@ from antbee.models.tensors import WeightsError
 def test_a_pattern_lists_what_fits_with_parameters_and_image_size_up_to_a_number(monkeypatch):
     (line,) = str(matching("test_resnet")).splitlines()
     assert line.split() == ["test_resnet", "0.4", "million", "parameters", "160", "pixels"]
-    monkeypatch.setattr(listing, "MOST_LISTED", 2)
+    monkeypatch.setattr(search, "MOST_LISTED", 2)
     found = matching("resnet??")
     assert [architecture.name for architecture in found.usable] == ["resnet18", "resnet26"]
     assert str(found).splitlines()[2:] == [f"and {found.rest} more: give a narrower pattern"]
