@@ -106,7 +106,8 @@ class ProcessorConfig(Part):
         side = self.size if isinstance(self.size, int) else self.size.get("shortest_edge", 0)
         if side > LARGEST_CROP:
             raise ModelFolderError(
-                f"preprocessor_config.size is {side}, at which transformers squeezes photos to a square: expected {LARGEST_CROP} at most"
+                f"preprocessor_config.size is {side}, at which transformers squeezes photos to a square: expected "
+                f"{LARGEST_CROP} at most"
             )
         return {
             "input_size": [3, side, side],

@@ -15,6 +15,7 @@ from antbee.data.folder import Split, read_folder, refuse_damaged
 from antbee.data.images import DataError, open_photo
 from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
+from antbee.data.paths import local_path
 from antbee.data.quality import UNWANTED, Finding, PhotoFacts, photo_findings
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.errors import InputError
@@ -86,9 +87,9 @@ def check(
     "imagenet", "random" or a file; None is ImageNet's or, without a network, none. `sheets` is a folder for a contact
     sheet of the findings, `list` a file for the images that should be excluded from training. Unless `allow_bad`, a
     folder where over a tenth of a class is damaged can't be used. Raises InputError where `list` is given for anything
-    but a data folder, and WeightsError for `weights` that can't be used.
+    but a data folder, DataError for an address, and WeightsError for `weights` that can't be used.
     """
-    path = Path(path)
+    path = local_path(path)
     kind = kind_of(path)
     if list is not None and kind != "data":
         raise InputError(f"a list of photos to exclude is made of a data folder, and {path} is a {kind}")
@@ -139,7 +140,8 @@ def check_model(path: Path) -> CheckResult:
         classifier = Classifier.from_pretrained(path, device="cpu")
     except WeightsError as error:
         raise ModelFolderError(str(error)) from error
-    read_history(path)
+    if classifier.config.mode:  # a model that antbee did not train may have a history of another format
+        read_history(path)
     used = None if classifier.detector is None else len(classifier.detector.names)
     return CheckResult(str(path), "model", ok=True, classes=tuple(classifier.config.label_names), used=used)
 
