@@ -20,7 +20,7 @@ from antbee import errors
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.check`, except --json."""
     parser = argparse.ArgumentParser(description="Check photos or models.", allow_abbrev=False)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="data folder, model folder or picture")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="data folder, model folder or picture")
     parser.add_argument("--weights", metavar="NAME|FILE", help="starting weights of the network that compares photos")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of the findings to a folder")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write a list of photos for train.py --exclude")
@@ -38,9 +38,11 @@ def main() -> None:
     options = vars(parse_arguments())
     paths, as_json = options.pop("paths"), options.pop("json")
     with errors.importing():
+        from antbee.data.paths import local_paths
+
         check = antbee.check
     results = []
-    for path in paths:
+    for path in local_paths(paths):
         results.append(check(path, **options, log=log))
         print(json.dumps(asdict(results[-1])) if as_json else results[-1], flush=True)
     if unusable := [str(result.error) for result in results if not result.ok]:

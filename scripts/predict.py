@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.predict_files`."""
     parser = argparse.ArgumentParser(description="Predict photos.", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="photos, or folders of photos")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="photos, folders of photos, or patterns such as *.jpg")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions to a CSV file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions as JSON, an object a line")
     parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the predictions to a Parquet file")

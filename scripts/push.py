@@ -21,7 +21,7 @@ from antbee.installation import command_name
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description="Push trained models to the Hugging Face Hub.", allow_abbrev=False)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model folder, or a folder of them such as outputs/")
+    parser.add_argument("model", metavar="MODEL", help="model folder, or a folder of them such as outputs/")
     parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, your-name/model-name")
     parser.add_argument("--space", action="store_true", help="also create a Space with the page for the models")
     parser.add_argument("--private", action="store_true", help="create the repositories as private ones")
@@ -58,11 +58,13 @@ def main() -> None:
         print(f"Load it back with: {command_name('app')} {' '.join(models)}")
 
 
-def models_to_push(folder: Path, repo_id: str) -> Mapping[str, Path]:
-    """Model folders by repository: a model folder itself, or the model folders in `folder`, one repository each."""
+def models_to_push(model: str, repo_id: str) -> Mapping[str, Path]:
+    """Model folders by repository: a model folder itself, or the model folders in it, one repository each."""
+    from antbee.data.paths import local_path
     from antbee.models.config import CONFIG_FILE
     from antbee.models.folder import model_folders
 
+    folder = local_path(model)
     if (folder / CONFIG_FILE).exists() or not (models := model_folders(folder)):
         return {repo_id: folder}
     return {f"{repo_id}-{model.name}": model for model in models}

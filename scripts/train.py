@@ -95,7 +95,7 @@ def main() -> None:
     """Train the modes asked for and compare them, or put earlier models back."""
     arguments = vars(parse_arguments())
     with errors.importing():
-        from antbee.models.listing import matching
+        from antbee.models.search import matching
         from antbee.models.versions import restore_version
         from antbee.training import summary
         from antbee.training.context import Settings

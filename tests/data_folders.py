@@ -1,6 +1,8 @@
 """Small data folders for the tests of antbee.data."""
 
 import io
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -30,3 +32,17 @@ def write_set(root: Path, counts: dict[str, int]) -> Path:
 def small_set(root: Path) -> Path:
     """A data folder with both splits and 3 + 2 training and 1 + 2 validation photos."""
     return write_set(root, {"train/ants": 3, "train/bees": 2, "val/ants": 1, "val/bees": 2})
+
+
+def zip_with_names(files: Mapping[bytes, bytes], extra: bytes = b"") -> bytes:
+    """A zip whose entries have these very bytes for names, without the flag for UTF-8; `extra` is of each entry."""
+    buffer, names = io.BytesIO(), {f"<{number}".ljust(len(name), ">"): name for number, name in enumerate(files)}
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for placeholder, name in names.items():
+            entry = zipfile.ZipInfo(placeholder)
+            entry.extra = extra
+            archive.writestr(entry, files[name])
+    content = buffer.getvalue()
+    for placeholder, name in names.items():  # once before the content, once in the directory
+        content = content.replace(placeholder.encode(), name)
+    return content

@@ -50,7 +50,7 @@ FENCES = {
     "gradio": {"antbee.ui"},
     "pandas": {"antbee.ui"},
     "huggingface_hub": {"antbee.hub"},
-    "matplotlib": {"antbee.evaluation.plots"},
+    "matplotlib": {"antbee.evaluation.fonts", "antbee.evaluation.plots"},
     "pyarrow": {"antbee.models.tables"},
     "safetensors": {"antbee.models.tensors"},
     "trackio": {"antbee.training.tracking"},

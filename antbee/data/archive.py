@@ -18,6 +18,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee.data.images import DataError, open_photo
 from antbee.data.listing import SkippedFile, is_hidden_folder
+from antbee.data.zip_names import ZipNames, names_in_zip
 from antbee.errors import InputError
 from antbee.text import one_line
 
@@ -72,21 +73,24 @@ class ZipPhoto:
 
 
 def photos_in_zip(
-    file: Path | BinaryIO, counts: Mapping[str, int] = MappingProxyType({})
-) -> Iterator[ZipPhoto | SkippedFile]:
-    """Yields the photos in a zip of class folders, sorted by path, and the files that can't be used.
+    file: Path | BinaryIO, counts: Mapping[str, int] = MappingProxyType({}), language: str = ""
+) -> Iterator[ZipNames | ZipPhoto | SkippedFile]:
+    """Yields how the names in a zip of class folders were read, its photos, sorted by path, and unusable files.
 
     The innermost folder is the class: ants/1.jpg, photos/ants/1.jpg, train/ants/1.jpg and val/ants/1.jpg are all ants.
     `counts` are the photos that each class has already; if the limits leave too little room for all photos of the zip,
-    each class gets an equal share of it. Photos are unpacked one by one.
+    each class gets an equal share of it. Photos are unpacked one by one. `language` is that of `names_in_zip`.
     Raises FewShotError if the file is no zip, is encrypted, has no photo in a class folder, or is too large.
     """
     with _opened_zip(file) as archive:
         # Not by ZipInfo.is_dir(), which raises for an empty name.
-        members = [_member(entry) for entry in archive.infolist() if not entry.filename.endswith("/")]
+        names = names_in_zip(archive.infolist(), language)
+        entries = zip(archive.infolist(), names.paths, strict=True)
+        members = [_member(entry, path) for entry, path in entries if not path.endswith("/")]
         wanted = sorted((entry for entry in members if isinstance(entry, _Member)), key=lambda member: member.path)
         unwanted = [entry for entry in members if isinstance(entry, SkippedFile)]
         _check_members(wanted, unwanted, counts)
+        yield names
         yield from unwanted
         room = _room(wanted, counts)
         earlier: dict[bytes, str] = {}  # paths by the SHA-256 of their content
@@ -163,9 +167,8 @@ class _Member:
         return SkippedFile(one_line(self.path), reason)
 
 
-def _member(entry: zipfile.ZipInfo) -> _Member | SkippedFile:
+def _member(entry: zipfile.ZipInfo, path: str) -> _Member | SkippedFile:
     """Judges a file of a zip by its name and compression alone; nothing is ever written under that name."""
-    path = _path_of(entry)
     *folders, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
     suffix = PurePosixPath(name).suffix
     reason = None
@@ -180,15 +183,6 @@ def _member(entry: zipfile.ZipInfo) -> _Member | SkippedFile:
     if reason is not None:
         return SkippedFile(one_line(path), one_line(reason))
     return _Member(entry, path, class_name_of(folders[-1]), name)
-
-
-def _path_of(entry: zipfile.ZipInfo) -> str:
-    """The path in the zip, with slashes. macOS writes UTF-8 without the flag for it, which zipfile decodes as CP437."""
-    path = entry.filename
-    if not entry.flag_bits & 0x800:  # the flag for UTF-8
-        with contextlib.suppress(UnicodeError):
-            path = path.encode("cp437").decode("utf-8")
-    return path.replace("\\", "/")
 
 
 def _check_members(members: Sequence[_Member], unwanted: Sequence[SkippedFile], counts: Mapping[str, int]) -> None:

@@ -48,11 +48,19 @@ BRANDS = {
     b"avif": "AVIF",
     b"avis": "AVIF",
 }
+# Two letters at least: C: is a drive. One slash is enough, as pathlib leaves no more.
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/+", re.IGNORECASE)
+AN_ADDRESS = "an address, not a file: download it first, and name the file"
 ENOUGH = 512  # bytes from the start of a file that `kind_of` needs
 
 
 class FileError(InputError):
     """A file can't be read. The message says why and what to do; the caller adds the file's name."""
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an address, as of a web page, and no file or folder here has this name."""
+    return ADDRESS.match(os.fspath(path)) is not None and not Path(path).exists()
 
 
 @contextmanager

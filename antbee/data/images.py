@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from antbee.data.colour import in_srgb
-from antbee.data.files import ENOUGH, FileError, kind_of, opened
+from antbee.data.files import AN_ADDRESS, ENOUGH, FileError, is_address, kind_of, opened
 from antbee.errors import InputError
 
 # Detected by content, not by file extension. The list is short because rarely used decoders are an attack surface.
@@ -129,6 +129,8 @@ def picture_of(photo: object) -> Image.Image:
     anything else.
     """
     if isinstance(photo, str | os.PathLike):
+        if is_address(photo):
+            raise DataError(f"{photo} is {AN_ADDRESS}")
         try:
             return open_photo(Path(photo))
         except DataError as error:

@@ -9,17 +9,16 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font, get_font_names
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
+
+from antbee.evaluation.fonts import Lettering, lettering_for
 
 # Blue and orange are distinguishable with every kind of colour vision; the signs do not need colour.
 RIGHT, WRONG = "#0072b2", "#d55e00"
 RIGHT_SIGN, WRONG_SIGN = "\N{CHECK MARK}", "\N{BALLOT X}"
 MODE_COLOURS = {"frozen": "#009e73", "finetune": "#7b4fb3"}
-# Class names may be in any script; matplotlib's default font has no Chinese, Japanese or Korean glyphs.
-FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Arial Unicode MS")
 LONGEST_LINE, LONGEST_NAME = 21, 40  # characters in a tile's title, and of a class name at a matrix
 CHANNEL_SIDE = 224  # pixels
 
@@ -38,18 +37,19 @@ def grid(tiles: Sequence[Tile], *, columns: int = 8) -> Image.Image:
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     lines = max(tile.title.count("\n") + 1 for tile in tiles)
+    lettering = lettering_for([RIGHT_SIGN + WRONG_SIGN, *(tile.title for tile in tiles)])
     figure = _figure(width=1.7 * columns, height=(1.7 + 0.22 * lines) * rows)
     for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.set_xticks([])
         axes.set_yticks([])
         if position < len(tiles):
-            _show_tile(axes, tiles[position])
+            _show_tile(axes, tiles[position], lettering)
         else:
             axes.set_axis_off()
     return _picture(figure)
 
 
-def _show_tile(axes: Axes, tile: Tile) -> None:
+def _show_tile(axes: Axes, tile: Tile, lettering: Lettering) -> None:
     # Tensors are (C, H, W), pictures (H, W, C).
     axes.imshow(tile.image.permute(1, 2, 0).cpu().numpy())
     title, colour = tile.title, "#333333"
@@ -58,8 +58,8 @@ def _show_tile(axes: Axes, tile: Tile) -> None:
         for spine in axes.spines.values():
             spine.set(edgecolor=colour, linewidth=4, linestyle="-" if tile.right else "--")
         title = f"{RIGHT_SIGN if tile.right else WRONG_SIGN} {title}"
-    lines = [_drawable(line, LONGEST_LINE) for line in title.split("\n")]
-    axes.set_title("\n".join(lines), fontsize=9, color=colour, **_as_it_stands())
+    lines = [lettering.drawable(line, LONGEST_LINE) for line in title.split("\n")]
+    axes.set_title("\n".join(lines), fontsize=9, color=colour, **lettering.options)
 
 
 def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, float]]]) -> Image.Image:
@@ -98,10 +98,11 @@ def accuracy_by_photos(points: Sequence[Mapping[str, Any]]) -> Image.Image:
 def confusion_matrix(counts: Sequence[Sequence[int]], class_names: Sequence[str]) -> Image.Image:
     """The confusion matrix: rows are true classes, columns are predicted classes."""
     size = len(class_names)
-    names = [_drawable(name, LONGEST_NAME) for name in class_names]
+    lettering = lettering_for(class_names)
+    names = [lettering.drawable(name, LONGEST_NAME) for name in class_names]
     # Inches, limited so that a figure with hundreds of classes fits into memory.
     cell, margin = min(0.75, 30 / size), 1.4 + 0.1 * max(map(len, names))
-    font = {"fontsize": 10 * cell / 0.75, **_as_it_stands()}
+    font = {"fontsize": 10 * cell / 0.75, **lettering.options}
     figure = _figure(width=margin + cell * size, height=margin + cell * size)
     axes = figure.subplots()
     axes.imshow(counts, cmap="Blues", vmin=0)
@@ -199,22 +200,3 @@ def _picture(figure: Figure) -> Image.Image:
     figure.savefig(content, format="png")
     with Image.open(content) as image:
         return image.convert("RGB")
-
-
-def _fonts() -> list[str]:
-    known = set(get_font_names())
-    return [font for font in FONTS if font in known]
-
-
-def _as_it_stands() -> dict[str, Any]:
-    """Options of a text with class names; matplotlib would parse text between dollar signs as a formula."""
-    return {"fontfamily": _fonts(), "parse_math": False}
-
-
-def _drawable(text: str, longest: int) -> str:
-    """`text` with at most `longest` characters, and a replacement character for each that no font has."""
-    text = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    fonts = [get_font(findfont(font)) for font in _fonts()]
-    return "".join(
-        sign if any(font.get_char_index(ord(sign)) for font in fonts) else "\N{REPLACEMENT CHARACTER}" for sign in text
-    )

@@ -38,7 +38,8 @@ REQUIRED_FILES = (*WEIGHTS_AND_CONFIG, "README.md")
 # Figures of mistakes and of differences show dozens of photos, which may not be the pusher's to publish.
 FIGURES = tuple(f"figures/{name}.png" for name in ("batch", "curves", "confusion", "photos"))
 REPOSITORY_FILES = (*REQUIRED_FILES, "neighbours.safetensors", "history.json", *FIGURES)
-PULLED_FILES = (*WEIGHTS_AND_CONFIG, "neighbours.safetensors", "history.json")
+# transformers' preprocessing lies beside its config.json, see models/interop.py.
+PULLED_FILES = (*WEIGHTS_AND_CONFIG, "neighbours.safetensors", "history.json", "preprocessor_config.json")
 
 # The client sends uploads without a time-out. It applies to each read and write, not to a whole upload.
 UPLOAD_TIMEOUT = 30.0  # seconds

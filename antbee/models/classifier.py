@@ -39,6 +39,7 @@ from antbee.models.config import AGAIN, CONFIG_FILE, ClassifierConfig, ModelFold
 from antbee.models.detector import DetectorError, KNNDetector
 from antbee.models.device import choose_device
 from antbee.models.folder import DETECTOR_FILE, UNREAD_WEIGHTS, WEIGHTS_FILE, find_folder
+from antbee.models.interop import in_timms_layout, timms_tensors
 from antbee.models.tensors import Tensors, TensorsError, read_tensors, write_tensors
 
 BATCH_SIZE = 32  # photos that go through the network together
@@ -295,13 +296,13 @@ class Classifier:
         config, DeviceError for an unavailable device, and hub.HubError where the repository can't be downloaded.
         """
         folder = find_folder(source, revision=revision, token=token, local_files_only=local_files_only)
-        config = read_config(folder)
+        config = read_config(folder, lambda content: in_timms_layout(content, folder))
         weights = _read_weights(folder)
         # Before the checksum: an error that names a tensor says more than one about the whole file.
         network = network_with(
             config.architecture,
             len(config.label_names),
-            weights.tensors,
+            timms_tensors(weights.tensors),
             f"the weights in {folder / WEIGHTS_FILE}",
             image_size=config.preprocessing.crop,
         )

@@ -4,11 +4,9 @@ The file may come from an untrusted source: every value that is used is validate
 """
 
 import json
-import reprlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +39,7 @@ from antbee.models.backbone import feature_count, pooling
 from antbee.models.config_file import ClassNames, ConfigFile, ModelArgs, PretrainedCfg
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
 from antbee.models.tensors import WeightsError
+from antbee.models.validation import shown, validating
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "history.json"
@@ -237,59 +236,7 @@ def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
 
 def _expect(is_right: bool, key: str, value: object, expected: str) -> None:
     if not is_right:
-        raise ModelFolderError(f"{key} is {_shown(value)}, expected {expected}")
-
-
-_EXPECTED = {  # by pydantic's error types; of other types the message of pydantic is used
-    "value_error": "{error}",
-    "model_type": "an object",
-    "dict_type": "an object",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "too_short": "{min_length} entries",
-    "too_long": "{max_length} entries",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
-    "int_parsing": "a valid integer",
-    "float_parsing": "a valid number",
-    "bool_parsing": "true or false",
-    "extra_forbidden": "no such key",
-    "string_unicode": "valid Unicode",
-    "string_pattern_mismatch": "a SHA-256 in 64 hexadecimal digits",
-}
-
-
-@contextmanager
-def validating(kind: type[InputError], *place: str) -> Iterator[None]:
-    """Raises an error of this kind for pydantic's ValidationError; `place` are the keys of the validated object."""
-    try:
-        yield
-    except ValidationError as found:
-        first, *others = found.errors(include_url=False)
-        key, template = _key([*place, *first["loc"]]), _EXPECTED.get(first["type"])
-        if first["type"] == "missing":
-            what = f"{key} is missing: expected a config by antbee, or of a classifier as timm saves it"
-        else:
-            expected = template.format(**first.get("ctx", {})) if template else first["msg"]
-            what = f"{key} is {_shown(first['input'])}, expected {expected.removeprefix('Input should be ')}"
-        raise kind(what + f" (and {len(others)} more)" * bool(others)) from found
-
-
-def _key(place: Sequence[str | int]) -> str:
-    """The path of a value, as in antbee.metrics.confusion[1]."""
-    steps = [step for step in place if step != "[key]"]  # pydantic's mark for an error in the key itself
-    plain = [isinstance(step, str) and len(step) < 40 and step.isidentifier() for step in steps]
-    names = [f".{step}" if is_plain else f"[{_shown(step)}]" for step, is_plain in zip(steps, plain, strict=True)]
-    return "".join(names).removeprefix(".")
-
-
-def _shown(value: object) -> str:
-    short = reprlib.Repr()  # does not traverse all of a large or deep value
-    short.maxstring = 100
-    text = short.repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+        raise ModelFolderError(f"{key} is {shown(value)}, expected {expected}")
 
 
 def _refuse_depth(content: Any) -> None:
@@ -301,16 +248,16 @@ def _refuse_depth(content: Any) -> None:
         raise ModelFolderError(f"objects and lists are nested more than {MAX_DEPTH} deep: {AGAIN}")
 
 
-def read_config(folder: Path) -> ClassifierConfig:
-    """Reads the config of a model folder. Raises ModelFolderError and WeightsError, as `ClassifierConfig.from_json`."""
+def read_config(folder: Path, translate: Callable[[dict[str, Any]], dict[str, Any]] = dict) -> ClassifierConfig:
+    """The config of a model folder, `translate`d from another layout. Raises what `ClassifierConfig.from_json` does."""
     path = folder / CONFIG_FILE
     if not path.exists() and not path.is_symlink():
         raise ModelFolderError(f"{folder} has no {CONFIG_FILE}: expected a folder that `{command_name('train')}` wrote")
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path} holds a {type(content).__name__}, expected an object")
     try:
-        config = ClassifierConfig.from_json(content)
+        config = ClassifierConfig.from_json(translate(content))
     except (ModelFolderError, WeightsError) as error:
         raise type(error)(f"{path} can't be used: {error}") from error
     _refuse_padding(path, config)
@@ -333,7 +280,7 @@ def read_history(folder: Path) -> tuple[dict[str, float], ...]:
     """
     path = folder / HISTORY_FILE
     try:
-        content = _read_json(path) if path.exists() else []
+        content = read_json(path) if path.exists() else []
         records = TypeAdapter(list[dict[str, Number]], config=STRICT).validate_python(content)
     except ValidationError:
         records = [{}]
@@ -342,7 +289,8 @@ def read_history(folder: Path) -> tuple[dict[str, float], ...]:
     return tuple(records)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of a model folder. Raises ModelFolderError."""
     try:
         return json.loads(content_of(path, largest=MAX_BYTES).decode("utf-8-sig"))
     except FileError as error:

@@ -18,7 +18,7 @@ def _square_of_colours(sides: list[int]) -> list[int]:
     return sides
 
 
-def _in_order(names: Any) -> Any:
+def in_order(names: Any) -> Any:
     """Names as a list; transformers writes {"0": "ants", "1": "bees"}."""
     return [names.get(str(index)) for index in range(len(names))] if isinstance(names, dict) else names
 
@@ -29,7 +29,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-ClassNames = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_in_order), AfterValidator(_different)]
+ClassNames = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(in_order), AfterValidator(_different)]
 
 
 class PretrainedCfg(Part):

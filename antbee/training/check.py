@@ -16,6 +16,7 @@ from antbee.data.images import DataError, open_photo
 from antbee.data.layout import Labelled
 from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
+from antbee.data.paths import local_path
 from antbee.data.quality import OF_THE_WHOLE, UNWANTED, Finding, PhotoFacts, photo_findings
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.errors import InputError
@@ -89,9 +90,9 @@ def check(
     sheet of the findings, `list` a file for the images that should be excluded from training. Unless `allow_bad`, a
     folder where over a tenth of a class is damaged can't be used. Links out of a data folder are followed where they
     lead into the Hub's cache and, with `follow_links`, anywhere. Raises InputError where `list` is given for anything
-    but a data folder, and WeightsError for `weights` that can't be used.
+    but a data folder, DataError for an address, and WeightsError for `weights` that can't be used.
     """
-    path = Path(path)
+    path = local_path(path)
     kind = kind_of(path)
     if list is not None:
         make_folder(Path(list).parent)
@@ -141,7 +142,8 @@ def check_model(path: Path) -> CheckResult:
         classifier = Classifier.from_pretrained(path, device="cpu")
     except WeightsError as error:
         raise ModelFolderError(str(error)) from error
-    read_history(path)
+    if classifier.config.mode:  # a model that antbee did not train may have a history of another format
+        read_history(path)
     used = None if classifier.detector is None else len(classifier.detector.names)
     return CheckResult(str(path), "model", ok=True, classes=tuple(classifier.config.label_names), used=used)
 

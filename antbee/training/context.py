@@ -31,8 +31,9 @@ from antbee.models.backbone import (
     outline,
     zero_head,
 )
-from antbee.models.config import MODES, validating
+from antbee.models.config import MODES
 from antbee.models.device import choose_precision
+from antbee.models.validation import validating
 from antbee.models.versions import Replace, RunFolder
 from antbee.models.weights import (
     PACKAGED,

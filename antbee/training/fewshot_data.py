@@ -22,10 +22,12 @@ from antbee.data.archive import (
     MOST_PHOTOS,
     MOST_PHOTOS_OF_CLASS,
     FewShotError,
+    ZipPhoto,
     class_name_of,
     photos_in_zip,
 )
 from antbee.data.listing import SkippedFile
+from antbee.data.zip_names import ZipNames
 from antbee.models.classifier import Classifier
 from antbee.text import one_line
 from antbee.training.features import Features, evaluation_batch
@@ -218,25 +220,42 @@ def _thumbnail(photo: Image.Image) -> Image.Image:
     return small
 
 
+@dataclass(frozen=True)
+class UnpackedZip:
+    """What came of adding the photos of a zip to a data set."""
+
+    dataset: FewShotDataset
+    skipped: tuple[SkippedFile, ...]
+    names: ZipNames
+
+
 def dataset_with_zip(
-    classifier: Classifier, dataset: FewShotDataset, file: Path | BinaryIO, progress: Progress = no_progress
-) -> tuple[FewShotDataset, tuple[SkippedFile, ...]]:
+    classifier: Classifier,
+    dataset: FewShotDataset,
+    file: Path | BinaryIO,
+    progress: Progress = no_progress,
+    language: str = "",
+) -> UnpackedZip:
     """The data set with the photos of a zip added, and the skipped files; see `photos_in_zip`.
 
     Missing classes are added. Raises FewShotError where the zip can't be used at all.
     """
     dataset.check_backbone(classifier)
+    names = ZipNames(())
     skipped: list[SkippedFile] = []
     class_names: list[str] = []
 
     def photos() -> Iterator[tuple[str, Image.Image]]:
-        for found in photos_in_zip(file, dataset.counts):
-            if isinstance(found, SkippedFile):
-                skipped.append(found)
-            else:
+        nonlocal names
+        for found in photos_in_zip(file, dataset.counts, language):
+            if isinstance(found, ZipPhoto):
                 class_names.append(found.class_name)
                 yield found.name, found.photo
                 progress(found.share, "embedding the photos")
+            elif isinstance(found, SkippedFile):
+                skipped.append(found)
+            else:
+                names = found
 
     grown = dataset
     examples = list(embed(classifier, photos()))
@@ -246,4 +265,4 @@ def dataset_with_zip(
             grown = grown.with_examples(name, [example])
         except FewShotError as error:  # the same image in two classes: only this one is skipped
             skipped.append(SkippedFile(f"{name}/{example.name}", str(error)))
-    return grown, tuple(skipped)
+    return UnpackedZip(grown, tuple(skipped), names)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from antbee.data.listing import SkippedFile
+from antbee.data.paths import local_paths
 from antbee.errors import InputError
 from antbee.models.classifier import BATCH_SIZE, Classifier
 from antbee.models.device import choose_device
@@ -59,17 +60,18 @@ def iter_predictions(
 ) -> "PredictionRun":
     """Predicts image files and all images below folders, a batch at a time, while it is iterated over.
 
-    `model` is a classifier, a model folder or a Hub id. An unreadable file gets the reason instead of a prediction.
-    `csv`, `json` (a JSON object a line) and `parquet` are files to write, with a row for each photo as soon as it is
-    predicted, `explain` a folder for a heat map of each. Their folders are made. With `resume` photos that have a
-    prediction in these files already are left out, and the rest is added. Links out of a folder are followed where
-    they lead into the Hub's cache and, with `follow_links`, anywhere. Under torchrun the processes share the work,
-    each iterates over its share, and the first writes all rows, in order. Raises InputError for files that can't be
-    written, DataError for a folder without images, and what `Classifier.from_pretrained` raises.
+    `model` is a classifier, a model folder or a Hub id. A path may be a pattern such as photos/*.jpg. An unreadable
+    file gets the reason instead of a prediction. `csv`, `json` (a JSON object a line) and `parquet` are files to write,
+    with a row for each photo as soon as it is predicted, `explain` a folder for a heat map of each. Their folders are
+    made. With `resume` photos that have a prediction in these files already are left out, and the rest is added. Links
+    out of a folder are followed where they lead into the Hub's cache and, with `follow_links`, anywhere. Under torchrun
+    the processes share the work, each iterates over its share, and the first writes all rows, in order. Raises
+    InputError for files that can't be written, DataError for a folder without images, an address and a pattern that
+    nothing fits, and what `Classifier.from_pretrained` raises.
     """
     files = [(csv, CSV), (json, JSON_LINES), (parquet, PARQUET)]
     outputs = [Output(Path(path), kind) for path, kind in files if path is not None]
-    sources = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    sources = local_paths([paths] if isinstance(paths, str | Path) else paths)
     maps = Path(explain) if explain is not None else None
     run = PredictionRun(model, sources, outputs, maps, resume=resume, follow_links=follow_links)
     run.check()

@@ -14,7 +14,7 @@ from antbee.hub.card import PLACEHOLDER, page_text
 from antbee.installation import command_name, home
 from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ClassifierConfig, read_history
-from antbee.models.folder import WEIGHTS_FILE, find_folder, model_folders
+from antbee.models.folder import WEIGHTS_FILE, find_folder, model_folders, model_name
 from antbee.text import as_text, one_line
 from antbee.training.fewshot import pretrained_base
 from antbee.ui.i18n import ENGLISH, Translator
@@ -61,6 +61,7 @@ def load_models(sources: Sequence[str | Path], *, device: str = "auto") -> tuple
 
     Raises what `Classifier.from_pretrained` raises.
     """
+    sources = [model_name(source) for source in sources]
     folders = [find_folder(source) for source in sources]
     classifiers = [Classifier.from_pretrained(folder, device=device) for folder in folders]
     names = _unique_names([classifier.config.mode for classifier in classifiers], sources)

@@ -33,7 +33,7 @@ def test_what_is_pushed_comes_back_byte_for_byte(either_server, model_folder):
     assert repository.head.files["model.safetensors"].lfs
     assert bool(repository.head.files["model.safetensors"].xet) == either_server.xet
     assert repository.head.files.keys() == before.keys()
-    assert pulled == {path: before[path] for path in PULLED_FILES}
+    assert pulled == {path: before[path] for path in PULLED_FILES if path in before}
     assert content(model_folder) == before, "a push leaves the folder as it is"
 
 
@@ -80,6 +80,7 @@ def test_only_safetensors_and_json_are_ever_downloaded(server, model_folder):
     )
     for path in unwanted:
         server.add_file(repository, path, b"import os")
+    server.add_file(repository, "preprocessor_config.json", b"{}")  # as transformers leaves it
     assert content(hub.pull("tester/bugs")).keys() == set(PULLED_FILES)
     fetched = [path for _, path, _ in server.requests if "/resolve/" in path]
     assert fetched

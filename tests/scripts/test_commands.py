@@ -110,6 +110,35 @@ def test_predict_prints_predictions_and_ends_with_status_2_and_the_unreadable_fi
     assert "none.jpg: not there" in error
 
 
+def test_predict_takes_a_pattern_as_windows_leaves_it(command, model_folder, photo, tmp_path, capsys):
+    for name in ("b.png", "a.png"):
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    command("predict", model_folder, "*.png")
+    assert [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()] == ["a.png", "b.png"]
+
+
+ADDRESS = "https://example.com/cat.jpg"
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [
+        ("predict", ["MODEL", ADDRESS]),
+        ("predict", [ADDRESS, "photo.jpg"]),
+        ("evaluate", [ADDRESS]),
+        ("export", [ADDRESS, "--onnx", "model.onnx"]),
+        ("check", [ADDRESS]),
+        ("push", [ADDRESS, "me/model"]),
+    ],
+)
+def test_an_address_is_named_as_it_was_typed_in_every_command(command, error_of, model_folder, name, argv):
+    argv = [model_folder if text == "MODEL" else text for text in argv]
+    status, error = error_of(command, name, *argv)
+    assert status == 2
+    assert f"{ADDRESS} is an address, " in error
+    assert "download" in error
+
+
 # ---- evaluate.py -----------------------------------------------------------------------------------------------------
 
 

@@ -292,16 +292,16 @@ def zip_of(colours):
 def test_the_photos_of_a_zip_are_added_and_skipped_files_are_returned(base):
     zipped = zip_of({"ants/1.jpg": "red", "bees/1.jpg": "green", "bees/2.jpg": "blue", "bees/x.txt": None})
     shares = []
-    dataset, skipped = dataset_with_zip(
+    unpacked = dataset_with_zip(
         base, FewShotDataset().with_class("bees"), zipped, lambda share, step: shares.append(share)
     )
-    assert dataset.counts == {"bees": 2, "ants": 1}
-    assert [one.file for one in skipped] == ["bees/x.txt"]
+    assert unpacked.dataset.counts == {"bees": 2, "ants": 1}
+    assert [one.file for one in unpacked.skipped] == ["bees/x.txt"]
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    again, skipped = dataset_with_zip(base, dataset, zip_of({"ants/b.jpg": "blue"}))
-    assert again == dataset
-    assert "same picture as one of bees" in skipped[0].reason
+    again = dataset_with_zip(base, unpacked.dataset, zip_of({"ants/b.jpg": "blue"}))
+    assert again.dataset == unpacked.dataset
+    assert "same picture as one of bees" in again.skipped[0].reason
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

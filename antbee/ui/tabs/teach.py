@@ -12,10 +12,11 @@ from PIL import Image
 from antbee.data.archive import MOST_CLASSES, MOST_PHOTOS, FewShotError, class_name_of
 from antbee.data.images import DataError, open_photo
 from antbee.data.listing import SkippedFile
+from antbee.data.zip_names import ZipNames
 from antbee.models.classifier import Classifier
 from antbee.text import as_text, one_line
 from antbee.training.fewshot import FewShotResult, fit_few_shot, write_zip
-from antbee.training.fewshot_data import FewShotClass, Progress, dataset_with_zip, embed, no_progress
+from antbee.training.fewshot_data import FewShotClass, Progress, UnpackedZip, dataset_with_zip, embed, no_progress
 from antbee.ui.components import (
     EACH,
     NEWEST,
@@ -89,22 +90,24 @@ def keep_photos(session: Session, class_name: str, kept: Sequence[Path]) -> None
 
 
 def add_zip(
-    session: Session, base: Classifier, file: Path, progress: Progress = no_progress
-) -> tuple[int, Sequence[SkippedFile]]:
-    """Adds the photos of a zip of class folders, which is deleted; returns what `add_photos` returns.
+    session: Session, base: Classifier, file: Path, progress: Progress = no_progress, language: str = ""
+) -> tuple[int, UnpackedZip]:
+    """Adds the photos of a zip of class folders, which is deleted; returns how many were new, and what was skipped.
 
-    Empty classes are removed first. Raises FewShotError where the zip can't be used.
+    Empty classes are removed first. `language` is the visitor's, which helps to read the names in the zip. Raises
+    FewShotError where the zip can't be used.
     """
     before = len(session.dataset)
     dataset = session.dataset
     for name, count in dataset.counts.items():
         dataset = dataset if count else dataset.without_class(name)
     try:
-        session.dataset, skipped = dataset_with_zip(base, dataset, file, progress)
+        unpacked = dataset_with_zip(base, dataset, file, progress, language)
     finally:
         if file.is_file():
             file.unlink()
-    return len(session.dataset) - before, skipped
+    session.dataset = unpacked.dataset
+    return len(session.dataset) - before, unpacked
 
 
 def add_correction(session: Session, base: Classifier, class_name: str, photo: Image.Image) -> int:
@@ -218,8 +221,10 @@ class FewShotForm:
         """The form with the photos of a zip."""
         with self.locked(request) as (session, base, translate):
             step = translate("teach.looking")
-            added = add_zip(session, base, uploaded(upload), lambda fraction, _: progress(fraction, step))
-            return _form(session, translate, _added(*added, translate))
+            language = str(request.headers.get("accept-language", ""))
+            count, zipped = add_zip(session, base, uploaded(upload), lambda share, _: progress(share, step), language)
+            message = _added(count, zipped.skipped, translate) + _names_read(zipped.names, translate)
+            return _form(session, translate, message)
 
     def correct(self, upload: Any, truth: str | None, request: gr.Request) -> list[Any]:
         """The form with the photo of the Classify tab in its true class."""
@@ -326,6 +331,14 @@ def _added(count: int, skipped: Sequence[SkippedFile], translate: Translator) ->
         return translate("teach.added", count=count)
     first = {"file": as_text(skipped[0].file), "reason": as_text(skipped[0].reason)}
     return translate("teach.skipped", count=count, skipped=len(skipped), **first)
+
+
+def _names_read(names: ZipNames, translate: Translator) -> str:
+    """How the names in a zip were read, where that had to be guessed, as another paragraph."""
+    if names.encoding is None:
+        return ""
+    sentence = translate("teach.encoding" if names.is_sure else "teach.encoding.unsure", encoding=names.encoding)
+    return f"\n\n{sentence}"
 
 
 def teach_tab(registry: ModelRegistry, choice: Choice, classify_parts: ClassifyParts, page: gr.Blocks) -> None:

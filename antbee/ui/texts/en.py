@@ -280,6 +280,9 @@ TEXTS = {
     "teach.count": "{photos} photos of {classes} classes; at most {most} photos.",
     "teach.added": "{count} photos were added.",
     "teach.skipped": "{count} photos were added, {skipped} files were not: {file}: {reason}",
+    "teach.encoding": "The names in the zip were read as {encoding}.",
+    "teach.encoding.unsure": "The zip does not say how its names are encoded. They were read as {encoding}, which is"
+    " not sure: where a class name is wrong, type it again above, or make the zip again with names in UTF-8.",
     "teach.looking": "computing features",
     "teach.learning": "training",
     "teach.corrected": "Added to “{name}” in the Teach tab (photos there now: {count}).",

@@ -255,6 +255,9 @@ TEXTS = {
     "teach.count": "{classes} 个类别，共 {photos} 张照片；最多 {most} 张。",
     "teach.added": "已添加 {count} 张照片。",
     "teach.skipped": "已添加 {count} 张照片，{skipped} 个文件未能添加：{file}：{reason}",
+    "teach.encoding": "zip 中的名称按 {encoding} 编码读取。",
+    "teach.encoding.unsure": "zip 没有说明名称的编码，已按 {encoding} 读取，但不能确定："
+    "如果类别名称有误，请在上方改正，或用 UTF-8 名称重新打包。",
     "teach.looking": "正在计算特征",
     "teach.learning": "正在训练",
     "teach.corrected": "已加入“教学”标签页的“{name}”，这一类现在有 {count} 张照片。",

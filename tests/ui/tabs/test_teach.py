@@ -16,6 +16,7 @@ from typing import Any
 import gradio as gr
 import huggingface_hub
 import pytest
+from data_folders import zip_with_names
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub
 from page_helpers import registry_of, serving, write_model
@@ -381,6 +382,24 @@ def test_a_zips_folders_join_the_classes_and_those_without_photos_make_way(visit
     assert counts_of(board) == {"ants": 3, "bees": 2}
     assert "4 photos were added, 1 files were not: bees/notes.txt" in board[0]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"), [(("蚂蚁", "蜜蜂", "瓢虫"), "read as GBK."), (("蜜蜂",), "is not sure")]
+)
+def test_class_names_in_another_encoding_are_read_and_the_page_says_which(visitor, upload, classes, sentence):
+    files = {f"{name}/1.png".encode("gbk"): encoded(photo("ants", number)) for number, name in enumerate(classes, 1)}
+    board = visitor.unzip(sent(upload(zip_with_names(files), "photos.zip")))
+    assert {name: count for name, count in counts_of(board).items() if count} == dict.fromkeys(classes, 1)
+    assert sentence in board[0]
+
+
+def test_the_visitors_language_decides_how_names_in_doubt_are_read(room, upload):
+    zipped = zip_with_names(
+        {"개미/1.png".encode("cp949"): encoded(photo("ants", 1)), "벌/1.png".encode("cp949"): encoded(photo("bees", 1))}
+    )
+    board = visitor_of(room, "ko-KR,ko;q=0.9").unzip(sent(upload(zipped, "photos.zip")))
+    assert set(counts_of(board)) >= {"개미", "벌"}
 
 
 def test_what_is_no_zip_is_said_deleted_and_changes_nothing(visitor, drawn, upload):

@@ -27,7 +27,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Listing:
+class SearchResult:
     """The networks that fit a pattern; printed, it is a list of them."""
 
     usable: tuple[Architecture, ...]  # sorted by name, MOST_LISTED at most
@@ -41,7 +41,7 @@ class Listing:
         return "\n".join(lines + [f"and {self.rest} more: give a narrower pattern"] * (self.rest > 0))
 
 
-def matching(pattern: str) -> Listing:
+def matching(pattern: str) -> SearchResult:
     """The networks whose names fit a pattern with * and ?; of one with a dot, networks with the tags of their weights.
 
     Raises WeightsError where none fits.
@@ -59,13 +59,13 @@ def matching(pattern: str) -> Listing:
     left_out: Counter[str] = Counter()
     for place, name in enumerate(names):
         if len(usable) == MOST_LISTED:
-            return Listing(tuple(usable), left_out, len(names) - place)
+            return SearchResult(tuple(usable), left_out, len(names) - place)
         found = _described(name)
         if isinstance(found, Architecture):
             usable.append(found)
         else:
             left_out[found] += 1
-    return Listing(tuple(usable), left_out, 0)
+    return SearchResult(tuple(usable), left_out, 0)
 
 
 def _described(name: str) -> Architecture | str:

@@ -2,16 +2,16 @@
 
 import pytest
 
-from antbee.models import listing
+from antbee.models import search
 from antbee.models.architectures import published
-from antbee.models.listing import matching
+from antbee.models.search import matching
 from antbee.models.tensors import WeightsError
 
 
 def test_a_pattern_lists_what_fits_with_parameters_and_image_size_up_to_a_number(monkeypatch):
     (line,) = str(matching("test_resnet")).splitlines()
     assert line.split() == ["test_resnet", "0.4", "million", "parameters", "160", "pixels"]
-    monkeypatch.setattr(listing, "MOST_LISTED", 2)
+    monkeypatch.setattr(search, "MOST_LISTED", 2)
     found = matching("resnet??")
     assert [architecture.name for architecture in found.usable] == ["resnet18", "resnet26"]
     assert str(found).splitlines()[2:] == [f"and {found.rest} more: give a narrower pattern"]
@@ -28,7 +28,7 @@ def test_networks_that_can_not_be_trained_are_left_out_with_the_reason(name):
 
 def test_networks_whose_images_can_not_be_made_are_left_out_with_the_reason(monkeypatch):
     cfg = {**published("test_resnet"), "crop_mode": "naflex"}
-    monkeypatch.setattr(listing, "published", lambda *_: cfg)
+    monkeypatch.setattr(search, "published", lambda *_: cfg)
     assert str(matching("test_resnet")).startswith("left out: 1 network for other images than antbee's")
 
 
