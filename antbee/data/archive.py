@@ -9,15 +9,16 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import SEEK_SET, BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from antbee.data.files import ENOUGH
 from antbee.data.images import DataError, open_photo
-from antbee.data.listing import SkippedFile, is_hidden_folder
+from antbee.data.layout import split_named
+from antbee.data.listing import SkippedFile, is_hidden_file, is_hidden_folder, is_named_as_photo, why_no_photo
 from antbee.data.zip_names import ZipNames, names_in_zip
 from antbee.errors import InputError
 from antbee.text import one_line
@@ -77,16 +78,18 @@ def photos_in_zip(
 ) -> Iterator[ZipNames | ZipPhoto | SkippedFile]:
     """Yields how the names in a zip of class folders were read, its photos, sorted by path, and unusable files.
 
-    The innermost folder is the class: ants/1.jpg, photos/ants/1.jpg, train/ants/1.jpg and val/ants/1.jpg are all ants.
-    `counts` are the photos that each class has already; if the limits leave too little room for all photos of the zip,
-    each class gets an equal share of it. Photos are unpacked one by one. `language` is that of `names_in_zip`.
+    The innermost folder that is no split is the class: ants/1.jpg, photos/ants/1.jpg, train/ants/1.jpg and
+    ants/val/1.jpg are all ants. `counts` are the photos that each class has already; if the limits leave too little
+    room for all photos of the zip, each class gets an equal share of it. Photos are unpacked one by one. `language` is
+    that of `names_in_zip`.
     Raises FewShotError if the file is no zip, is encrypted, has no photo in a class folder, or is too large.
     """
     with _opened_zip(file) as archive:
         # Not by ZipInfo.is_dir(), which raises for an empty name.
         names = names_in_zip(archive.infolist(), language)
         entries = zip(archive.infolist(), names.paths, strict=True)
-        members = [_member(entry, path) for entry, path in entries if not path.endswith("/")]
+        named = [_member(entry, path) for entry, path in entries if not path.endswith("/")]
+        members = [_by_content(archive, entry) if isinstance(entry, _Member) else entry for entry in named]
         wanted = sorted((entry for entry in members if isinstance(entry, _Member)), key=lambda member: member.path)
         unwanted = [entry for entry in members if isinstance(entry, SkippedFile)]
         _check_members(wanted, unwanted, counts)
@@ -170,19 +173,33 @@ class _Member:
 def _member(entry: zipfile.ZipInfo, path: str) -> _Member | SkippedFile:
     """Judges a file of a zip by its name and compression alone; nothing is ever written under that name."""
     *folders, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
-    suffix = PurePosixPath(name).suffix
+    classes = [folder for folder in folders if split_named(folder) is None]
     reason = None
-    if name.startswith(".") or any(map(is_hidden_folder, folders)):  # .. too
+    if is_hidden_file(name) or any(map(is_hidden_folder, folders)):  # .. too
         reason = "hidden"
-    elif not folders:
+    elif not classes:
         reason = "in no class folder"
-    elif suffix.lower() not in IMG_EXTENSIONS:
-        reason = f"{suffix or 'no'} file extension, not one of {' '.join(IMG_EXTENSIONS)}"
     elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         reason = "packed by an unusual method"  # whose memory can't be bounded
     if reason is not None:
         return SkippedFile(one_line(path), one_line(reason))
-    return _Member(entry, path, class_name_of(folders[-1]), name)
+    return _Member(entry, path, class_name_of(classes[-1]), name)
+
+
+def _by_content(archive: zipfile.ZipFile, member: _Member) -> _Member | SkippedFile:
+    """Judges a file that is not named as a photo by its first bytes, as those of folders are."""
+    if is_named_as_photo(member.name) or _is_encrypted(member.entry):
+        return member
+    try:
+        with archive.open(member.entry) as packed:
+            reason = why_no_photo(member.name, packed.read(ENOUGH))
+    except ZIP_ERRORS as error:
+        reason = f"damaged in the zip ({one_line(str(error))})"
+    return member.skipped(one_line(reason)) if reason else member
+
+
+def _is_encrypted(entry: zipfile.ZipInfo) -> bool:
+    return bool(entry.flag_bits & 0x1)
 
 
 def _check_members(members: Sequence[_Member], unwanted: Sequence[SkippedFile], counts: Mapping[str, int]) -> None:
@@ -198,7 +215,7 @@ def _check_members(members: Sequence[_Member], unwanted: Sequence[SkippedFile], 
             f"with the zip's class folders there would be {len(names)} classes, at most {MOST_CLASSES} are taken:"
             " leave some out"
         )
-    if any(member.entry.flag_bits & 0x1 for member in members):
+    if any(_is_encrypted(member.entry) for member in members):
         raise FewShotError("the zip is encrypted: zip the class folders without a password")
 
 

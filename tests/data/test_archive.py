@@ -68,12 +68,16 @@ def test_the_folder_of_a_photo_is_its_class():
         "val/wasps/4.jpg",
         "a\\flies\\5.jpg",
         "./ants/6.jpg",
+        "bees/Train/7.jpg",
+        "photos/bees/test/8.jpg",
     )
     photos, skipped = found_in(zip_of({path: image(number) for number, path in enumerate(paths)}))
     assert sorted(photos) == [
         ("ants", "1.jpg"),
         ("ants", "6.jpg"),
         ("bees", "2.PNG"),
+        ("bees", "7.jpg"),
+        ("bees", "8.jpg"),
         ("flies", "5.jpg"),
         ("wasps", "3.jpg"),
         ("wasps", "4.jpg"),
@@ -92,6 +96,7 @@ def test_unusable_files_are_skipped_with_the_reason():
         "ants/no.jpg": b"MZ",
         "ants/empty.jpg": b"",
         "1.jpg": image(2),
+        "train/1.jpg": image(4),
         "__MACOSX/ants/._1.jpg": b"x",
         ".git/ants/1.jpg": image(3),
         "ants/.DS_Store": b"x",
@@ -101,12 +106,19 @@ def test_unusable_files_are_skipped_with_the_reason():
     assert photos == [("ants", "1.jpg")]
     assert set(skipped) == set(files) - {"ants/1.jpg", "ants/"}
     assert skipped["ants/same.jpg"] == skipped["bees/same.jpg"] == "the same file as ants/1.jpg"
-    assert skipped["ants/readme.txt"].startswith(".txt file extension, not one of .jpg")
-    assert skipped["ants/picture.svg"].startswith(".svg file extension")
+    assert skipped["ants/readme.txt"].startswith("a .txt file, not a photo")
+    assert skipped["ants/picture.svg"].startswith("a .svg file, not a photo")
     assert "damaged photo" in skipped["ants/cut.jpg"]
     assert skipped["ants/no.jpg"].startswith("not a photo that can be read")
-    assert skipped["1.jpg"] == "in no class folder"
+    assert skipped["1.jpg"] == skipped["train/1.jpg"] == "in no class folder"
     assert skipped["ants/.DS_Store"] == skipped["__MACOSX/ants/._1.jpg"] == skipped[".git/ants/1.jpg"] == "hidden"
+
+
+def test_photos_are_told_by_their_content_where_their_names_do_not():
+    names = ("a.jfif", "b.jpe", "c", "d.JPG")
+    photos, skipped = found_in(zip_of({f"ants/{name}": image(number) for number, name in enumerate(names)}))
+    assert [name for _, name in photos] == sorted(names)
+    assert skipped == {}
 
 
 def test_a_file_without_a_name_is_skipped():
