@@ -24,6 +24,7 @@ from antbee.training.distributed import is_restarted, joined
 from antbee.training.history import History
 from antbee.training.mirroring import mirror_hint
 from antbee.training.recipe import TrainingError
+from antbee.training.resuming import nothing_to_resume
 from antbee.training.steps import (
     HeadInitialisation,
     StartingFeatures,
@@ -192,7 +193,7 @@ def clear_the_way(context: RunContext, checkpoints: Mapping[Mode, Checkpoint]) -
     if settings.resume:
         is_finished = any(finished_folder(context, mode, checkpoint) for mode, checkpoint in checkpoints.items())
         if not is_finished and not context.run_folder.is_interrupted:
-            context.say(f"\nnothing to resume in {settings.output}: starting anew")
+            context.say(f"\n{nothing_to_resume(context, list(checkpoints))}")
         return
     if context.run_folder.is_interrupted:
         context.say(f"\nAn interrupted run in {settings.output} is discarded; --resume would have continued it.")
@@ -293,9 +294,11 @@ def finished_earlier(context: RunContext, mode: str, checkpoint: Checkpoint) -> 
         and context.distributed.is_first
         and (folder := finished_folder(context, mode, checkpoint))
     ):
-        with suppress(ModelFolderError, WeightsError):  # damaged: it is trained again
+        try:
             history = History.from_records(read_history(folder))
             found = folder, Classifier.from_pretrained(folder, device="cpu"), history
+        except (ModelFolderError, WeightsError) as error:
+            context.say(f"\n{mode} is trained again: {error}")
     found = context.distributed.from_first(found)
     if found is None:
         return None

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from antbee.models.config import CONFIG_FILE, MODES, ClassifierConfig, DataInfo, WeightsInfo, read_config
+from antbee.models.config import CONFIG_FILE, MODES, ClassifierConfig, DataInfo, read_config
 from antbee.models.metrics import EpochScore, Metrics, Parameters
+from antbee.models.provenance import WeightsInfo
 from antbee.models.versions import (
     MARKER,
     RUN_FOLDER,
