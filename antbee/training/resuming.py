@@ -1,4 +1,4 @@
-"""Why there is nothing to resume: what differs between a run and the one that trained the models in its output folder."""
+"""Why there is nothing to resume: what differs between a run and that of the models in its output folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +13,7 @@ from antbee.training.steps import SELECTED_ON
 
 
 def nothing_to_resume(context: RunContext, modes: Sequence[Mode]) -> str:
-    """A sentence that says that nothing is resumed, why the models in the output folder are not those of this run, and
-    how to go on from one of them."""
+    """A sentence: nothing is resumed, why the models in the output folder are not those of this run, what to do."""
     start = f"nothing to resume in {context.settings.output}: "
     if (found := _last_model(context, modes)) is None:
         return start + "starting anew"
@@ -25,8 +24,8 @@ def nothing_to_resume(context: RunContext, modes: Sequence[Mode]) -> str:
     if flags == ["--epochs"]:
         ended, wanted = config.recipe.get("epochs"), context.recipe.schedule(mode).epochs
         return (
-            f"{start}the run of {folder} has ended after its {ended} epochs, by which its learning rates were planned, so "
-            f"{wanted} epochs are another run: {advice} --epochs N"
+            f"{start}the run of {folder} has ended, whose learning rates were planned for --epochs {ended}, so one of "
+            f"{wanted} is another run: {advice} --epochs N"
         )
     return f"{start}{folder} is of a run with other {', '.join(flags)}: {advice}"
 
@@ -54,7 +53,7 @@ def _decides(config: ClassifierConfig) -> dict[str, Any]:
 def _decides_now(context: RunContext, mode: Mode) -> Mapping[str, Any]:
     """The same of a model that a run is going to train."""
     settings = context.settings
-    return _described(output.config_of(context, mode, ""), SELECTED_ON[settings.select], settings.seeds)
+    return _described(output.config_of(context, mode, "this run"), SELECTED_ON[settings.select], settings.seeds)
 
 
 def _described(config: ClassifierConfig, selected_on: str | None, seeds: int) -> dict[str, Any]:

@@ -138,9 +138,10 @@ def seen_lines(context: "RunContext") -> list[str]:
     dataset, name, lines = context.dataset, context.weights.name, []
     for kind, split in (("validation", dataset.val), ("test", dataset.test)):
         if seen := context.seen_before(split):
+            photos = counted(len(split), f"{kind} photo")
             lines.append(
-                f"warning   {seen} of the {counted(len(split), f'{kind} photo')} have the names of photos that {name} was "
-                "trained on, so scores will look too good: give the --seed of its training"
+                f"warning   {seen} of the {photos} have the names of photos that {name} was trained on, so "
+                "scores will look too good: give the --seed of its training"
             )
     if (seen := context.seen_before(context.train)) and not context.has_untrained_backbone:
         lines.append(
