@@ -2,7 +2,7 @@
 
 Gives classes of a model other names, as in `outputs/frozen ants=Ameisen`: in its config, its card and its confusion
 matrix. MODEL is a model folder, which is replaced as a whole; its weights stay as they are, to the byte. Two classes
-may change places: ants=bees bees=ants. Figures of photos with class names are removed: the photos are not in the folder.
+may change places: ants=bees bees=ants. Figures of photos with class names are removed, as the folder lacks the photos.
 """
 
 import argparse

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -296,24 +294,39 @@ def test_a_folder_that_was_lost_between_the_last_two_steps_is_put_back_by_the_ne
     assert read_config(folder).label_names == ("Ameisen", "Bienen")
 
 
+# Kills itself before a step of renaming: in a process for each step, which are forked after the imports.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from antbee.training import rename as module
+
+def kill(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+for step, folder in (argument.split("=", 1) for argument in sys.argv[1:]):
+    if (process := os.fork()) == 0:
+        move = Path.rename
+        if step in ("to before", "to frozen"):
+            Path.rename = lambda path, target: kill() if target.name == step[3:] else move(path, target)
+        elif step != "end":
+            setattr(module, step, kill)
+        module.rename(folder, {"ants": "A"})
+        kill()
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+"""
+STEPS = ("copytree", "_write", "_rename_in_card", "_draw_figures", "to before", "to frozen", "end")
+
+
 def test_a_killed_renaming_leaves_the_old_or_the_new_folder(original, tmp_path):
     old, new = tree(original), tree_of_renamed(original, tmp_path / "whole")
-    code = "import sys, antbee; antbee.rename; print('ready', flush=True); antbee.rename(sys.argv[1], {'ants': 'A'})"
-    seen = set()
-    for number in range(6):
-        folder = shutil.copytree(original, tmp_path / str(number) / "frozen")
-        with subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as process:
-            process.stdout.readline()
-            time.sleep(0.02 + 0.15 * number)
-            process.send_signal(signal.SIGKILL)
-        if folder.exists():
-            found = tree(folder)
-        else:  # between the last two steps
-            (lost,) = folder.parent.glob(".frozen.renaming-*/before")
-            found = tree(lost)
-        assert found in (old, new)
-        seen.add(found == new)
-    assert False in seen
+    folders = {step: shutil.copytree(original, tmp_path / step / "frozen") for step in STEPS}
+    arguments = [f"{step}={folder}" for step, folder in folders.items()]
+    subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=True, timeout=100)
+    (lost,) = folders["to frozen"].parent.glob(".frozen.renaming-*/before")
+    assert not folders["to frozen"].exists()
+    assert tree(lost) == old
+    for step in set(STEPS) - {"to frozen"}:
+        assert tree(folders[step]) == (new if step == "end" else old), step
 
 
 def tree_of_renamed(original, place):
