@@ -109,9 +109,11 @@ def _origin(weights: Mapping[str, Any]) -> str | None:
 
 
 def _license(weights: Mapping[str, Any]) -> str | None:
-    """The license of a model by its starting weights; None where it goes on from one of the Hub, which has its own."""
-    is_of_hub = "earlier" in weights and weights.get("name") == weights.get("base_model")
-    return weights.get("license") or (None if is_of_hub else LICENSES.get(_origin(weights) or ""))
+    """The license of a model by its starting weights; None where a model of the Hub is among them, with its own."""
+    names = [one.get("name") for one in (weights, *weights.get("earlier", ()))]
+    if weights.get("license") or weights.get("base_model") in names:
+        return weights.get("license")
+    return LICENSES.get(_origin(weights) or "")
 
 
 def _without_none(value: Any, depth: int = 4) -> Any:

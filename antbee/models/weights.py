@@ -227,8 +227,7 @@ def _pull(repository: str) -> Path:
         return hub.pull(repository)
     except hub.HubError as error:
         hint = f"--weights random or a file, and --backbone {PACKAGED}, need no network"
-        what = repository if repository.startswith("timm/") else f"{repository}, of which there is no folder here"
-        raise WeightsUnreachableError(f"{what}: {str(error).rstrip('.')}; {hint}") from error
+        raise WeightsUnreachableError(f"{repository}: {str(error).rstrip('.')}; {hint}") from error
 
 
 def _packaged() -> tuple[dict[str, Tensor], str]:
@@ -310,7 +309,10 @@ def _folder_weights(path: Path) -> tuple[str, StartingWeights]:
 
 def _hub_weights(repository: str) -> tuple[str, StartingWeights]:
     """The network and the weights of a model on the Hub."""
-    folder = _pull(repository)
+    try:
+        folder = _pull(repository)
+    except WeightsUnreachableError as error:
+        raise WeightsUnreachableError(f"there is no folder of this name, and {error}") from error
     read = _model_weights if is_model_folder(folder) else _timm_weights
     architecture, weights = read(folder, repository)
     return architecture, replace(weights, base_model=repository, license=None)  # the repository's own license

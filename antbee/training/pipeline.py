@@ -120,8 +120,8 @@ def train(
     The arguments are the flags of scripts/train.py:
 
     data        a folder with train/ and val/ or with class folders, "drawn", or an ImageDataset; None: ants and bees
-    weights     "imagenet", "random", a tag of timm's, a Hub id or a file; None: imagenet
-    backbone    a network of timm; None: resnet18 or, if its weights can't be downloaded, EfficientNet-Lite0
+    weights     "imagenet", "random", a tag of timm's, a model folder or Hub id to go on from, or a file; None: imagenet
+    backbone    a network of timm; None: the model's own or resnet18, EfficientNet-Lite0 if its weights can't be had
     image_size  pixels a side; None: the size that the weights were trained with
     fit         how a photo becomes a square: "crop" cuts out its centre, "squash" and "pad" keep the whole of it; None:
                 as the weights were trained, which is "crop" for most

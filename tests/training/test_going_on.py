@@ -19,7 +19,7 @@ from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig, read_config
 from antbee.models.earlier import EarlierModel
 from antbee.models.provenance import MOST_EARLIER, EarlierWeights, WeightsInfo
-from antbee.models.weights import StartingWeights, WeightsError, build_network, choose_network, load_starting_weights
+from antbee.models.weights import StartingWeights, WeightsError, build_network, choose_network
 from antbee.training import pipeline
 from antbee.training.checkpoint import DeferredSignals
 from antbee.training.context import Settings, prepare
@@ -284,9 +284,32 @@ def test_a_model_of_the_hub_is_gone_on_from_by_its_id_and_is_the_cards_base_mode
     assert "base_model: me/mine" in card
     assert "license:" not in card
     assert read_config(tmp_path / "outputs" / "frozen").weights.base_model == "me/mine"
-    # A model that goes on from this one still names it.
-    weights = load_starting_weights(str(tmp_path / "outputs" / "frozen"), "test_resnet")
-    assert weights.base_model == "me/mine"
+    # A model that goes on from this one still names it, and still has no license of its beginnings.
+    train_quickly(three, tmp_path / "more", weights=str(tmp_path / "outputs" / "frozen"), mode="frozen")
+    card = (tmp_path / "more" / "frozen" / "README.md").read_text()
+    assert "base_model: me/mine" in card
+    assert "license:" not in card
+
+
+def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_an_error_that_says_both(monkeypatch):
+    def refuse(repository):
+        raise hub.HubError("The Hub has no such repository.")
+
+    monkeypatch.setattr(hub, "pull", refuse)
+    with pytest.raises(WeightsError, match=r"no folder of this name, and outputs/frozen: The Hub has no such"):
+        choose_network(None, "outputs/frozen")
+
+
+@pytest.mark.parametrize("side", [96, 160, 64])
+def test_a_model_of_a_network_for_one_size_goes_on_in_its_own_size_or_in_another(tmp_path, three, side):
+    network = build_network("test_vit", 2, StartingWeights("random"), seed=0, image_size=96)
+    config = ClassifierConfig("test_vit", ("ants", "bees"), Preprocessing(crop=96))
+    Classifier(network, config).save_pretrained(tmp_path / "model")
+    context = context_of(three, tmp_path / "model", tmp_path, **({} if side == 96 else {"image_size": side}))
+    new = context.starting_network(0)
+    assert new(torch.zeros(1, 3, side, side)).shape == (1, 3)
+    assert torch.equal(new.state_dict()["blocks.0.attn.qkv.weight"], network.state_dict()["blocks.0.attn.qkv.weight"])
+    assert torch.equal(head_of(new).weight[0], head_of(network).weight[1])
 
 
 def test_a_long_chain_keeps_its_end_and_its_beginning():
