@@ -145,8 +145,8 @@ def seen_lines(context: "RunContext") -> list[str]:
             )
     if (seen := context.seen_before(context.train)) and not context.has_untrained_backbone:
         lines.append(
-            f"warning   the backbone of {name} was trained on {counted(seen, 'photo')} of these, so "
-            "probabilities will look too sure, and more photos be neither; from --weights imagenet they would not"
+            f"warning   the backbone of {name} was trained on {counted(seen, 'photo')} of these, so probabilities and "
+            "the threshold of neither are fitted to photos that it knows; from --weights imagenet they would not be"
         )
     return lines
 
