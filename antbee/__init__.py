@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from antbee.training.export import export
     from antbee.training.pipeline import train
     from antbee.training.predict import iter_predictions, predict_files
+    from antbee.training.rename import rename
 
 __version__ = "0.2.0"
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "iter_predictions",
     "load_folder",
     "predict_files",
+    "rename",
     "train",
 ]
 
@@ -46,6 +48,7 @@ _MODULES = {
     "load_folder": "antbee.data.download",
     "iter_predictions": "antbee.training.predict",
     "predict_files": "antbee.training.predict",
+    "rename": "antbee.training.rename",
     "train": "antbee.training.pipeline",
 }
 

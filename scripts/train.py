@@ -1,4 +1,4 @@
-"""python scripts/train.py [--data DIR|drawn] [--weights imagenet|random|FILE] [--mode both|finetune|frozen] ...
+"""python scripts/train.py [--data DIR|drawn] [--weights imagenet|random|MODEL|FILE] [--mode both|finetune|frozen] ...
 
 Trains a backbone in both classic ways of transfer learning and writes a model folder for each:
 
@@ -32,7 +32,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     what.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not trained on")
     what.add_argument(
-        "--weights", metavar="NAME|FILE", help="imagenet, random, a tag of timm's, a Hub id, or .safetensors or .pth"
+        "--weights",
+        metavar="NAME|FILE",
+        help="imagenet, random, a tag of timm's, a model folder or Hub id to go on from, or .safetensors or .pth",
     )
     what.add_argument(
         "--backbone", "--arch", metavar="NAME", help="a network of timm; 'vit*' lists some (default: resnet18)"

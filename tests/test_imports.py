@@ -31,6 +31,7 @@ UPWARDS = {
     ("antbee.models.classifier", "antbee.evaluation.plots"),
     ("antbee.training.fewshot", "antbee.hub.card"),
     ("antbee.training.output", "antbee.hub.card"),
+    ("antbee.training.rename", "antbee.hub.card"),
 }
 # The files of the page, in the same way.
 PAGE = (

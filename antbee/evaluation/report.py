@@ -95,9 +95,12 @@ def conclusions(configs: Sequence[ClassifierConfig]) -> list[str]:
     """Sentences about the metrics of a run that `comparison` does not show."""
     measured = [(config, config.metrics) for config in configs if config.metrics]
     sentences = [f"{config.mode}: {sentence}" for config, metrics in measured for sentence in _of_mode(config, metrics)]
-    for _, metrics in measured[:1]:  # equal for all modes
+    for config, metrics in measured[:1]:  # equal for all modes
         if zero_shot := metrics.zero_shot:
-            sentences.append(f"before any training the starting weights' own head has {zero_shot.accuracy:.1%} right")
+            which = "this" if config.weights.earlier else "any"
+            sentences.append(
+                f"before {which} training the starting weights' own head has {zero_shot.accuracy:.1%} right"
+            )
         if metrics.enough_data:
             sentences.append(metrics.enough_data)
     return sentences

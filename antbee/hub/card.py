@@ -96,9 +96,24 @@ def _known(config: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": config["architecture"],
         "label_names": config["label_names"],
         "crop_mode": (config.get("pretrained_cfg") or {}).get("crop_mode"),
+        "origin": _origin(own.get("weights", {})),
         **{key: own[key] for key in ("version", "mode", "seed") if key in own},
         **{key: own.get(key, {}) for key in ("metrics", "data", "weights", "recipe")},
     }
+
+
+def _origin(weights: Mapping[str, Any]) -> str | None:
+    """The name of the weights that a chain of models began with."""
+    name: str | None = [weights, *weights.get("earlier", ())][-1].get("name")
+    return name
+
+
+def _license(weights: Mapping[str, Any]) -> str | None:
+    """The license of a model by its starting weights; None where a model of the Hub is among them, with its own."""
+    names = [one.get("name") for one in (weights, *weights.get("earlier", ()))]
+    if weights.get("license") or weights.get("base_model") in names:
+        return weights.get("license")
+    return LICENSES.get(_origin(weights) or "")
 
 
 def _without_none(value: Any, depth: int = 4) -> Any:
@@ -116,7 +131,7 @@ def _front_matter(known: Mapping[str, Any]) -> "ModelCardData":
         library_name="timm",
         pipeline_tag="image-classification",
         tags=["antbee", "timm", "transformers", "image-classification"],
-        license=weights.get("license") or LICENSES.get(weights.get("name")),
+        license=_license(weights),
         base_model=weights.get("base_model"),
         metrics=["accuracy"] if results else None,
         model_name=one_line(f"antbee {known['architecture']} {known.get('mode', '')}") if results else None,

@@ -38,6 +38,7 @@ from antbee.models.architectures import (
 from antbee.models.backbone import feature_count, pooling
 from antbee.models.config_file import ClassNames, ConfigFile, ModelArgs, PretrainedCfg
 from antbee.models.metrics import STRICT, Count, Digest, Metrics, Number, Part, Text
+from antbee.models.provenance import WeightsInfo
 from antbee.models.tensors import WeightsError
 from antbee.models.validation import shown, validating
 
@@ -101,16 +102,6 @@ class DataInfo(Part):
             known |= {"excluded_count": len(excluded), "excluded_digest": sha256(names).hexdigest()}
         named = [SkippedFile(file=one.file, reason=one.reason) for one in some_of_each(skipped, MAX_SKIPPED)]
         return cls(**known, skipped=named, excluded=list(excluded[:MAX_EXCLUDED]))
-
-
-class WeightsInfo(Part):
-    """The starting weights."""
-
-    name: str | None = None
-    digest: Text | None = None
-    base_model: Text | None = None  # Hub id of the same weights
-    license: Text | None = None  # as the Hub names it
-    stands_in_for: Text | None = None  # the network whose weights could not be downloaded
 
 
 # Keys that are read but written elsewhere: class names, and the preprocessing in timm's older, flat layout.

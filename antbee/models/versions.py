@@ -266,7 +266,7 @@ def _why_to_keep(
     if before is None or after is None or before.label_names != after.label_names:
         return None  # nothing to compare
     weights = before.weights
-    if is_stand_in and not (before.data.name == "drawn" or weights.name == "random" or weights.stands_in_for):
+    if is_stand_in and not (before.data.name == "drawn" or weights.origin == "random" or weights.stands_in_for):
         return "The models in place stay: drawn pictures or another network stood in for those of the new ones."
     if before.metrics and after.metrics and after.metrics.accuracy < before.metrics.kept.interval[0]:
         low, high = before.metrics.kept.interval

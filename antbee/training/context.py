@@ -28,6 +28,7 @@ from antbee.models.backbone import (
     has_batch_norm,
     has_depthwise_convolutions,
     head_of,
+    new_head,
     outline,
     zero_head,
 )
@@ -143,15 +144,42 @@ class RunContext:
 
     @cached_property
     def own_head(self) -> nn.Linear | None:
-        """The head of the starting weights for the classes of the data set; None where they have none."""
-        return zero_shot_head(self.weights, self.backbone, self.dataset.class_names)
+        """The head of the starting weights for the classes of the data set; None where it lacks one of them."""
+        names, earlier = self.dataset.class_names, self.weights.model
+        if earlier is None:
+            return zero_shot_head(self.weights, self.backbone, names)
+        return earlier.head_for(names, self._zero_head) if len(earlier.kept(names)) == len(names) else None
+
+    def first_head(self, seed: int) -> nn.Linear | None:
+        """The head that the recipe starts from; None: a new one, drawn by the seed.
+
+        Where a model goes on from an earlier one, it keeps the rows of their common classes, in any recipe.
+        """
+        if (earlier := self.weights.model) is not None:
+            return earlier.head_for(self.dataset.class_names, self.new_head(seed))
+        return (self.own_head or self._zero_head) if self.recipe.own_head else None
+
+    def new_head(self, seed: int) -> nn.Linear:
+        """A head that knows nothing: zero, or drawn by the seed, as the recipe says."""
+        return self._zero_head if self.recipe.own_head else new_head(*self._head_size, seed=seed)
 
     @property
-    def first_head(self) -> nn.Linear | None:
-        """The head that the recipe starts from; None: a new one, drawn by the seed."""
-        if not self.recipe.own_head:
-            return None
-        return self.own_head or zero_head(feature_count(self.backbone), len(self.dataset.class_names))
+    def _zero_head(self) -> nn.Linear:
+        return zero_head(*self._head_size)
+
+    @property
+    def _head_size(self) -> tuple[int, int]:
+        return feature_count(self.backbone), len(self.dataset.class_names)
+
+    def seen_before(self, split: Split) -> int:
+        """How many images of a split the earlier model was trained on, by their names in the data folder."""
+        earlier = self.weights.model
+        return len(earlier.photos.intersection(split.names(self.dataset.root))) if earlier is not None else 0
+
+    @property
+    def has_untrained_backbone(self) -> bool:
+        """Whether no earlier model's photos were used to train the backbone of the starting weights."""
+        return self.weights.model is None or not self.weights.model.backbone_is_trained
 
     def starting_network(self, seed: int) -> Network:
         """A network on the device, with a new head drawn by `seed`; random backbones keep to the run's own seed."""
@@ -163,8 +191,8 @@ class RunContext:
             head_seed=seed,
             image_size=self.recipe.preprocessing.crop,
         )
-        if self.first_head is not None:
-            head_of(network).load_state_dict(self.first_head.state_dict())
+        if (first := self.first_head(seed)) is not None:
+            head_of(network).load_state_dict(first.state_dict())
         return network.to(self.distributed.device).to(memory_format=self.recipe.layout)
 
 

@@ -16,10 +16,12 @@ from antbee.evaluation.calibration import fit_temperature
 from antbee.models import detector as models_detector
 from antbee.models.backbone import Network, count_parameters, head_of
 from antbee.models.classifier import Classifier
-from antbee.models.config import ClassifierConfig, DataInfo, WeightsInfo
+from antbee.models.config import ClassifierConfig, DataInfo
 from antbee.models.detector import FALSE_ALARM_RATE, NO_LIMIT, KNNDetector, leave_classes_out
 from antbee.models.device import choose_device
+from antbee.models.earlier import has_starting_backbone
 from antbee.models.metrics import Evaluation, Found, Metrics, OODMetrics, Parameters
+from antbee.models.provenance import WeightsInfo
 from antbee.models.weights import PACKAGED, build_network, load_starting_weights
 from antbee.text import one_line
 from antbee.training import assessment
@@ -112,7 +114,9 @@ def _fit(base: Classifier, dataset: FewShotDataset, seed: int, progress: Progres
         seconds=time.perf_counter() - started,
         parameters=_parameters(base.network, head),
         calibration=assessment.calibration_of(temperature, left_out, before),
-        neither=_ood_metrics(detector, backbone_is_untrained=_backbone_is_untrained(base.config)),
+        neither=_ood_metrics(
+            detector, backbone_is_untrained=has_starting_backbone(base.config) and not base.config.weights.earlier
+        ),
     )
     return FewShotResult(base.with_head(head, replace(config, metrics=metrics), detector), report)
 
@@ -175,18 +179,12 @@ def _config(base: ClassifierConfig, dataset: FewShotDataset, left_out: OutOfFold
 
 def _starting_weights(base: ClassifierConfig) -> WeightsInfo:
     """The base model's starting weights, if its backbone still has them; else a description of its training."""
-    if _backbone_is_untrained(base):
-        weights = base.weights
-        return WeightsInfo(name=weights.name, digest=weights.digest, base_model=weights.base_model)
+    if has_starting_backbone(base):
+        known = ("name", "digest", "base_model", "earlier")
+        return WeightsInfo(**{name: found for name in known if (found := getattr(base.weights, name)) is not None})
     data = base.data.name or f"{len(base.label_names)} classes"
     start = base.weights.name or "unknown weights"
     return WeightsInfo(name=one_line(f"{base.mode or 'a model'} of {data}, from {start}", longest=100))
-
-
-def _backbone_is_untrained(base: ClassifierConfig) -> bool:
-    """Whether a model's backbone still has its starting weights, including BatchNorm's running statistics."""
-    is_fixed = base.recipe.get("cached_features") is True or base.recipe.get("batch_norm") == "fixed"
-    return base.mode == "frozen" and is_fixed
 
 
 def write_zip(classifier: Classifier, path: Path) -> None:

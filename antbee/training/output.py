@@ -15,7 +15,8 @@ from antbee.data.loading import ImageLoader, LoaderOptions
 from antbee.evaluation import metrics, plots
 from antbee.evaluation.report import comparison
 from antbee.models.classifier import Classifier
-from antbee.models.config import ClassifierConfig, DataInfo, Mode, WeightsInfo
+from antbee.models.config import ClassifierConfig, DataInfo, Mode
+from antbee.models.provenance import WeightsInfo
 from antbee.text import counted
 from antbee.training.context import RunContext
 from antbee.training.history import History

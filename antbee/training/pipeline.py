@@ -24,6 +24,7 @@ from antbee.training.distributed import is_restarted, joined
 from antbee.training.history import History
 from antbee.training.mirroring import mirror_hint
 from antbee.training.recipe import TrainingError
+from antbee.training.resuming import nothing_to_resume
 from antbee.training.steps import (
     HeadInitialisation,
     StartingFeatures,
@@ -119,8 +120,8 @@ def train(
     The arguments are the flags of scripts/train.py:
 
     data        a folder with train/ and val/ or with class folders, "drawn", or an ImageDataset; None: ants and bees
-    weights     "imagenet", "random", a tag of timm's, a Hub id or a file; None: imagenet
-    backbone    a network of timm; None: resnet18 or, if its weights can't be downloaded, EfficientNet-Lite0
+    weights     "imagenet", "random", a tag of timm's, a model folder or Hub id to go on from, or a file; None: imagenet
+    backbone    a network of timm; None: the model's own or resnet18, EfficientNet-Lite0 if its weights can't be had
     image_size  pixels a side; None: the size that the weights were trained with
     fit         how a photo becomes a square: "crop" cuts out its centre, "squash" and "pad" keep the whole of it; None:
                 as the weights were trained, which is "crop" for most
@@ -192,7 +193,7 @@ def clear_the_way(context: RunContext, checkpoints: Mapping[Mode, Checkpoint]) -
     if settings.resume:
         is_finished = any(finished_folder(context, mode, checkpoint) for mode, checkpoint in checkpoints.items())
         if not is_finished and not context.run_folder.is_interrupted:
-            context.say(f"\nnothing to resume in {settings.output}: starting anew")
+            context.say(f"\n{nothing_to_resume(context, list(checkpoints))}")
         return
     if context.run_folder.is_interrupted:
         context.say(f"\nAn interrupted run in {settings.output} is discarded; --resume would have continued it.")
@@ -293,9 +294,11 @@ def finished_earlier(context: RunContext, mode: str, checkpoint: Checkpoint) -> 
         and context.distributed.is_first
         and (folder := finished_folder(context, mode, checkpoint))
     ):
-        with suppress(ModelFolderError, WeightsError):  # damaged: it is trained again
+        try:
             history = History.from_records(read_history(folder))
             found = folder, Classifier.from_pretrained(folder, device="cpu"), history
+        except (ModelFolderError, WeightsError) as error:
+            context.say(f"\n{mode} is trained again: {error}")
     found = context.distributed.from_first(found)
     if found is None:
         return None

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from antbee.data.folder import Split
 from antbee.evaluation import metrics
@@ -199,14 +199,15 @@ def calibrate_and_evaluate(
         calibration = assessment.calibration_of(temperature, left_out, before)
         context.say(calibration_line(temperature, before, after))
     names = context.train.names(context.dataset.root)
-    detector = assessment.fit_detector(train, names, left_out, backbone_is_frozen=mode == "frozen")
+    is_unaware = mode == "frozen" and context.has_untrained_backbone  # of the classes and the images
+    detector = assessment.fit_detector(train, names, left_out, backbone_is_frozen=is_unaware)
     val_logits = logits_of(head_of(network), val)
     measured = {
         **fit_metrics(context, network, fitted, val_logits),
         "test": test_metrics(context, network, detector),
         "calibration": calibration,
         "neither": assessment.ood_metrics(
-            Classifier(network, config, detector), val, backbone_is_frozen=is_starting_backbone
+            Classifier(network, config, detector), val, backbone_is_frozen=is_starting_backbone and is_unaware
         ),
         "seeds": seed_metrics(features, mode, start, fitted, val_logits),
         **features.data_metrics,
@@ -263,17 +264,20 @@ def predict_left_out(
             seed=seed,
             device=device,
             max_epochs=max_epochs,
-            start=context.first_head,
+            start=lambda subset: unseeing_head(context, subset),
         )
 
     def train_on(positions: Tensor) -> Network:
         network = context.starting_network(seed)
-        if start.head is not None:
+        if start.head is not None or context.seen_before(context.train):
             subset = features.train.computed.subset(positions)
-            count = head_of(network).out_features
-            head = trained_head(subset, count, recipe, seed=seed, device=device, start=context.first_head)
+            head = unseeing_head(context, subset)
+            if start.head is not None:
+                count = head_of(network).out_features
+                head = trained_head(subset, count, recipe, seed=seed, device=device, start=head)
+                apply_temperature(head, start.temperature)
+            assert head is not None
             head_of(network).load_state_dict(head.state_dict())
-            apply_temperature(head_of(network), start.temperature)
         if mode == "frozen":
             freeze_backbone(network)
         images = context.loader(context.train.subset(positions.tolist()), mode, seed=seed)
@@ -287,6 +291,22 @@ def predict_left_out(
     neighbours = choose_neighbours(features.train.computed)
     images = context.loader(context.train)
     return network_out_of_fold(train_on, images, folds, context.distributed, precision, neighbours)
+
+
+def unseeing_head(context: RunContext, subset: Features) -> nn.Linear | None:
+    """The head that a training on a subset of the images starts from, which must not have seen the images left out.
+
+    That of an earlier model has, if it was trained on these images: then one is trained in its place on the subset, and
+    divided by its temperature.
+    """
+    seed, earlier = context.settings.seed, context.weights.model
+    if earlier is None or not context.seen_before(context.train):
+        return context.first_head(seed)
+    recipe = replace(FAST, balanced=context.recipe.balanced)
+    first, device = context.new_head(seed), context.distributed.device
+    head = trained_head(subset, first.out_features, recipe, seed=seed, device=device, start=first)
+    apply_temperature(head, earlier.temperature)
+    return head
 
 
 def fit_metrics(context: RunContext, network: Network, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:

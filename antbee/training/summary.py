@@ -37,9 +37,6 @@ def start_lines(context: "RunContext") -> list[str]:
     details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: counted(torch.get_num_threads(), "thread")}
     detail = f", {details[device.type](device)}" if device.type in details else ""
     sizes = " + ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
-    is_own = context.recipe.own_head and context.own_head is not None
-    count = len(dataset.class_names)
-    head = "head from the weights' own" if is_own else "new head"
     return [
         box(context.notices),
         f"photos    {printable(dataset.root)}: {sizes} ({dataset.split})",
@@ -49,10 +46,30 @@ def start_lines(context: "RunContext") -> list[str]:
         ),
         *(f"skipped   {printable(line)}" for line in left_out(dataset.skipped)),
         *warnings(context),
-        f"network   {context.backbone}, weights: {context.weights.name}; a {head} for {count} classes",
+        f"network   {context.backbone}, weights: {context.weights.name}; {head_line(context)}",
         f"device    {device}{detail}",
         f"recipe    {context.recipe.name}, {context.recipe.precision}, seed {settings.seed}",
     ]
+
+
+def head_line(context: "RunContext") -> str:
+    """Where the head comes from."""
+    names, earlier = context.dataset.class_names, context.weights.model
+    if earlier is None:
+        is_own = context.recipe.own_head and context.own_head is not None
+        head = "head from the weights' own" if is_own else "new head"
+        return f"a {head} for {len(names)} classes"
+    kept, dropped = earlier.kept(names), earlier.dropped(names)
+    new = [name for name in names if name not in kept]
+    parts = [f"head: {len(kept)} of {len(names)} classes from {context.weights.name}"]
+    parts += [f"{word} {some(found)}" for word, found in (("new:", new), ("left out:", dropped)) if found]
+    return "; ".join(parts)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """A few names, and how many others there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
 
 
 def warnings(context: "RunContext") -> list[str]:
@@ -73,6 +90,7 @@ def warnings(context: "RunContext") -> list[str]:
     if len(dataset.test) and absent:
         lines.append(f"warning   no test photos of {', '.join(absent)}: the test accuracy is that of the other classes")
     lines += photo_warnings(context)
+    lines += seen_lines(context)
     if dataset.excluded:
         lines.append(f"excluded  {counted(len(dataset.excluded), 'file')}, by {context.settings.exclude}")
     if context.selection is not dataset.val:
@@ -111,6 +129,24 @@ def photo_warnings(context: "RunContext") -> list[str]:
         lines.append(
             f"warning   {narrow} of {len(paths)} {of} have 16 bits but use a sixteenth of their range or less, so they "
             "are nearly black to the network: scale their values to the whole range, or export them with 8 bits"
+        )
+    return lines
+
+
+def seen_lines(context: "RunContext") -> list[str]:
+    """Warnings about photos that the earlier model was trained on, by their names."""
+    dataset, name, lines = context.dataset, context.weights.name, []
+    for kind, split in (("validation", dataset.val), ("test", dataset.test)):
+        if seen := context.seen_before(split):
+            photos = counted(len(split), f"{kind} photo")
+            lines.append(
+                f"warning   {seen} of the {photos} have the names of photos that {name} was trained on, so "
+                "scores will look too good: give the --seed of its training"
+            )
+    if (seen := context.seen_before(context.train)) and not context.has_untrained_backbone:
+        lines.append(
+            f"warning   the backbone of {name} was trained on {counted(seen, 'photo')} of these, so probabilities and "
+            "the threshold of neither are fitted to photos that it knows; from --weights imagenet they would not be"
         )
     return lines
 

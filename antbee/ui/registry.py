@@ -129,7 +129,7 @@ def was_trained_on(model: LoadedModel, photos: ImageDataset | None) -> bool:
 def notices(models: Sequence[LoadedModel], translate: Translator = ENGLISH) -> list[str]:
     """Warnings about models of drawn pictures or random weights, as Markdown."""
     drawn = [as_text(model.name) for model in models if model.config.data.name == "drawn"]
-    random = [as_text(model.name) for model in models if model.config.weights.name == "random"]
+    random = [as_text(model.name) for model in models if model.config.weights.origin == "random"]
     texts = (("page.drawn", drawn), ("page.random", random))
     return [translate(key, names=" + ".join(names)) for key, names in texts if names]
 

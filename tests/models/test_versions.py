@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from antbee.models.config import CONFIG_FILE, MODES, ClassifierConfig, DataInfo, WeightsInfo, read_config
+from antbee.models.config import CONFIG_FILE, MODES, ClassifierConfig, DataInfo, read_config
 from antbee.models.metrics import EpochScore, Metrics, Parameters
+from antbee.models.provenance import WeightsInfo
 from antbee.models.versions import (
     MARKER,
     RUN_FOLDER,
@@ -254,6 +255,10 @@ MOVES = {
     ("download", "hymenoptera_folder"): "out of a temporary folder, to a name that is not there",
     ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",
     ("output", "write_comparison"): "a temporary file of its own, onto a card that is as antbee wrote it",
+    ("rename", "_folder_of"): "to a name that is not there, of which it was taken",
+    ("rename", "_replacing"): "a copy of all files of the folder takes its place, see tests/training/test_rename.py",
+    ("rename", "_write"): "in that copy alone, the files of a model",
+    ("rename", "_draw_figures"): "in that copy alone, figures of a model by their names",
     ("export", "replacing"): "a temporary file of its own, onto the file that the user named",
     ("outputs", "discard"): "the file that the user named, unless it is a picture, see tests/training/test_predict.py",
     ("outputs", "collect"): "a temporary file of its own, onto the file that the user named; its own parts, by name",

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model
+from training_helpers import same_tensors
 
 from antbee import hub
 from antbee.models import weights as models_weights
 from antbee.models.backbone import create_network, head_of
+from antbee.models.statedict import unwrapped
 from antbee.models.tensors import WeightsError
 from antbee.models.weights import (
     PACKAGED,
@@ -141,11 +143,45 @@ def test_a_file_without_weights_is_refused_by_name(tmp_path, name, content):
     assert "expected .safetensors or a torchvision .pth" in text
 
 
-def test_a_checkpoint_that_is_no_state_dict_is_refused(tmp_path):
-    torch.save({"model": {"conv1.weight": torch.zeros(1)}, "epoch": 3}, tmp_path / "run.pth")
-    assert "expected a torchvision state_dict" in complaint(
-        load_starting_weights, str(tmp_path / "run.pth"), "resnet18"
-    )
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "backbone.", "module._orig_mod."])
+def test_weights_in_a_checkpoint_and_under_a_wrappers_names_are_those_of_the_bare_file(tmp_path, key, prefix):
+    state = state_of("test_resnet")
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    torch.save({key: wrapped, "epoch": 3, "optimizer": {"lr": 0.1}}, tmp_path / "checkpoint.pth")
+    save_file(wrapped, tmp_path / "wrapped.safetensors")
+    for name in ("checkpoint.pth", "wrapped.safetensors"):
+        weights = load_starting_weights(str(tmp_path / name), "test_resnet")
+        assert same_tensors(dict(weights.state), state)
+        build_network("test_resnet", 2, weights, seed=0)
+
+
+def test_averaged_weights_of_a_checkpoint_are_taken_before_the_last_ones(tmp_path):
+    last, averaged = state_of("test_resnet"), {"conv1.weight": torch.ones(1)}
+    torch.save({"state_dict": last, "state_dict_ema": averaged}, tmp_path / "run.pth")
+    assert same_tensors(dict(load_starting_weights(str(tmp_path / "run.pth"), "test_resnet").state), averaged)
+
+
+def test_a_prefix_that_not_all_names_have_is_a_part_of_them():
+    names = ("model.conv1.weight", "fc.weight")
+    assert unwrapped(dict.fromkeys(names, torch.zeros(1))).keys() == set(names)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"weight_of_it": {"conv1.weight": torch.zeros(1)}, "epoch": 3}, "with the keys weight_of_it, epoch: expected"),
+        ({"model": {"conv1.weight": 1.0}}, "with the keys model: expected"),
+        ({number: number for number in range(9)}, "with the keys 0, 1, 2, 3, 4, ...: expected"),
+        ({}, "holds nothing: expected"),
+        ([torch.zeros(1)], "holds a list: expected"),
+    ],
+)
+def test_a_file_without_named_tensors_is_refused_with_what_was_found(tmp_path, content, words):
+    torch.save(content, tmp_path / "run.pth")
+    text = complaint(load_starting_weights, str(tmp_path / "run.pth"), "resnet18")
+    assert words in text
+    assert "a torchvision state_dict of named tensors, alone or under state_dict" in text
 
 
 def test_a_real_weights_file_is_loaded_without_its_head_of_a_thousand_classes(standin_weights):
@@ -220,7 +256,7 @@ def test_a_cut_download_of_imagenet_weights_never_counts_as_complete(weight_cach
 def test_imagenet_weights_in_the_cache_need_no_network(weight_cache, monkeypatch):
     # The real file is not to be had here: its hash is taken from a stand-in instead.
     torch.save(state_of(), weight_cache / "resnet18-f37072fd.pth")
-    monkeypatch.setattr(models_weights, "_digest", lambda path: "f37072fd" + "0" * 56)
+    monkeypatch.setattr(models_weights, "digest_of", lambda path: "f37072fd" + "0" * 56)
     weights = load_starting_weights("imagenet", "resnet18")
     assert weights.name == "imagenet"
     assert weights.base_model == "timm/resnet18.tv_in1k"
@@ -253,8 +289,8 @@ def test_published_weights_come_from_the_hub_with_their_preprocessing(tmp_path, 
     ("config", "words"),
     [
         ({"architecture": "resnet34"}, "give --backbone 'resnet34'"),
-        ({"model_type": "bert"}, "is no model of timm: expected a config.json with its architecture"),
-        ([], "is no model of timm"),
+        ({"model_type": "bert"}, "is no model of antbee or timm: expected a config.json with its architecture"),
+        ([], "is no model of antbee or timm"),
     ],
 )
 def test_a_hub_model_of_another_network_is_refused(tmp_path, monkeypatch, config, words):
@@ -299,7 +335,7 @@ def test_the_packaged_tensors_fit_timms_network_by_name_and_shape_and_need_no_ne
 
 
 def test_a_changed_file_of_the_package_is_refused(monkeypatch):
-    monkeypatch.setattr(models_weights, "_digest", lambda path: "0" * 64)
+    monkeypatch.setattr(models_weights, "digest_of", lambda path: "0" * 64)
     assert "is damaged" in complaint(load_starting_weights, "imagenet", PACKAGED)
 
 

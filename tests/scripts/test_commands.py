@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -40,6 +41,7 @@ def photo(drawn_root):
         ("evaluate", "evaluate", ["MODEL"]),
         ("check", "check", ["PATH", "--json"]),
         ("export", "export", ["MODEL", "--onnx", "FILE"]),
+        ("rename", "rename", ["MODEL", "ants=Ameisen"]),
     ],
 )
 def test_flags_have_the_names_and_defaults_of_the_arguments(name, call, argv, monkeypatch):
@@ -66,7 +68,7 @@ def test_a_flag_can_not_be_abbreviated(name, monkeypatch, capsys):
 def test_a_command_imports_nothing_slow_before_ctrl_c_can_end_it():
     code = """
 import sys
-from scripts import check, evaluate, export, predict, push, train
+from scripts import check, evaluate, export, predict, push, rename, train
 print([name for name in ("torch", "numpy", "PIL", "pydantic", "huggingface_hub") if name in sys.modules])
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -217,3 +219,31 @@ def test_export_without_a_file_to_write_ends_with_status_2_and_the_usage(command
 @pytest.mark.parametrize("argv", [["--data", "photos"], ["--int8", "./a.onnx"]])
 def test_export_with_arguments_that_do_not_fit_ends_with_one_line_and_status_2(command, error_of, argv):
     assert error_of(command, "export", "MODEL", "--onnx", "a.onnx", *argv)[0] == 2
+
+
+# ---- rename.py -------------------------------------------------------------------------------------------------------
+
+
+def test_rename_prints_what_was_changed(command, model_folder, tmp_path, capsys):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    command("rename", folder, "ants=bees", "bees=wasps = hornets")
+    assert (
+        capsys.readouterr().out == f"renamed   ants -> bees, bees -> wasps = hornets\nin        {folder}: config.json\n"
+    )
+    assert Classifier.from_pretrained(folder, device="cpu").config.label_names == ("bees", "wasps = hornets")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [(["ants"], "expected OLD=NEW"), (["ants=a", "ants=b"], "two new names"), ([], "required")]
+)
+def test_rename_without_pairs_of_names_ends_with_status_2_and_the_usage(command, model_folder, capsys, names, words):
+    with pytest.raises(SystemExit) as ended:
+        command("rename", model_folder, *names)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_rename_to_a_name_that_is_there_ends_with_one_line_and_status_2(command, error_of, model_folder):
+    status, error = error_of(command, "rename", model_folder, "ants=bees")
+    assert status == 2
+    assert "two classes would be 'bees'" in error

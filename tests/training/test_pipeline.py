@@ -711,6 +711,15 @@ def test_named_data_weights_and_backbones_are_never_substituted(unreachable):
     assert context.choose_data("some/folder") == (Path("some/folder"), None)
 
 
+@pytest.fixture(scope="module")
+def whole_frozen(tiny_root, tmp_path_factory):
+    """The output folder of a finished run of one epoch in the frozen mode."""
+    output = tmp_path_factory.mktemp("whole_frozen")
+    with pytest.MonkeyPatch.context() as patch, threads(1):
+        run_quickly(patch, **settings(tiny_root, output, epochs=1, mode="frozen"))
+    return output
+
+
 @pytest.mark.parametrize("is_resumable", [False, True])
 def test_resuming_without_an_interrupted_run_is_said(train, tiny_root, tmp_path, capsys, is_resumable):
     if is_resumable:
@@ -718,6 +727,77 @@ def test_resuming_without_an_interrupted_run_is_said(train, tiny_root, tmp_path,
     train(**settings(tiny_root, tmp_path, epochs=1, mode="frozen", resume=True))
     printed = capsys.readouterr().out
     assert (f"nothing to resume in {tmp_path}: starting anew" in printed) != is_resumable
+
+
+ENDED = "of {0}/frozen has ended, whose learning rates were planned for --epochs 1, so one of 2 is another run"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"epochs": 2}, ENDED),
+        ({"epochs": 2, "seed": 3}, "{0}/frozen is of a run with other --epochs, --seed"),
+        ({"weights": "random"}, "{0}/frozen is of a run with other --weights"),
+        ({"select": "last"}, "{0}/frozen is of a run with other --select"),
+        ({"lr": 0.5, "balance": True}, "{0}/frozen is of a run with other --lr, --balance"),
+        ({"recipe": "tutorial"}, "{0}/frozen is of a run with other --recipe"),
+    ],
+)
+def test_a_finished_run_that_resumes_with_other_flags_starts_anew_and_says_why(
+    whole_frozen, train, tiny_root, tmp_path, monkeypatch, capsys, more, words
+):
+    class StoppedError(Exception):
+        pass
+
+    def stop(*arguments):
+        raise StoppedError
+
+    output = shutil.copytree(whole_frozen, tmp_path / "copy")
+    monkeypatch.setattr(pipeline, "starting_features", stop)
+    with pytest.raises(StoppedError):
+        train(**settings(tiny_root, output, **({"epochs": 1} | more), mode="frozen", resume=True))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "nothing to resume" in line]
+    assert line.startswith(f"nothing to resume in {output}: ")
+    assert words.format(output) in line
+    assert f"starting anew; to go on from that model instead: --weights {output}/frozen" in line
+
+
+def test_photos_that_differ_from_those_of_a_finished_run_are_named(
+    whole_frozen, train, tiny_root, tmp_path, monkeypatch, capsys
+):
+    output = shutil.copytree(whole_frozen, tmp_path / "copy")
+    root = shutil.copytree(tiny_root, tmp_path / "pictures")
+    next((root / "train" / "ants").iterdir()).unlink()
+    weights = tiny_root.parent / "random.safetensors"
+    train(**settings(root, output, epochs=1, mode="frozen", resume=True) | {"weights": str(weights)})
+    assert "frozen is of a run with other photos: starting anew" in capsys.readouterr().out
+
+
+def test_a_damaged_model_of_a_finished_run_is_trained_again_with_a_message(
+    whole_frozen, train, tiny_root, tmp_path, capsys
+):
+    output = shutil.copytree(whole_frozen, tmp_path / "copy")
+    weights = output / "frozen" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-8])
+    with threads(1):
+        train(**settings(tiny_root, output, epochs=1, mode="frozen", resume=True))
+    assert "frozen is trained again: " in capsys.readouterr().out
+    assert weights.read_bytes() == content
+
+
+def test_an_interrupted_run_is_not_lengthened_and_says_what_to_do(train, tiny_root, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "epoch_line", lambda epoch: interrupt() if epoch.number == 2 else "")
+        with pytest.raises(KeyboardInterrupt):
+            train(**settings(tiny_root, tmp_path, epochs=3, mode="frozen"))
+    with pytest.raises(errors.AntbeeError, match=r"frozen\.pt belongs to a run with other --epochs: repeat.*--weights"):
+        train(**settings(tiny_root, tmp_path, epochs=4, mode="frozen", resume=True))
+    run = train(**settings(tiny_root, tmp_path, epochs=3, mode="frozen", resume=True))
+    assert len(run.frozen.history.epochs) == 3
 
 
 def test_many_skipped_files_of_a_kind_are_counted_in_a_line_that_names_a_few(start_log, tiny_root, tmp_path):
