@@ -2,8 +2,8 @@
 
 A zip marks names in UTF-8 by a flag or an extra field. Programs that set neither write UTF-8 (macOS), or the code page
 of the computer that they ran on (Windows; in China that is GBK). So the code page is guessed, from all names together.
-General detectors need longer texts: of two class names chardet reads between 67% and 93% right by language, and
-charset-normalizer fewer, where this module reads 90% to 100%, and of Korean names 62%.
+General detectors need longer texts: of pairs of class names chardet reads between 67% and 92% right, by language, and
+charset-normalizer fewer, where this module reads 89% to 100%, and of Korean ones 62%.
 """
 
 import math
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 UTF_8_FLAG = 0x800
 UNICODE_PATH = 0x7075  # Info-ZIP's extra field, 4.6.9 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
-MOST_WORDS, LONGEST_WORD = 1000, 100  # that are looked at, and letters of each
+MOST_PARTS, LONGEST_PART = 300, 255  # names of folders and files that are looked at, and bytes of each
 SURE = 0.95  # probability of a reading from which on no doubt is mentioned
 OWN_LANGUAGE = 20.0  # how much likelier the code page of the reader's language is than by itself
 
@@ -155,12 +155,14 @@ def _guess(names: Sequence[bytes], language: str) -> tuple[str, str | None, bool
     """The codec of names, the name of the code page if it was guessed, and whether that is sure."""
     if _decoded(names, "utf-8") is not None:
         return "utf-8", None, True
+    parts = _parts(names)
     scores: dict[_CodePage, float] = {}
     readings: dict[_CodePage, list[str]] = {}
     for page in CODE_PAGES:
         if (reading := _decoded(names, page.codec)) is not None:
             readings[page] = reading
-            scores[page] = page.log_likelihood(_words(reading)) + _bonus(page, language)
+            words = {word for part in parts for word in _words(part.decode(page.codec))}
+            scores[page] = page.log_likelihood(words) + _bonus(page, language)
     best = max(scores, key=scores.__getitem__)  # CP437 has every byte, so there is one
     shares = {page: math.exp(score - scores[best]) for page, score in scores.items()}
     # Two code pages may read the names alike.
@@ -175,15 +177,15 @@ def _decoded(names: Sequence[bytes], codec: str) -> list[str] | None:
         return None
 
 
-def _words(names: Sequence[str]) -> list[str]:
-    """The different words that are not in ASCII alone."""
-    found: dict[str, None] = {}
-    for name in names:
-        words = re.split(r"[\x00-@\[-`{-\x7f]+", name)
-        found |= dict.fromkeys(word[:LONGEST_WORD] for word in words if not word.isascii())
-        if len(found) >= MOST_WORDS:
-            break
-    return list(found)[:MOST_WORDS]
+def _parts(names: Sequence[bytes]) -> list[bytes]:
+    """Some different names of folders and files that are not in ASCII alone: the same bytes for all code pages."""
+    parts = dict.fromkeys(part for name in names for part in name.split(b"/"))  # a slash is no half of a letter
+    return [part for part in parts if not part.isascii() and len(part) <= LONGEST_PART][:MOST_PARTS]
+
+
+def _words(name: str) -> list[str]:
+    """The words that are not in ASCII alone."""
+    return [word for word in re.split(r"[\x00-@\[-`{-\x7f]+", name) if not word.isascii()]
 
 
 def _bonus(page: _CodePage, language: str) -> float:

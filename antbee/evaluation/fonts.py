@@ -1,5 +1,6 @@
 """Fonts for class and file names in any script: which of those on this computer have the letters."""
 
+import functools
 import unicodedata
 import warnings
 from collections.abc import Iterable, Set
@@ -42,7 +43,7 @@ class Lettering:
 
 
 def lettering_for(texts: Iterable[str]) -> Lettering:
-    """The fonts for texts; warns where letters are in none, with what to install.
+    """The fonts for texts; warns where letters are in none, once for each script, with what to install.
 
     matplotlib lists the fonts of a computer when it first starts, and keeps the list for later starts too. So fonts
     that were installed since are looked for where letters are missing.
@@ -53,13 +54,18 @@ def lettering_for(texts: Iterable[str]) -> Lettering:
     if missing:
         _add_new_fonts()
         families, missing = _families(letters - unprintable)
-    if scripts := sorted(set(map(_script, missing))):
-        warnings.warn(
-            f"figures show {REPLACEMENT} in place of {', '.join(scripts)} letters, which no font on this computer has: "
-            "install one, such as fonts-noto-cjk for Chinese, Japanese and Korean, and make the figures again",
-            stacklevel=1,  # here for all figures, so that Python shows it once
-        )
+    if missing:
+        _warn(", ".join(sorted(set(map(_script, missing)))))
     return Lettering(families, missing | unprintable)
+
+
+@functools.cache  # one figure says it for all
+def _warn(scripts: str) -> None:
+    warnings.warn(
+        f"figures show {REPLACEMENT} in place of {scripts} letters, which no font on this computer has: install one, "
+        "such as fonts-noto-cjk for Chinese, Japanese and Korean, and make the figures again",
+        stacklevel=3,
+    )
 
 
 def _families(letters: Set[str]) -> tuple[tuple[str, ...], frozenset[str]]:

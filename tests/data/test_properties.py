@@ -3,6 +3,7 @@
 import io
 import random
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from antbee.data.files import kind_of
 from antbee.data.images import DataError, open_photo
 from antbee.data.transforms import Augmentation, Preprocessing
+from antbee.data.zip_names import UTF_8_FLAG, names_in_zip
 from antbee.models.tensors import TensorsError, read_tensors
 from antbee.text import as_text
 
@@ -30,6 +32,18 @@ def test_any_name_is_escaped_in_markdown_and_in_html(name: str) -> None:
         rendered = markdown.render(place.format(as_text(name)))
         inner = rendered.strip().removeprefix("<p>").removesuffix("</p>")
         assert "<" not in inner, "a tag was rendered"
+
+
+@settings(repeatable, max_examples=100)
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.binary(max_size=20), st.booleans()), max_size=5))
+def test_any_bytes_are_names_in_a_zip(found: list[tuple[bytes, bytes, bool]]) -> None:
+    entries = []
+    for name, extra, is_utf_8 in found:
+        entry = zipfile.ZipInfo("name")
+        entry.orig_filename = name.decode("utf-8", "replace") if is_utf_8 else name.decode("cp437")
+        entry.extra, entry.flag_bits = extra, UTF_8_FLAG * is_utf_8
+        entries.append(entry)
+    assert len(names_in_zip(entries).paths) == len(entries)
 
 
 def test_a_sentence_without_markup_is_left_as_it_is() -> None:

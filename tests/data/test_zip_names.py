@@ -144,6 +144,12 @@ def test_bytes_that_fit_no_code_page_become_some_letters():
     assert not found.is_sure or found.encoding in {page.name for page in CODE_PAGES}
 
 
+def test_many_names_are_guessed_as_few():
+    names = [f"{word}/照片{number}.jpg".encode("gbk") for number in range(3000) for word in ("蚂蚁", "蜜蜂")]
+    found = names_of(*names)
+    assert (found.encoding, found.is_sure, found.paths[0]) == ("GBK", True, "蚂蚁/照片0.jpg")
+
+
 def test_photos_in_zip_gives_the_names_first():
     zipped = zip_with_names({"蚂蚁/1.txt".encode("gbk"): b"", "蜜蜂/1.jpg".encode("gbk"): b"no photo"})
     first, *others = photos_in_zip(io.BytesIO(zipped))

@@ -16,6 +16,13 @@ LETTER = "\N{GREEK SMALL LETTER ALPHA}"
 UNKNOWN = "\N{CJK UNIFIED IDEOGRAPH-8682}"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_was_said_yet():
+    fonts._warn.cache_clear()
+    yield
+    fonts._warn.cache_clear()
+
+
 @pytest.fixture
 def known(monkeypatch):
     """The fonts that matplotlib knows, which are two of its own, without a search of this computer."""
@@ -63,6 +70,7 @@ def test_letters_that_no_font_has_are_said_once_with_what_to_install(known):
         "such as fonts-noto-cjk for Chinese, Japanese and Korean, and make the figures again"
     )
     assert found.drawable(f"a{UNKNOWN}", 10) == f"a{REPLACEMENT}"
+    assert lettering_for([UNKNOWN]).missing == {UNKNOWN}  # said already, and a warning would be an error here
 
 
 @pytest.mark.parametrize("text", ["tab\there", "bad\udce4byte", "\u202eants"])

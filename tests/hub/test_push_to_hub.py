@@ -47,6 +47,13 @@ def test_a_pushed_classifier_is_loaded_from_the_hub_with_equal_predictions(serve
     assert loaded.explain(photo).neighbours == classifier.explain(photo).neighbours
 
 
+def test_the_address_of_a_models_page_on_the_hub_loads_it_as_its_id_does(server, classifier):
+    photo = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 50)
+    classifier.push_to_hub("tester/bugs")
+    loaded = Classifier.from_pretrained("https://huggingface.co/tester/bugs", device="cpu")
+    assert loaded.predict(photo) == classifier.predict(photo)
+
+
 def test_pushing_without_a_connection_is_an_error_of_the_hub(classifier):
     with pytest.raises(HubError):
         classifier.push_to_hub("tester/bugs")
