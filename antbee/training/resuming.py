@@ -62,7 +62,7 @@ def _described(config: ClassifierConfig, selected_on: str | None, seeds: int) ->
         "architecture": config.architecture,
         "weights": [config.weights.name, config.weights.digest],
         "photos": [data.digest, data.split, config.label_names, data.excluded, data.excluded_digest],
-        "recipe": {**config.recipe, "crop": config.preprocessing.crop},
+        "recipe": {**config.recipe, "crop": config.preprocessing.crop, "fit": config.preprocessing.fit},
         "select": selected_on,
         "seeds": seeds,
         "seed": config.seed,
