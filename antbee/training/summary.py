@@ -37,6 +37,8 @@ def start_lines(context: "RunContext") -> list[str]:
     details = {"cuda": torch.cuda.get_device_name, "cpu": lambda _: counted(torch.get_num_threads(), "thread")}
     detail = f", {details[device.type](device)}" if device.type in details else ""
     sizes = " + ".join(f"{len(split)} {name}" for name, split in dataset.splits.items())
+    fit = context.recipe.preprocessing.fit
+    ways = f", --fit {fit}" * (fit != "crop") + ", --no-mirror" * (not context.recipe.mirror)
     return [
         box(context.notices),
         f"photos    {printable(dataset.root)}: {sizes} ({dataset.split})",
@@ -48,7 +50,7 @@ def start_lines(context: "RunContext") -> list[str]:
         *warnings(context),
         f"network   {context.backbone}, weights: {context.weights.name}; {head_line(context)}",
         f"device    {device}{detail}",
-        f"recipe    {context.recipe.name}, {context.recipe.precision}, seed {settings.seed}",
+        f"recipe    {context.recipe.name}, {context.recipe.precision}, seed {settings.seed}{ways}",
     ]
 
 

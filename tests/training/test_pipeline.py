@@ -498,7 +498,9 @@ def test_a_crop_that_sees_little_of_most_photos_is_warned_of_and_no_other_way_is
     values = settings(strips(tiny_root, tmp_path / "strips"), tmp_path, weights="random")
     assert "the centre crop sees 15% of the area or less: --fit squash" in start_log(**values)
     for fit in ("squash", "pad"):
-        assert "the centre crop" not in start_log(**values, fit=fit)
+        lines = start_log(**values, fit=fit, mirror=False)
+        assert "the centre crop" not in lines
+        assert lines.endswith(f", --fit {fit}, --no-mirror")
     assert "the centre crop" not in start_log(**settings(tiny_root, tmp_path, weights="random"))
 
 
