@@ -165,7 +165,7 @@ class _Member:
 
 def _member(entry: zipfile.ZipInfo) -> _Member | SkippedFile:
     """Judges a file of a zip by its name and compression alone; nothing is ever written under that name."""
-    path = _path_of(entry)
+    path = path_in_zip(entry)
     *folders, name = [part for part in path.split("/") if part not in ("", ".")] or [""]
     suffix = PurePosixPath(name).suffix
     reason = None
@@ -182,7 +182,7 @@ def _member(entry: zipfile.ZipInfo) -> _Member | SkippedFile:
     return _Member(entry, path, class_name_of(folders[-1]), name)
 
 
-def _path_of(entry: zipfile.ZipInfo) -> str:
+def path_in_zip(entry: zipfile.ZipInfo) -> str:
     """The path in the zip, with slashes. macOS writes UTF-8 without the flag for it, which zipfile decodes as CP437."""
     path = entry.filename
     if not entry.flag_bits & 0x800:  # the flag for UTF-8
