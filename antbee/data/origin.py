@@ -25,7 +25,6 @@ class Origin:
     archive: str | None = None  # SHA-256 of the archive
     hub_id: str | None = None  # of the data set, user/name
     revision: str | None = None  # its commit
-    asked: str | None = None  # the branch or tag that was asked for; None: the newest
     listing: str | None = None  # see `listing_of`
 
 

@@ -1,10 +1,23 @@
 """The Hugging Face Hub: `client` pushes and pulls models, `card` writes model cards, `space` makes a Space.
 
+`dataset_download` copies data sets from there.
+
 huggingface_hub is imported inside the functions that use it: its import takes half a second, which nobody who only
 trains or predicts should wait for.
 """
 
 from antbee.hub.client import card_for, pull, push, push_space, repository_files
-from antbee.hub.errors import HubError
+from antbee.hub.dataset_download import dataset_commit, download_dataset
+from antbee.hub.errors import HubError, may_pass
 
-__all__ = ["HubError", "card_for", "pull", "push", "push_space", "repository_files"]
+__all__ = [
+    "HubError",
+    "card_for",
+    "dataset_commit",
+    "download_dataset",
+    "may_pass",
+    "pull",
+    "push",
+    "push_space",
+    "repository_files",
+]

@@ -18,10 +18,9 @@ from antbee.hub.errors import (
     HubError,
     check_name,
     check_token,
-    is_final,
+    may_pass,
     one_sentence,
     reach_the_hub,
-    root_of,
     token_to_write,
 )
 from antbee.hub.space import MODELS_VARIABLE
@@ -230,7 +229,7 @@ def pull(
         with one_sentence(repo_id, revision):
             return _download(repo_id, revision, token)
     except HubError as error:
-        if error.__cause__ is None or is_final(root_of(error.__cause__)):
+        if not may_pass(error):
             raise
         with one_sentence(repo_id, revision):
             folder = _cached_copy(repo_id, revision)
