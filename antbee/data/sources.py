@@ -1,4 +1,4 @@
-"""What --data names: a folder of photos, an archive, or a data set of the Hub; and the folder that its photos are in."""
+"""What --data names, a folder of photos, a table, an archive or a data set of the Hub, and where its photos are."""
 
 import json
 import re
@@ -55,8 +55,8 @@ def hub_name(data: str | Path) -> HubName | None:
 def pinned(data: str | Path, parent: Path) -> str | Path:
     """`data`; a data set of the Hub by the commit that it has now.
 
-    Where the Hub can't be reached, by that of the copy in `parent` that was made last, with a warning. Raises HubError where
-    there is none, and for a data set that is not there or may not be read.
+    Where the Hub can't be reached, by that of the copy in `parent` that was made last, with a warning. Raises HubError
+    where there is none, and for a data set that is not there or may not be read.
     """
     name = hub_name(data)
     if name is None or name.is_pinned:
@@ -68,7 +68,9 @@ def pinned(data: str | Path, parent: Path) -> str | Path:
     except hub.HubError as error:
         copied = _remembered_copy(name, parent) if hub.may_pass(error) else None
         if copied is None:
-            here = "" if str(data).startswith("hf:") else f"There is no folder {data} here, and no data set of the Hub. "
+            here = (
+                "" if str(data).startswith("hf:") else f"There is no folder {data} here, and no data set of the Hub. "
+            )
             raise hub.HubError(f"{here}{error}") from error
         warn(one_line(f"{error} Using the copy of '{name.repo_id}' downloaded earlier.", longest=1000), stacklevel=2)
         commit = copied
@@ -105,7 +107,7 @@ def _hub_folder(name: HubName, parent: Path) -> Path:
     return folder
 
 
-# ---- the commits of branches, for when the Hub can't be reached --------------------------------------------------------
+# ---- the commits of branches, for when the Hub can't be reached ------------------------------------------------------
 def _references(name: HubName, parent: Path) -> Path:
     return parent / HUB_FOLDER / f"{name.repo_id.replace('/', '--')}.json"
 

@@ -30,7 +30,7 @@ from antbee.text import counted, one_line
 if TYPE_CHECKING:
     from datasets import Features, IterableDataset
 
-INSTALL = 'pip install "datasets>=5"'
+INSTALL = 'pip install "datasets>=5.2"'
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "class")  # taken where there are several
 EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp", "PPM": ".ppm", "TIFF": ".tif"}
 THREADS = 16  # images that are downloaded at once, where each is a file of its own
@@ -56,8 +56,9 @@ def dataset_commit(repo_id: str, revision: str | None = None) -> str:
 def download_dataset(repo_id: str, commit: str, folder: Path) -> None:
     """Writes the images of a data set to SPLIT/CLASS/ROW.jpg in a new `folder`, which appears when all are there.
 
-    SPLIT is train, val or test, by the name that the split has there, CLASS a name of its class-label column, ROW the number of the row in its split. Rows
-    without an image or a label are left out with a warning. Raises HubError where the Hub fails, and DataError for a data set without images, labels or a training split.
+    SPLIT is train, val or test, by the name that the split has there, CLASS a name of its class-label column, ROW the
+    number of the row in its split. Rows without an image or a label are left out with a warning. Raises HubError where
+    the Hub fails, and DataError for a data set without images, labels or a training split.
     """
     try:
         import datasets  # noqa: F401 - its absence is said before anything is downloaded
@@ -106,8 +107,7 @@ class _Columns:
         """The class that a value of the column stands for; None where it stands for none."""
         if self.class_names is None:
             return value.strip() or None if isinstance(value, str) else None
-        is_known = isinstance(value, int) and 0 <= value < len(self.class_names)
-        return self.class_names[value] if is_known else None  # type: ignore[index]
+        return self.class_names[value] if isinstance(value, int) and 0 <= value < len(self.class_names) else None
 
 
 def _columns(repo_id: str, features: "Features | None") -> _Columns:
@@ -256,11 +256,15 @@ def _failure_of_the_hub(error: BaseException | None) -> Exception | None:
     """The answer of the Hub, or the lack of one, that an error came from."""
     from huggingface_hub import errors
 
-    kinds = (errors.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)  # type: ignore[attr-defined]
+    lost = (
+        ConnectionError,
+        errors.HTTPError,  # type: ignore[attr-defined]
+        errors.OfflineModeIsEnabled,
+        errors.LocalEntryNotFoundError,
+    )
     while error is not None:
         # That a file is not there, such as README.md, is what `datasets` expects.
-        is_lost = isinstance(error, ConnectionError) or isinstance(error, kinds)
-        if is_lost and not isinstance(error, errors.RemoteEntryNotFoundError):
-            return error if isinstance(error, Exception) else None
+        if isinstance(error, lost) and not isinstance(error, errors.RemoteEntryNotFoundError):
+            return error
         error = error.__cause__ or error.__context__
     return None

@@ -254,6 +254,7 @@ MOVES = {
     ("download", "hymenoptera_folder"): "out of a temporary folder, to a name that is not there",
     ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",
     ("unpack", "_unpack"): "out of a temporary folder, to a name that is not there",
+    ("dataset_download", "download_dataset"): "out of a temporary folder, to a name that is not there",
     ("output", "write_comparison"): "a temporary file of its own, onto a card that is as antbee wrote it",
     ("export", "replacing"): "a temporary file of its own, onto the file that the user named",
     ("outputs", "discard"): "the file that the user named, unless it is a picture, see tests/training/test_predict.py",
