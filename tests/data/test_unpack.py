@@ -58,7 +58,7 @@ def test_an_archive_is_unpacked_beside_itself_and_read_as_a_folder(tmp_path, nam
     root = unpacked(archive)
     assert root == tmp_path / "photos"
     assert files_in(root) == PHOTOS
-    assert len(read_folder(root).both) == 6
+    assert len(read_folder(root).all) == 6
     assert sorted(tmp_path.iterdir()) == [root, archive]
 
 
