@@ -151,7 +151,7 @@ def read_folder(
     on_photo: OnPhoto | None = None,
     layout: Layout | None = None,
 ) -> ImageDataset:
-    """Reads a data folder for training; every photo is decoded once, to find those that can't be used.
+    """Reads a data folder or a table for training; every photo is decoded once, to find those that can't be used.
 
     Without a val split, the fraction `val_share` of each class, drawn by `seed`, is it. Links out of the folder are
     followed where they lead into the Hub's cache and, with `follow_links`, anywhere. `on_photo` is called with the RGB
@@ -210,6 +210,7 @@ class FolderSplits:
 
     splits: Mapping[SplitName | None, Split]  # none of them is empty
     digest: str  # as that of `ImageDataset`
+    root: Path
 
 
 def read_splits(root: Path, class_names: Sequence[str], *, follow_links: bool = False) -> FolderSplits:
@@ -227,7 +228,7 @@ def read_splits(root: Path, class_names: Sequence[str], *, follow_links: bool = 
     splits = {name: split for name, split in found.items() if len(split)}
     if not splits:
         raise DataError(f"{root} has no photo that can be used: expected DIR/CLASS/*.jpg or DIR/SPLIT/CLASS/*.jpg")
-    return FolderSplits(splits, _digest_of_files(layout, files))
+    return FolderSplits(splits, _digest_of_files(layout, files), layout.root)
 
 
 @contextmanager

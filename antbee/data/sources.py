@@ -8,7 +8,9 @@ from warnings import warn
 
 from antbee.data.files import FileError, content_of
 from antbee.data.images import DataError
+from antbee.data.listing import is_named_as_photo
 from antbee.data.origin import COMMIT, HUB_ID
+from antbee.data.table import is_table
 from antbee.data.unpack import archive_suffix, unpacked
 from antbee.text import one_line
 
@@ -46,7 +48,8 @@ def hub_name(data: str | Path) -> HubName | None:
         if found is None:
             raise DataError(f"{one_line(text)} names no data set of the Hub: expected {HUB_PREFIX}user/name[@revision]")
         return HubName(found[1], found[2])
-    if Path(text).exists() or archive_suffix(Path(text)) is not None:
+    path = Path(text)
+    if path.exists() or archive_suffix(path) is not None or is_table(path) or is_named_as_photo(path.name):
         return None
     found = re.fullmatch(rf"({HUB_ID})(?:@(\S+))?", text)
     return HubName(found[1], found[2]) if found else None
@@ -79,11 +82,11 @@ def pinned(data: str | Path, parent: Path) -> str | Path:
     return str(HubName(name.repo_id, commit))
 
 
-def folder_of(data: str | Path, parent: Path) -> Path:
-    """The folder of the photos that `data` names: the folder itself, or a copy that is made where there is none.
+def located(data: str | Path, parent: Path) -> Path:
+    """The folder or the table of the photos that `data` names, itself or a copy that is made where there is none.
 
-    An archive is unpacked beside itself, a data set of the Hub is downloaded into hub/ in `parent`. Raises DataError
-    and HubError, as `unpacked`, `pinned` and `hub.download_dataset` do.
+    An archive is unpacked beside itself, a data set of the Hub is downloaded into hub/ in `parent`. Whether a folder is
+    there is for its reader to say. Raises DataError and HubError, as `unpacked`, `pinned` and `hub.download_dataset`.
     """
     data = pinned(data, parent)
     if (name := hub_name(data)) is not None:

@@ -13,7 +13,7 @@ from antbee.data import sources
 from antbee.data.folder import read_folder
 from antbee.data.images import DataError
 from antbee.data.origin import hub_origin
-from antbee.data.sources import folder_of
+from antbee.data.sources import located
 from antbee.hub import dataset_download
 
 datasets = pytest.importorskip("datasets")
@@ -58,7 +58,7 @@ def files_in(folder):
 def refusal(tmp_path, data=NAME):
     """The one line that says why a data set is not copied, which leaves no copy behind."""
     with pytest.raises(DataError) as raised:
-        folder_of(data, tmp_path)
+        located(data, tmp_path)
     assert len(str(raised.value).splitlines()) == 1
     assert NAME in str(raised.value)
     assert not [path for path in tmp_path.glob("hub/*") if path.is_dir()]
@@ -67,7 +67,7 @@ def refusal(tmp_path, data=NAME):
 
 def test_an_image_folder_becomes_class_folders_with_the_bytes_of_the_hub(server, tmp_path):
     commit = image_folder(server).head.oid
-    folder = folder_of(NAME, tmp_path)
+    folder = located(NAME, tmp_path)
     assert folder == tmp_path / "hub" / f"somebody--insects@{commit}"
     rows = {"ants": (0, 1), "bees": (2, 3)}
     photos = [f"{label}/{number:06d}.jpg" for label, numbers in rows.items() for number in numbers]
@@ -82,7 +82,7 @@ def test_an_image_folder_becomes_class_folders_with_the_bytes_of_the_hub(server,
 def test_parquet_becomes_class_folders(server, tmp_path):
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ants", "bees"])}
     image_folder(server, {"data/train-00000-of-00001.parquet": parquet(labelled(6), **kinds)})
-    folder = folder_of(f"hf://datasets/{NAME}", tmp_path)
+    folder = located(f"hf://datasets/{NAME}", tmp_path)
     assert [path.name for path in sorted(folder.glob("train/ants/*"))] == ["000000.jpg", "000002.jpg", "000004.jpg"]
     assert (folder / "train" / "bees" / "000005.jpg").read_bytes() == photo_bytes(45)
 
@@ -91,59 +91,59 @@ def test_labels_may_be_text_as_in_metadata_csv(server, tmp_path):
     table = b"file_name,label\na.jpg,ants\nb.jpg,bees\n"
     files = {"train/a.jpg": photo_bytes(1), "train/b.jpg": photo_bytes(2), "train/metadata.csv": table}
     image_folder(server, files)
-    folder = folder_of(NAME, tmp_path)
+    folder = located(NAME, tmp_path)
     assert (folder / "train" / "bees" / "000001.jpg").read_bytes() == photo_bytes(2)
 
 
 def test_a_revision_is_pinned_and_its_copy_is_not_downloaded_again(server, tmp_path):
     repository = image_folder(server)
-    first = folder_of(NAME, tmp_path)
+    first = located(NAME, tmp_path)
     old = repository.head.oid
     server.requests.clear()
-    assert folder_of(NAME, tmp_path) == first
+    assert located(NAME, tmp_path) == first
     assert not [path for _, path, _ in server.requests if "/resolve/" in path]
     server.add_file(repository, "train/ants/new.jpg", photo_bytes(200))
-    assert folder_of(NAME, tmp_path) != first
+    assert located(NAME, tmp_path) != first
     server.requests.clear()
-    assert folder_of(f"{NAME}@{old}", tmp_path) == first
+    assert located(f"{NAME}@{old}", tmp_path) == first
     assert server.requests == []
 
 
 def test_without_the_hub_the_copy_of_the_same_branch_is_used_with_a_warning(server, tmp_path):
     repository = image_folder(server)
     repository.references["other"] = repository.commits[-1].oid
-    first = folder_of(NAME, tmp_path)
+    first = located(NAME, tmp_path)
     server.fault = 500
     try:
         with pytest.warns(UserWarning, match="Using the copy of 'somebody/insects' downloaded earlier"):
-            assert folder_of(NAME, tmp_path) == first
-        text = complaint(folder_of, f"{NAME}@other", tmp_path)
+            assert located(NAME, tmp_path) == first
+        text = complaint(located, f"{NAME}@other", tmp_path)
     finally:
         server.fault = None
     assert "There is no folder somebody/insects@other here" in text
 
 
-def test_a_folder_of_that_name_comes_first(server, tmp_path, monkeypatch):
+def test_a_located_that_name_comes_first(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "somebody" / "insects").mkdir(parents=True)
-    assert str(folder_of(NAME, tmp_path)) == NAME
+    assert str(located(NAME, tmp_path)) == NAME
     image_folder(server)
-    assert folder_of(f"hf://datasets/{NAME}", tmp_path) != NAME
+    assert located(f"hf://datasets/{NAME}", tmp_path) != NAME
 
 
 def test_a_data_set_that_is_not_there_or_gated_is_said_so(server, tmp_path):
-    assert "There is no repository" in complaint(folder_of, "somebody/nothing", tmp_path)
+    assert "There is no repository" in complaint(located, "somebody/nothing", tmp_path)
     image_folder(server).gated = True
-    text = complaint(folder_of, NAME, tmp_path)
+    text = complaint(located, NAME, tmp_path)
     assert f"is gated: ask its owner for access on {server.url}/datasets/{NAME}" in text
-    assert "has no revision 'v9'" in complaint(folder_of, f"hf://datasets/{NAME}@v9", tmp_path)
+    assert "has no revision 'v9'" in complaint(located, f"hf://datasets/{NAME}@v9", tmp_path)
 
 
 def test_without_a_network_it_is_said_in_one_sentence(tmp_path, server, monkeypatch):
     image_folder(server)
     server.fault = 503
     try:
-        assert "internal error" in complaint(folder_of, NAME, tmp_path)
+        assert "internal error" in complaint(located, NAME, tmp_path)
     finally:
         server.fault = None
 
@@ -153,12 +153,12 @@ def test_the_hub_failing_halfway_leaves_no_copy(server, tmp_path, monkeypatch):
     image_folder(server)
     for place in ("known", "counted"):  # `datasets` remembers the files of a commit
         server.requests.clear()
-        folder_of(NAME, tmp_path / place)
+        located(NAME, tmp_path / place)
     downloads = [number for number, (_, path, _) in enumerate(server.requests) if path.endswith(".jpg")]
     server.requests.clear()
     server.fault, server.broken = 403, downloads[3]
     try:
-        text = complaint(folder_of, NAME, tmp_path / "broken")
+        text = complaint(located, NAME, tmp_path / "broken")
     finally:
         server.fault = server.broken = None
     assert "denies access" in text
@@ -181,7 +181,7 @@ def test_several_label_columns_are_refused_unless_one_is_named_label(server, tmp
     server.repositories.clear()
     kinds["label"] = datasets.ClassLabel(names=["ants", "bees"])
     image_folder(server, {"train.parquet": parquet(labelled(4, coarse=0, fine=1), **kinds)})
-    assert (folder_of(NAME, tmp_path) / "train" / "ants").is_dir()
+    assert (located(NAME, tmp_path) / "train" / "ants").is_dir()
 
 
 def test_a_data_set_without_a_training_split_is_refused(server, tmp_path):
@@ -213,7 +213,7 @@ def test_rows_without_an_image_or_a_class_are_counted(server, tmp_path):
     image_folder(server, {"train.parquet": buffer.getvalue()})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        folder = folder_of(NAME, tmp_path)
+        folder = located(NAME, tmp_path)
     said = {str(warning.message) for warning in caught}
     assert f"{NAME}: 3 rows left out, without an image in the repository" in said
     assert f"{NAME}: 1 row left out, without a class" in said
@@ -222,7 +222,7 @@ def test_rows_without_an_image_or_a_class_are_counted(server, tmp_path):
 
 def test_a_copy_that_was_changed_is_not_taken_for_the_hubs(server, tmp_path):
     image_folder(server)
-    folder = folder_of(NAME, tmp_path)
+    folder = located(NAME, tmp_path)
     (folder / "train" / "ants" / "mine.jpg").write_bytes(photo_bytes(3))
     assert hub_origin(folder) is None
 
@@ -230,7 +230,7 @@ def test_a_copy_that_was_changed_is_not_taken_for_the_hubs(server, tmp_path):
 def test_what_is_no_address_of_a_data_set_is_refused(tmp_path):
     for address in ("hf://user/name", "hf://datasets/name", "hf://datasets/a/b/c", "hf://datasets/../x"):
         with pytest.raises(DataError, match="names no data set of the Hub"):
-            folder_of(address, tmp_path)
+            located(address, tmp_path)
     assert sources.hub_name("a/b/c") is None
     assert sources.hub_name("photos") is None
 
@@ -245,7 +245,7 @@ def test_without_the_library_one_sentence_says_how_to_install_it(server, tmp_pat
 
 def test_known_commits_of_a_damaged_file_are_forgotten(server, tmp_path):
     image_folder(server)
-    folder_of(NAME, tmp_path)
+    located(NAME, tmp_path)
     (tmp_path / "hub" / "somebody--insects.json").write_text(json.dumps(["x"]))
-    assert folder_of(NAME, tmp_path).is_dir()
+    assert located(NAME, tmp_path).is_dir()
     assert hub.may_pass(hub.HubError("x")) is False
