@@ -75,6 +75,12 @@ def download_dataset(repo_id: str, commit: str, folder: Path) -> None:
         copy.folder.rename(folder)
 
 
+def can_be_folder(class_name: str) -> bool:
+    """Whether a folder may have the name of a class: on any system, and so that it is not taken for a hidden one."""
+    is_plain = class_name.isprintable() and not set("/\\") & set(class_name) and bool(class_name.strip())
+    return is_plain and len(class_name.encode()) <= 255 and not is_hidden_folder(class_name)
+
+
 # ---- splits and columns ----------------------------------------------------------------------------------------------
 def _splits(repo_id: str, commit: str, cache: Path) -> dict[str, "IterableDataset"]:
     """The splits of a data set by the names of their folders."""
@@ -181,8 +187,7 @@ class _Copy:
             yield from split
 
     def _class_folder(self, split: str, class_name: str) -> Path:
-        is_name = class_name.isprintable() and len(class_name.encode()) <= 255 and not set("/\\") & set(class_name)
-        if not is_name or not class_name.strip() or is_hidden_folder(class_name):
+        if not can_be_folder(class_name):
             raise DataError(
                 f"the data set '{self.repo_id}' has the class {one_line(class_name)!r}, which can't be the name of a"
                 " folder: copy the data set under other names"
