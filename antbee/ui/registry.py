@@ -181,7 +181,7 @@ class ModelRegistry:
         found = {str(source): stamp_of(source) for source in self._find()}
         return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
 
-    def switch_to(self, outputs: Path, data: Path | None) -> None:
+    def switch_to(self, outputs: Path, data: str | Path | None) -> None:
         """Loads the models in a folder of model folders, and the photos in `data`; from now on they are shown.
 
         Raises what `reload` raises; the current snapshot then stays.
