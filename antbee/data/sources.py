@@ -71,10 +71,9 @@ def pinned(data: str | Path, parent: Path) -> str | Path:
     except hub.HubError as error:
         copied = _remembered_copy(name, parent) if hub.may_pass(error) else None
         if copied is None:
-            here = (
-                "" if str(data).startswith("hf:") else f"There is no folder {data} here, and no data set of the Hub. "
-            )
-            raise hub.HubError(f"{here}{error}") from error
+            is_address = str(data).startswith("hf:")
+            absent = "" if is_address else f"There is no folder {data} here, and no such data set from the Hub. "
+            raise hub.HubError(f"{absent}{error}") from error
         warn(one_line(f"{error} Using the copy of '{name.repo_id}' downloaded earlier.", longest=1000), stacklevel=2)
         commit = copied
     else:

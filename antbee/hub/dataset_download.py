@@ -4,6 +4,7 @@ Rows are streamed, and the bytes of each image are written as they are. No code 
 5 can't, and reads files alone. A path in a row is only followed into the repository itself.
 """
 
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -29,6 +31,7 @@ from antbee.text import counted, one_line
 
 if TYPE_CHECKING:
     from datasets import Features, IterableDataset
+    from huggingface_hub import RepoFile
 
 INSTALL = 'pip install "datasets>=5.2"'
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "class")  # taken where there are several
@@ -66,7 +69,7 @@ def download_dataset(repo_id: str, commit: str, folder: Path) -> None:
         raise DataError(f"to read '{repo_id}' from the Hub the library datasets is needed: {INSTALL}") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        copy = _Copy(repo_id, commit, Path(temporary) / folder.name)
+        copy = _Copy(repo_id, commit, Path(temporary) / folder.name, _published(repo_id, commit))
         for name, split in _splits(repo_id, commit, Path(temporary) / "cache").items():
             copy.write(name, split)
         for reason, count in copy.left_out.items():
@@ -79,6 +82,14 @@ def can_be_folder(class_name: str) -> bool:
     """Whether a folder may have the name of a class: on any system, and so that it is not taken for a hidden one."""
     is_plain = class_name.isprintable() and not set("/\\") & set(class_name) and bool(class_name.strip())
     return is_plain and len(class_name.encode()) <= 255 and not is_hidden_folder(class_name)
+
+
+def _published(repo_id: str, commit: str) -> dict[str, "RepoFile"]:
+    from huggingface_hub import HfApi, RepoFile
+
+    with one_sentence(repo_id, commit, kind="dataset"):
+        tree = HfApi().list_repo_tree(repo_id, recursive=True, revision=commit, repo_type="dataset")
+        return {file.path: file for file in tree if isinstance(file, RepoFile)}
 
 
 # ---- splits and columns ----------------------------------------------------------------------------------------------
@@ -157,6 +168,7 @@ class _Copy:
     repo_id: str
     commit: str
     folder: Path
+    published: Mapping[str, "RepoFile"]  # the files of the commit by their paths, with the Hub's checksums
     left_out: Counter[str] = field(default_factory=Counter)
     files: int = 0
     size: int = 0  # bytes
@@ -175,7 +187,7 @@ class _Copy:
                     if class_name is None:
                         self.left_out["without a class"] += 1
                     elif content is None:
-                        self.left_out["without an image in the repository"] += 1
+                        self.left_out["without an image in the repository (or one of over 256 MB)"] += 1
                     else:
                         if class_name not in class_folders:
                             class_folders[class_name] = self._class_folder(name, class_name)
@@ -208,14 +220,22 @@ class _Copy:
         if image.get("bytes") is not None:
             return bytes(image["bytes"])
         place = str(image.get("path") or "")
-        # A row may name any file of this computer.
-        if not place.startswith(f"hf://datasets/{self.repo_id}@{self.commit}/") or ".." in place.split("/"):
-            return None
+        # A row may name any file of this computer: only those of the repository are read.
+        file = self.published.get(place.removeprefix(f"hf://datasets/{self.repo_id}@{self.commit}/"))
+        return None if file is None or file.size > LARGEST_FILE else self._downloaded(place, file)
+
+    def _downloaded(self, place: str, file: "RepoFile") -> bytes:
         from huggingface_hub import HfFileSystem
 
-        with HfFileSystem().open(place, "rb") as file:
-            content: bytes = file.read(LARGEST_FILE + 1)
-        return content
+        for _ in range(2):
+            with HfFileSystem().open(place, "rb") as stream:
+                content: bytes = stream.read()
+            if _is_as_published(content, file):
+                return content
+        raise HubError(
+            f"The bytes of {one_line(file.path)} in '{self.repo_id}' do not match the Hub's checksum: check whether"
+            " this network requires a login in the browser, and try again."
+        )
 
     def _write_file(self, path: Path, content: bytes) -> None:
         self.files += 1
@@ -226,6 +246,14 @@ class _Copy:
                 " download a part of it yourself, and name its folder"
             )
         path.write_bytes(content)
+
+
+def _is_as_published(content: bytes, file: "RepoFile") -> bool:
+    """Whether a file has the checksum that the Hub gives: SHA-256 of large files, git's SHA-1 of small ones."""
+    if file.lfs is not None:
+        return hashlib.sha256(content).hexdigest() == file.lfs.sha256
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return git.hexdigest() == file.blob_id
 
 
 def _batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -244,10 +272,12 @@ def _extension(content: bytes, path: object) -> str:
 @contextmanager
 def _explained(repo_id: str) -> Iterator[None]:
     """Turns what `datasets` raises into a HubError where the Hub failed, into a DataError where the data set does."""
-    from datasets.exceptions import DatasetsError
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     try:
         yield
+    except DatasetNotFoundError as error:  # it was there when its commit was looked up
+        raise HubError(f"'{repo_id}' may not be read any more ({one_line(str(error))}): try again.") from error
     except (DatasetsError, *client_errors()) as error:
         if (failure := _failure_of_the_hub(error)) is not None:
             raise HubError(one_line(explanation(failure, repo_id, None, "dataset"), longest=1000)) from error
@@ -261,15 +291,12 @@ def _failure_of_the_hub(error: BaseException | None) -> Exception | None:
     """The answer of the Hub, or the lack of one, that an error came from."""
     from huggingface_hub import errors
 
-    lost = (
-        ConnectionError,
-        errors.HTTPError,  # type: ignore[attr-defined]
-        errors.OfflineModeIsEnabled,
-        errors.LocalEntryNotFoundError,
-    )
+    # JSONDecodeError: an answer that is not the Hub's. Of OSErrors, a file that is not there is none of the Hub's
+    # failures: `datasets` looks for several, such as README.md.
+    lost = (errors.HTTPError, errors.LocalEntryNotFoundError, JSONDecodeError, OSError)  # type: ignore[attr-defined]
     while error is not None:
-        # That a file is not there, such as README.md, is what `datasets` expects.
-        if isinstance(error, lost) and not isinstance(error, errors.RemoteEntryNotFoundError):
+        is_missing = isinstance(error, FileNotFoundError | errors.EntryNotFoundError)
+        if isinstance(error, lost) and (not is_missing or isinstance(error, errors.LocalEntryNotFoundError)):
             return error
         error = error.__cause__ or error.__context__
     return None

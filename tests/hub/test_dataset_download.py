@@ -165,6 +165,24 @@ def test_the_hub_failing_halfway_leaves_no_copy(server, tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "broken" / "hub").iterdir() if path.is_dir()]
 
 
+@pytest.mark.parametrize("fault", ["html", "wrong bytes", "length too small"])
+def test_bytes_that_are_not_the_hubs_are_asked_for_again_and_refused(server, line, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", line.url)
+    monkeypatch.setattr(dataset_download, "THREADS", 1)
+    image_folder(server)
+    located(NAME, tmp_path / "known")  # `datasets` remembers the files of a commit
+    line.mend()
+    located(NAME, tmp_path / "counted")
+    first = next(number for number, asked in enumerate(line.requests) if asked.endswith(".jpg"))
+    line.break_at(first, fault)
+    photos = sorted(path.read_bytes() for path in located(NAME, tmp_path / "mended").rglob("*.jpg"))
+    assert photos == sorted([photo_bytes(0), photo_bytes(31)] * 6)
+    line.break_at(first, fault, lasting=True)
+    with pytest.raises(hub.HubError):
+        located(NAME, tmp_path / "broken")
+    assert not [path for path in (tmp_path / "broken" / "hub").iterdir() if path.is_dir()]
+
+
 def test_a_data_set_without_labels_or_without_images_is_refused(server, tmp_path):
     image_folder(server, {"train/1.jpg": photo_bytes(1), "train/2.jpg": photo_bytes(2)})
     assert "has no class-label column" in refusal(tmp_path)
@@ -215,7 +233,7 @@ def test_rows_without_an_image_or_a_class_are_counted(server, tmp_path):
         warnings.simplefilter("always")
         folder = located(NAME, tmp_path)
     said = {str(warning.message) for warning in caught}
-    assert f"{NAME}: 3 rows left out, without an image in the repository" in said
+    assert f"{NAME}: 3 rows left out, without an image in the repository (or one of over 256 MB)" in said
     assert f"{NAME}: 1 row left out, without a class" in said
     assert len(list(folder.rglob("*.jpg"))) == 4
 
