@@ -130,7 +130,11 @@ def _evaluation_results(known: Mapping[str, Any]) -> "list[EvalResult] | None":
     from huggingface_hub import EvalResult
 
     metrics, data = known["metrics"], known["data"]
-    val, hub_id = "train" if metrics.get("cross_validation") else "val", data.get("hub_id")
+    hub_id = data.get("hub_id")
+    is_own_split = str(data.get("split", "")).endswith("/ folder")  # not drawn from the training photos
+    val = ("validation" if is_own_split else "train") if hub_id else "val"
+    if metrics.get("cross_validation"):
+        val = "train"
     return [
         EvalResult(
             task_type="image-classification",

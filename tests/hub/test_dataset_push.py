@@ -239,5 +239,6 @@ def test_a_model_trained_on_a_data_set_of_the_hub_names_it_and_its_commit(
     (model,) = metadata["model-index"]
     dataset = model["results"][0]["dataset"]
     assert (dataset["type"], dataset["name"], dataset["revision"]) == (NAME, NAME, commit)
+    assert dataset["split"] == "validation"
     assert f"https://huggingface.co/datasets/{NAME}/tree/{commit}" in card
     assert antbee.evaluate(folder).count == 16  # its own copy in data/ is found
