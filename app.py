@@ -1,4 +1,4 @@
-"""python app.py [MODEL ...] [--data DIR] [--host H] [--port P] [--root-path PATH] [--share] [--train]
+"""python app.py [MODEL ...] [--data DATA] [--host H] [--port P] [--root-path PATH] [--share] [--train]
 
 Serves the page that shows the models' predictions, training data and metrics. MODEL is a model folder or a Hub id such
 as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown, as on a Space, or every
@@ -30,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     """The flags of the command line."""
     parser = argparse.ArgumentParser(description="Show trained models in the browser.", allow_abbrev=False)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="model folder or Hub id (default: all in outputs/)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="photos for examples and batches (default: in data/)")
+    parser.add_argument("--data", metavar="DATA", help="photos for examples and batches (default: in data/)")
     parser.add_argument("--host", metavar="H", help="address to serve on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, metavar="P", help="port to serve on (default: 7860)")
     parser.add_argument(

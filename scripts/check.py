@@ -20,7 +20,7 @@ from antbee import errors
 def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.check`, except --json."""
     parser = argparse.ArgumentParser(description="Check photos or models.", allow_abbrev=False)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="data folder, model folder or picture")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="what train.py --data takes, model folder or picture")
     parser.add_argument("--weights", metavar="NAME|FILE", help="starting weights of the network that compares photos")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="write a contact sheet of the findings to a folder")
     parser.add_argument("--list", type=Path, metavar="FILE", help="write a list of photos for train.py --exclude")

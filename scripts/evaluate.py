@@ -19,7 +19,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parses the command line; the flags are the arguments of `antbee.evaluate`."""
     parser = argparse.ArgumentParser(description="Evaluate a model on a data folder.", allow_abbrev=False)
     parser.add_argument("model", metavar="MODEL", help="model folder or Hub id")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="data folder (default: the model's own in data/)")
+    parser.add_argument("--data", metavar="DATA", help="what train.py --data takes (default: the model's own in data/)")
     parser.add_argument(
         "--split", choices=("val", "test", "train", "all"), help="default: val, else test, else all class folders"
     )

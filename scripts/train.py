@@ -1,4 +1,4 @@
-"""python scripts/train.py [--data DIR|drawn] [--weights imagenet|random|MODEL|FILE] [--mode both|finetune|frozen] ...
+"""python scripts/train.py [--data DATA|drawn] [--weights imagenet|random|MODEL|FILE] [--mode both|finetune|frozen] ...
 
 Trains a backbone in both classic ways of transfer learning and writes a model folder for each:
 
@@ -27,7 +27,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description="Train a backbone by transfer learning, frozen and fine-tuned.", allow_abbrev=False
     )
     what = parser.add_argument_group("what is trained")
-    what.add_argument("--data", metavar="DIR|drawn", help="folder with train/ and val/, or with class folders")
+    what.add_argument(
+        "--data",
+        metavar="DATA|drawn",
+        help="folder of train/ and val/, folder of class folders, table, archive or Hub data set (user/name)",
+    )
     what.add_argument("--allow-bad", action="store_true", help="train also where over a tenth of a class is damaged")
     what.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     what.add_argument("--exclude", type=Path, metavar="FILE", help="list of photos that are not trained on")

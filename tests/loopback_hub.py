@@ -1,8 +1,8 @@
 """A loopback Hugging Face Hub, small enough to read, for tests of push and pull with the real client.
 
 It speaks the routes that huggingface_hub 2.4 calls for create_repo, create_branch, create_commit, repo_info,
-add_space_variable, list_repo_tree and hf_hub_download, keeps everything under one folder, and
-listens on 127.0.0.1 only.
+add_space_variable, list_repo_tree and hf_hub_download, and those that its file system calls for `datasets`. It keeps
+everything under one folder, and listens on 127.0.0.1 only.
 
 Bytes arrive in three ways, as on the Hub:
   regular  base64 in the commit's lines of JSON (small text files)
@@ -147,7 +147,10 @@ class LoopbackHub:
             Route("/api/repos/create", self.create, methods=["POST"]),
             Route(api, self.info),
             Route(f"{api}/revision/{{revision:path}}", self.info),
+            Route(f"{api}/auth-check", self.auth_check),
             Route(f"{api}/tree/{{revision}}", self.tree),
+            Route(f"{api}/tree/{{revision}}/{{path:path}}", self.tree),
+            Route(f"{api}/paths-info/{{revision}}", self.paths_info, methods=["POST"]),
             Route(f"{api}/variables", self.variables, methods=["GET", "POST"]),
             Route(f"{api}/branch/{{branch:path}}", self.branch, methods=["POST"]),
             Route(f"{api}/preupload/{{revision:path}}", self.preupload, methods=["POST"]),
@@ -180,7 +183,7 @@ class LoopbackHub:
         found = self.repositories.get((kind, name))
         if found is None or (found.private and reader is None):
             return refusal(404 if reader else 401, "RepoNotFound", "Repository not found")
-        if found.gated and "/resolve/" in request.url.path:
+        if found.gated and ("/resolve/" in request.url.path or request.url.path.endswith("/auth-check")):
             return refusal(403, "GatedRepo", "Access to this model is restricted")
         return found
 
@@ -299,23 +302,38 @@ class LoopbackHub:
             }
         )
 
+    async def auth_check(self, request: Request) -> Response:
+        """Whether the token may read the files of a repository."""
+        repository = self.readable(request)
+        return repository if isinstance(repository, Response) else Response()
+
     async def tree(self, request: Request) -> Response:
-        """Every file of a commit, as list_repo_tree(recursive=True) asks for it."""
+        """The files and folders of a commit or of a folder in it, as list_repo_tree() asks for them."""
         repository = self.readable(request)
         if isinstance(repository, Response):
             return repository
         commit = repository.commit_at(request.path_params["revision"])
         if commit is None:
             return refusal(404, "RevisionNotFound", "Invalid rev id")
-        rows: list[dict[str, Any]] = []
-        for path, stored in sorted(commit.files.items()):
-            row: dict[str, Any] = {"type": "file", "path": path, "size": stored.size, "oid": stored.oid}
-            if stored.lfs:
-                row["lfs"] = {"oid": stored.sha256, "size": stored.size, "pointerSize": 132}
-            if stored.xet:
-                row["xetHash"] = stored.xet
-            rows.append(row)
-        return JSONResponse(rows)
+        folder = request.path_params.get("path", "")
+        rows = rows_below(commit, f"{folder}/" if folder else "")
+        if folder and not rows:
+            return refusal(404, "EntryNotFound", f"{folder} does not exist")
+        depth = folder.count("/") + 1 if folder else 0
+        is_recursive = request.query_params.get("recursive", "").lower() == "true"
+        return JSONResponse([row for row in rows if is_recursive or row["path"].count("/") == depth])
+
+    async def paths_info(self, request: Request) -> Response:
+        """Those of the named files and folders that a commit has."""
+        repository = self.readable(request)
+        if isinstance(repository, Response):
+            return repository
+        commit = repository.commit_at(request.path_params["revision"])
+        if commit is None:
+            return refusal(404, "RevisionNotFound", "Invalid rev id")
+        form = await (request.form() if "form" in request.headers["content-type"] else request.json())
+        wanted = form["paths"] if isinstance(form, dict) else form.getlist("paths")
+        return JSONResponse([row for row in rows_below(commit, "") if row["path"] in wanted])
 
     # ---- upload -----------------------------------------------------------------------------------------------------
 
@@ -531,6 +549,23 @@ def metadata(stored: StoredFile) -> dict[str, Any]:
     """What repo_info(files_metadata=True) gives of a file beside its path."""
     lfs = {"lfs": {"sha256": stored.sha256, "size": stored.size, "pointerSize": 132}} if stored.lfs else {}
     return {"size": stored.size, "blobId": stored.oid, **lfs}
+
+
+def rows_below(commit: Commit, folder: str) -> list[dict[str, Any]]:
+    """The files and folders of a commit whose paths start so, as its trees list them."""
+    rows: dict[str, dict[str, Any]] = {}
+    for path, stored in sorted(commit.files.items()):
+        if not path.startswith(folder):
+            continue
+        for place, letter in enumerate(path):
+            if letter == "/" and place >= len(folder):
+                rows[path[:place]] = {"type": "directory", "path": path[:place], "size": 0, "oid": sha1(path[:place])}
+        rows[path] = {"type": "file", "path": path, "size": stored.size, "oid": stored.oid}
+        if stored.lfs:
+            rows[path]["lfs"] = {"oid": stored.sha256, "size": stored.size, "pointerSize": 132}
+        if stored.xet:
+            rows[path]["xetHash"] = stored.xet
+    return list(rows.values())
 
 
 def refusal(status: int, code: str | None, message: str) -> JSONResponse:

@@ -24,6 +24,7 @@ ROWS = (
 )
 # What goes up a row, in functions alone: a model is fetched from the Hub, and a model folder has a card.
 UPWARDS = {
+    ("antbee.data.sources", "antbee.hub.__init__"),
     ("antbee.models.folder", "antbee.hub.__init__"),
     ("antbee.models.weights", "antbee.hub.__init__"),
     ("antbee.models.classifier", "antbee.hub.__init__"),
@@ -51,6 +52,7 @@ FENCES = {
     "gradio": {"antbee.ui"},
     "pandas": {"antbee.ui"},
     "huggingface_hub": {"antbee.hub"},
+    "datasets": {"antbee.hub.dataset_download"},
     "matplotlib": {"antbee.evaluation.fonts", "antbee.evaluation.plots"},
     "pyarrow": {"antbee.models.tables"},
     "safetensors": {"antbee.models.tensors"},
@@ -163,7 +165,7 @@ def test_nothing_is_ever_unpickled():
 
 
 def test_importing_antbee_is_silent_and_leaves_the_page_the_hub_the_figures_and_the_trackers_alone():
-    later = ("gradio", "huggingface_hub", "matplotlib", "pandas", "tensorboard", "trackio")
+    later = ("datasets", "gradio", "huggingface_hub", "matplotlib", "pandas", "tensorboard", "trackio")
     ours = "antbee, antbee.training.modes, antbee.training.tracking"
     check = f"import sys, {ours}; print([n for n in {later} if n in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)

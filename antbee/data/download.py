@@ -15,6 +15,7 @@ from antbee.data.drawn import write_drawn_set
 from antbee.data.exclusions import read_exclusions
 from antbee.data.folder import ImageDataset, folder_digest, read_folder, refuse_damaged
 from antbee.data.images import DataError
+from antbee.data.sources import HUB_FOLDER, located
 from antbee.installation import home
 
 HYMENOPTERA_URL = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
@@ -38,12 +39,13 @@ def load_folder(
 ) -> ImageDataset:
     """Loads a data folder with train/ and val/, or with class folders, of which a fifth, drawn by `seed`, becomes val.
 
-    `path` may be "drawn" for the drawn ants and bees. `exclude` is a text file that lists images not to train on, one a
-    line. Links are followed where they stay in the folder or lead into the Hub's cache and, with `follow_links`,
-    anywhere. Every photo is decoded once to check it; no pixels are kept.
-    Raises DataError if the folder can't be used and, unless `allow_bad`, if over a tenth of a class is damaged.
+    `path` may be "drawn" for the drawn ants and bees, a table or an archive of photos, or a data set of the Hub such as
+    "user/name", see `located`. `exclude` is a text file that lists images not to train on, one a line. Links are
+    followed where they stay in the folder or lead into the Hub's cache and, with `follow_links`, anywhere. Every photo
+    is decoded once to check it; no pixels are kept. Raises DataError if the folder can't be used and, unless
+    `allow_bad`, if over a tenth of a class is damaged, and what `located` raises.
     """
-    root = drawn_folder(home() / "data") if path == "drawn" else Path(path)
+    root = drawn_folder(home() / "data") if path == "drawn" else located(path, home() / "data")
     dataset = read_folder(root, seed=seed, follow_links=follow_links)
     if not allow_bad:
         refuse_damaged(dataset)
@@ -101,13 +103,13 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def folder_named(parent: Path, name: object) -> Path | None:
-    """The folder `name` in `parent`, or None if there is none.
+    """The folder `name` in `parent`, or among the copies of the Hub's data sets there; None if there is none.
 
     The name comes from a model's untrusted config, so anything but a plain folder name gives None.
     """
     if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         return None
-    return parent / name if (parent / name).is_dir() else None
+    return next((place / name for place in (parent, parent / HUB_FOLDER) if (place / name).is_dir()), None)
 
 
 def drawn_folder(parent: Path) -> Path:

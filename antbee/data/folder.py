@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 from antbee.data.duplicates import in_two_classes, shared_bytes
 from antbee.data.files import ENOUGH, FileError, content_of
 from antbee.data.images import LARGEST_FILE, DataError, open_photo
-from antbee.data.layout import LAYOUT, SPLITS, Labelled, Layout, SplitName, layout_of
+from antbee.data.layout import LAYOUT, SPLITS, Labelled, Layout, SplitName
 from antbee.data.listing import SkippedFile, is_named_as_photo, why_no_photo
 from antbee.data.seeds import seeded_generator
+from antbee.data.table import is_table, layout_at
 
 MOST_DAMAGED = 0.1  # of the photos of a class, see `refuse_damaged`
 MOST_CLASSES = 1000
@@ -150,21 +151,21 @@ def read_folder(
     on_photo: OnPhoto | None = None,
     layout: Layout | None = None,
 ) -> ImageDataset:
-    """Reads a data folder for training; every photo is decoded once, to find those that can't be used.
+    """Reads a data folder or a table for training; every photo is decoded once, to find those that can't be used.
 
     Without a val split, the fraction `val_share` of each class, drawn by `seed`, is it. Links out of the folder are
     followed where they lead into the Hub's cache and, with `follow_links`, anywhere. `on_photo` is called with the RGB
     image of every photo that can be used, from several threads. `layout` says which files have which classes where
     their folders don't. Raises DataError, naming the folder, where the layout or the classes of the splits don't fit.
     """
-    layout = layout or layout_of(require_folder(root), follow_links=follow_links)
+    layout = layout or layout_at(require_folder(root), follow_links=follow_links)
     class_names = _shared_classes(layout)
     files = _check_files(layout, on_photo)
     splits = {split: _usable(files, class_names, split) for split in (None, *SPLITS)}
     _require_photos(layout, files, class_names)
     train, val, test = splits["train"] if "train" in layout.splits else splits[None], splits["val"], splits["test"]
     if "val" in layout.splits:
-        how = f"{layout.names.get('val', 'val')}/ folder"
+        how = f"{layout.names.get('val', 'val')}/ folder" if layout.folders else "the table's val split"
     else:
         train, val = stratified_split(train, class_names, seed, val_share)
         how = f"{val_share:.0%} of each class, drawn with seed {seed}"
@@ -187,8 +188,8 @@ def read_folder(
 
 
 def require_folder(root: Path) -> Path:
-    """The folder. Raises DataError where it is not there."""
-    if not root.is_dir():
+    """The folder, or the table of photos. Raises DataError where it is not there."""
+    if not root.is_dir() and not (is_table(root) and root.is_file()):
         hint = "unpack it first; " if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root) else ""
         raise DataError(f"{root} is {'not a folder' if root.exists() else 'not there'}: {hint}{LAYOUT}")
     return root
@@ -209,6 +210,7 @@ class FolderSplits:
 
     splits: Mapping[SplitName | None, Split]  # none of them is empty
     digest: str  # as that of `ImageDataset`
+    root: Path
 
 
 def read_splits(root: Path, class_names: Sequence[str], *, follow_links: bool = False) -> FolderSplits:
@@ -216,7 +218,7 @@ def read_splits(root: Path, class_names: Sequence[str], *, follow_links: bool = 
 
     Raises DataError for other classes and where there is no photo.
     """
-    layout = layout_of(require_folder(root), follow_links=follow_links)
+    layout = layout_at(require_folder(root), follow_links=follow_links)
     files = _check_files(layout, None)
     with _naming(root):
         found = {
@@ -226,7 +228,7 @@ def read_splits(root: Path, class_names: Sequence[str], *, follow_links: bool = 
     splits = {name: split for name, split in found.items() if len(split)}
     if not splits:
         raise DataError(f"{root} has no photo that can be used: expected DIR/CLASS/*.jpg or DIR/SPLIT/CLASS/*.jpg")
-    return FolderSplits(splits, _digest_of_files(layout, files))
+    return FolderSplits(splits, _digest_of_files(layout, files), layout.root)
 
 
 @contextmanager
@@ -353,7 +355,14 @@ def _digests(files: Iterable[_File]) -> dict[Path, str]:
 
 
 def _digest_of_files(layout: Layout, files: Iterable[_File]) -> str:
-    return _digest_of({path.relative_to(layout.root).as_posix(): digest for path, digest in _digests(files).items()})
+    # Class folders are in the paths; what a table says is not.
+    labels = {} if layout.folders else {file.path: f"{file.split or ''}/{file.class_name}/" for file in layout.files}
+    return _digest_of(
+        {
+            labels.get(path, "") + path.relative_to(layout.root).as_posix(): digest
+            for path, digest in _digests(files).items()
+        }
+    )
 
 
 def _skipped(layout: Layout, files: Iterable[_File]) -> list[SkippedFile]:

@@ -133,6 +133,7 @@ def _front_matter(known: Mapping[str, Any]) -> "ModelCardData":
         tags=["antbee", "timm", "transformers", "image-classification"],
         license=_license(weights),
         base_model=weights.get("base_model"),
+        datasets=[hub_id] if (hub_id := known["data"].get("hub_id")) else None,
         metrics=["accuracy"] if results else None,
         model_name=one_line(f"antbee {known['architecture']} {known.get('mode', '')}") if results else None,
         eval_results=results,
@@ -144,14 +145,18 @@ def _evaluation_results(known: Mapping[str, Any]) -> "list[EvalResult] | None":
     from huggingface_hub import EvalResult
 
     metrics, data = known["metrics"], known["data"]
-    val = "train" if metrics.get("cross_validation") else "val"
+    hub_id = data.get("hub_id")
+    is_own_split = str(data.get("split", "")).endswith("/ folder")  # not drawn from the training photos
+    val = ("validation" if is_own_split else "train") if hub_id else "val"
+    if metrics.get("cross_validation"):
+        val = "train"
     return [
         EvalResult(
             task_type="image-classification",
-            dataset_type="imagefolder",
-            dataset_name=one_line(data.get("name", "own photos")),
+            dataset_type=hub_id or "imagefolder",
+            dataset_name=hub_id or one_line(data.get("name", "own photos")),
             dataset_split="test" if score == "test" else val,
-            dataset_revision=data.get("digest"),
+            dataset_revision=data.get("hub_revision") if hub_id else data.get("digest"),
             metric_type="accuracy",
             metric_name=name,
             metric_value=metrics[score]["accuracy"],

@@ -18,10 +18,9 @@ from antbee.hub.errors import (
     HubError,
     check_name,
     check_token,
-    is_final,
+    may_pass,
     one_sentence,
     reach_the_hub,
-    root_of,
     token_to_write,
 )
 from antbee.hub.space import MODELS_VARIABLE
@@ -29,7 +28,7 @@ from antbee.installation import command_name
 from antbee.text import one_line
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitInfo, HfApi
     from huggingface_hub.hf_api import RepoSibling
 
 
@@ -87,25 +86,21 @@ def push(
     no commit is made. REPOSITORY_FILES that an earlier push left there and this model lacks are deleted in the same
     commit. Returns the address of the pull request, or of the branch's newest commit. Raises HubError.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
-    if create_pr and revision is not None:
-        raise HubError(f"A pull request always starts from main: give either a pull request or revision '{revision}'.")
-    if not commit_message.strip():
-        raise HubError("The commit message is empty: give one that is not, or leave it out.")
+    check_target(commit_message, create_pr=create_pr, revision=revision)
     content: dict[str, bytes | str] = {path: str(folder / path) for path, _ in repository_files(folder)}
     content["README.md"] = card_for(folder, repo_id).encode()
     token = token_to_write(token)
     with one_sentence(repo_id, revision):
         api = HfApi(token=token)
-        present = _open_repository(api, repo_id, private)
-        if revision is not None:
-            if not revision.startswith("refs/"):
-                api.create_branch(repo_id, branch=revision, exist_ok=True)
-            present = _paths(api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT))
+        present = open_branch(api, repo_id, private, revision)
         # Another model's nearest neighbours or figures beside these weights would be a mixture of two models.
         stale = sorted(present & set(REPOSITORY_FILES) - content.keys())
-        return _commit(api, repo_id, content, commit_message, stale=stale, revision=revision, create_pr=create_pr)
+        commit = commit_files(
+            api, repo_id, content, commit_message, stale=stale, revision=revision, create_pr=create_pr
+        )
+    return commit.pr_url or commit.commit_url
 
 
 def push_space(
@@ -130,27 +125,53 @@ def push_space(
     models = " ".join(model_ids)
     with one_sentence(repo_id):
         api = HfApi(token=token)
-        _open_repository(api, repo_id, private, space_variables={MODELS_VARIABLE: models})
-        _commit(api, repo_id, files, commit_message, kind="space")
+        _open_repository(api, repo_id, private, kind="space", space_variables={MODELS_VARIABLE: models})
+        commit_files(api, repo_id, files, commit_message, kind="space")
         variable = api.get_space_variables(repo_id).get(MODELS_VARIABLE)
         if variable is None or variable.value != models:
             api.add_space_variable(repo_id, MODELS_VARIABLE, models)
     return f"{api.endpoint}/spaces/{repo_id}"
 
 
-def _open_repository(
-    api: "HfApi", repo_id: str, private: bool, space_variables: Mapping[str, str] | None = None
-) -> set[str]:
-    """Creates the repository if it does not exist, and refuses a public one where a private one is wanted.
+# ---- repositories and commits ----------------------------------------------------------------------------------------
+def check_target(commit_message: str, *, create_pr: bool, revision: str | None) -> None:
+    """Raises HubError for options of a push that exclude each other, and for an empty message."""
+    if create_pr and revision is not None:
+        raise HubError(f"A pull request always starts from main: give either a pull request or revision '{revision}'.")
+    if not commit_message.strip():
+        raise HubError("The commit message is empty: give one that is not, or leave it out.")
 
-    With `space_variables` it is a Space, which starts with them. Returns the paths of the files on its main branch.
+
+def open_branch(api: "HfApi", repo_id: str, private: bool, revision: str | None, *, kind: str = "model") -> set[str]:
+    """Creates the repository and its branch where they don't exist; the paths of the files there.
+
+    Raises HubError for a public repository where a private one is wanted.
     """
+    from huggingface_hub import constants
+
+    present = _open_repository(api, repo_id, private, kind=kind)
+    if revision is None:
+        return present
+    if not revision.startswith("refs/"):
+        api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
+    found = api.repo_info(repo_id, revision=revision, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    return _paths(found)
+
+
+def _open_repository(
+    api: "HfApi",
+    repo_id: str,
+    private: bool,
+    *,
+    kind: str = "model",
+    space_variables: Mapping[str, str] | None = None,
+) -> set[str]:
+    """Creates the repository if it does not exist, a Space with its variables; the paths of the files on main."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.errors import RepositoryNotFoundError
 
     if (session := get_session()).timeout.read is None:  # else somebody has chosen one
         session.timeout = UPLOAD_TIMEOUT
-    kind = "model" if space_variables is None else "space"
     try:
         found = api.repo_info(repo_id, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except RepositoryNotFoundError:
@@ -174,7 +195,7 @@ def _open_repository(
     return _paths(found)
 
 
-def _commit(
+def commit_files(
     api: "HfApi",
     repo_id: str,
     content: Mapping[str, bytes | str],
@@ -184,16 +205,13 @@ def _commit(
     kind: str = "model",
     revision: str | None = None,
     create_pr: bool = False,
-) -> str:
-    """Makes one commit that adds files, given as bytes or as a local path, and deletes the `stale` ones.
-
-    Returns the address of the commit, or of its pull request.
-    """
+) -> "CommitInfo":
+    """Makes one commit that adds files, given as bytes or as a local path, and deletes the `stale` ones."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     # Not upload_folder(): it may split a push into several commits, and one that breaks would leave half a model.
     additions = [CommitOperationAdd(path, data) for path, data in content.items()]
-    commit = api.create_commit(
+    return api.create_commit(
         repo_id,
         [*additions, *map(CommitOperationDelete, stale)],
         commit_message=message,
@@ -202,7 +220,6 @@ def _commit(
         create_pr=create_pr,
         num_threads=1,  # after a failed connection, one thread of the client closes the session that the others use
     )
-    return commit.pr_url or commit.commit_url
 
 
 def _paths(repository: Any) -> set[str]:
@@ -231,7 +248,7 @@ def pull(
         with one_sentence(repo_id, revision):
             return _download(repo_id, revision, token)
     except HubError as error:
-        if error.__cause__ is None or is_final(root_of(error.__cause__)):
+        if not may_pass(error):
             raise
         with one_sentence(repo_id, revision):
             folder = _cached_copy(repo_id, revision)

@@ -49,7 +49,7 @@ def check_token(token: str | None) -> None:
         )
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
+def client_errors() -> tuple[type[Exception], ...]:
     """What the client raises for what happens to it."""
     from huggingface_hub.errors import HTTPError as NoAnswer  # type: ignore[attr-defined]
 
@@ -59,12 +59,12 @@ def _client_errors() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def one_sentence(repo_id: str, revision: str | None = None) -> Iterator[None]:
-    """Turns whatever the client raises into a HubError."""
+def one_sentence(repo_id: str, revision: str | None = None, *, kind: str = "model") -> Iterator[None]:
+    """Turns whatever the client raises into a HubError; `kind` is that of the repository: model, dataset or space."""
     try:
         yield
-    except _client_errors() as error:
-        raise HubError(one_line(_explanation(error, repo_id, revision), longest=1000)) from error
+    except client_errors() as error:
+        raise HubError(one_line(explanation(error, repo_id, revision, kind), longest=1000)) from error
 
 
 def root_of(error: BaseException) -> BaseException:
@@ -90,6 +90,11 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, HFValidationError)
 
 
+def may_pass(error: HubError) -> bool:
+    """Whether trying again later may help: the Hub could not be reached, or is in trouble."""
+    return error.__cause__ is not None and not is_final(root_of(error.__cause__))
+
+
 def reach_the_hub() -> str:
     """What to do where the Hub could not be reached, for the end of a sentence."""
     from huggingface_hub import constants
@@ -97,15 +102,16 @@ def reach_the_hub() -> str:
     return f"check that this computer reaches {constants.ENDPOINT}, unset HF_HUB_OFFLINE, and try again"
 
 
-def _explanation(error: Exception, repo_id: str, revision: str | None) -> str:
+def explanation(error: Exception, repo_id: str, revision: str | None, kind: str) -> str:
+    """The sentence about what the client raised."""
     from huggingface_hub import constants, errors
 
     if "Invalid metadata in README.md" in (reason := one_line(str(error))):
         return f"The Hub does not accept the card ({reason}): correct the front matter of README.md."
     root = root_of(error)
     reason = one_line(str(root)) or type(root).__name__
-    page = f"{constants.ENDPOINT}/{repo_id}"
-    for kind, sentence in (
+    page = f"{constants.ENDPOINT}/{'' if kind == 'model' else f'{kind}s/'}{repo_id}"
+    for failure, sentence in (
         (errors.GatedRepoError, f"'{repo_id}' is gated: ask its owner for access on {page}, then {LOG_IN}."),
         (
             errors.RepositoryNotFoundError,
@@ -124,7 +130,7 @@ def _explanation(error: Exception, repo_id: str, revision: str | None) -> str:
             " digits, '-', '_' and '.'.",
         ),
     ):
-        if isinstance(root, kind):
+        if isinstance(root, failure):
             return sentence
     if isinstance(root, errors.HfHubHTTPError):
         return _refusal(root.response.status_code, one_line(root.server_message or "no reason given"), repo_id)

@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 from antbee.data.files import FileError, content_of
 from antbee.data.listing import SkippedFile as LeftOut
 from antbee.data.listing import some_of_each
+from antbee.data.origin import COMMIT, HUB_ID
 from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.installation import command_name
@@ -67,6 +68,10 @@ def _recipe_value(value: Any) -> Any:
     return value
 
 
+HubId = Annotated[str, Field(pattern=f"^{HUB_ID}$", max_length=200)]
+Commit = Annotated[str, Field(pattern=f"^{COMMIT}$")]
+
+
 class SkippedFile(Part):
     """A file of the data folder that could not be read."""
 
@@ -78,6 +83,8 @@ class DataInfo(Part):
     """The data set of a training run; `listing` limits the number of listed files."""
 
     name: str | None = None
+    hub_id: HubId | None = None  # of the Hub's data set, where it is one
+    hub_revision: Commit | None = None
     train: dict[Text, Count] | None = None  # images of each class
     holdout: dict[Text, Count] | None = None
     val: dict[Text, Count] | None = None

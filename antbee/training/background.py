@@ -43,7 +43,7 @@ class TrainingRequest:
     """The settings of a training; None stands for the default of `antbee.train`."""
 
     output: Path  # gets a model folder for each mode
-    data: Path | Literal["drawn"] | None = None  # None: the classic ants and bees
+    data: Path | str | None = None  # a path, "drawn" or an address of the Hub; None: the classic ants and bees
     weights: str | None = None  # imagenet, random or a file
     recipe: str = "fast"
     mode: str = "both"  # or "frozen", "finetune"

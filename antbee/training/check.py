@@ -16,10 +16,12 @@ from antbee.data.images import DataError, open_photo
 from antbee.data.layout import Labelled
 from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
-from antbee.data.paths import local_path
 from antbee.data.quality import OF_THE_WHOLE, UNWANTED, Finding, PhotoFacts, photo_findings
+from antbee.data.sources import located
+from antbee.data.table import is_table
 from antbee.data.transforms import Preprocessing, pixels_of
-from antbee.errors import InputError
+from antbee.errors import AntbeeError, InputError
+from antbee.installation import home
 from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
 from antbee.models.device import choose_device
@@ -82,7 +84,7 @@ def check(
     follow_links: bool = False,
     log: Callable[[str], None] = print,
 ) -> CheckResult:
-    """Checks a data folder, a model folder or a picture, and changes nothing in it.
+    """Checks photos, a model folder or a picture, and changes nothing in it. Photos are what `load_folder` takes.
 
     The findings of a data folder are placeholders, duplicates, leaks between the splits, suspicious labels, tiny,
     thin, dark and blurred images, and imbalanced classes. `weights` are those of the network that compares images:
@@ -90,9 +92,12 @@ def check(
     sheet of the findings, `list` a file for the images that should be excluded from training. Unless `allow_bad`, a
     folder where over a tenth of a class is damaged can't be used. Links out of a data folder are followed where they
     lead into the Hub's cache and, with `follow_links`, anywhere. Raises InputError where `list` is given for anything
-    but a data folder, DataError for an address, and WeightsError for `weights` that can't be used.
+    but a data folder, and WeightsError for `weights` that can't be used.
     """
-    path = local_path(path)
+    try:
+        path = located(path, home() / "data")
+    except (AntbeeError, OSError) as error:
+        return CheckResult(str(path), "data", ok=False, error=str(error))
     kind = kind_of(path)
     if list is not None:
         make_folder(Path(list).parent)
@@ -107,8 +112,9 @@ def check(
             result = check_data(path, weights=weights, allow_bad=allow_bad, follow_links=follow_links, log=log)
     except (DataError, ModelFolderError, OSError) as error:
         result = CheckResult(str(path), kind, ok=False, error=str(error))
-    if sheets is not None and kind == "data" and (sheet := contact_sheet(path, result.findings)) is not None:
-        log(save_sheet(sheet, Path(sheets) / f"check-{path.resolve().name}.png"))
+    folder = path.parent if is_table(path) else path
+    if sheets is not None and kind == "data" and (sheet := contact_sheet(folder, result.findings)) is not None:
+        log(save_sheet(sheet, Path(sheets) / f"check-{folder.resolve().name}.png"))
     if list is not None:
         write_exclusions(Path(list), result.findings)
         log(f"list written to {list}")
@@ -122,6 +128,8 @@ def kind_of(path: Path) -> Kind:
         return "model" if is_model else "data"
     if path.name in (CONFIG_FILE, WEIGHTS_FILE):
         return "model"
+    if is_table(path):
+        return "data"
     return "picture" if path.exists() or path.suffix.lower() in IMG_EXTENSIONS else "data"
 
 

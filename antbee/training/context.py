@@ -16,6 +16,7 @@ from antbee.data.exclusions import read_exclusions
 from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged, require_folder, stratified_split
 from antbee.data.layout import Labelled
 from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, cache_photo, choose_loader
+from antbee.data.sources import located, pinned
 from antbee.data.transforms import Fit
 from antbee.errors import InputError
 from antbee.installation import home
@@ -113,6 +114,7 @@ class RunContext:
     distributed: DistributedContext
     signals: DeferredSignals
     dataset: ImageDataset
+    place: Path  # what --data has to name for these images
     train: Split  # the images that are trained on
     selection: Split  # the images that the epoch to keep is chosen on
     cache: ImageCache
@@ -205,18 +207,20 @@ def prepare(
 ) -> RunContext:
     """Loads the images and the starting weights; the first process decides on substitutes for all processes.
 
-    Raises what `read_folder` and `load_starting_weights` raise.
+    Raises what `located`, `read_folder` and `load_starting_weights` raise.
     """
     drawn = stand_in = None
     if distributed.is_first:
+        if isinstance(data, str | Path):
+            data = pinned(data, home() / "data")  # once: the Hub's answer may be another a moment later
         root, drawn = choose_data(data)
         if isinstance(root, Path):
             require_folder(root)  # before weights are downloaded for it
         backbone, weights, stand_in = choose_network(settings.backbone, settings.weights)
-    drawn, stand_in = distributed.from_first((drawn, stand_in))
+    drawn, stand_in, name = distributed.from_first((drawn, stand_in, data if isinstance(data, str) else None))
     with distributed.in_turn():
         if not distributed.is_first:
-            root, _ = choose_data("drawn" if drawn else data)
+            root, _ = choose_data("drawn" if drawn else name or data)
             backbone, weights, _ = choose_network(PACKAGED if stand_in else settings.backbone, settings.weights)
     recipe = recipe_of(settings, backbone, weights, distributed.device)
     cache = ImageCache()
@@ -228,18 +232,19 @@ def prepare(
     train, selection = dataset.train, dataset.val
     if settings.select == "holdout":
         train, selection = stratified_split(dataset.train, dataset.class_names, settings.seed, HOLDOUT)
+    place = root.root if isinstance(root, ImageDataset) else root
     notices = tuple(notice for notice in (drawn, stand_in) if notice)
     return RunContext(
-        settings, distributed, signals, dataset, train, selection, cache, backbone, weights, recipe, notices, log
+        settings, distributed, signals, dataset, place, train, selection, cache, backbone, weights, recipe, notices, log
     )
 
 
 def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDataset, str | None]:
-    """The data set or its folder; and a notice if drawn images replace the photos of ants and bees."""
+    """The data set, or its folder or table; and a notice if drawn images replace the photos of ants and bees."""
     if data == "drawn":
         return drawn_folder(home() / "data"), None
     if data is not None:
-        return data if isinstance(data, ImageDataset) else Path(data), None
+        return data if isinstance(data, ImageDataset) else located(data, home() / "data"), None
     try:
         return hymenoptera_folder(home() / "data"), None
     except DownloadError as error:

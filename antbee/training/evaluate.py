@@ -12,6 +12,7 @@ from antbee.data.folder import ImageDataset, Split, joined, read_folder_of, read
 from antbee.data.images import DataError
 from antbee.data.layout import SplitName
 from antbee.data.loading import ImageLoader, LoaderOptions
+from antbee.data.sources import located
 from antbee.evaluation import metrics, report
 from antbee.installation import home
 from antbee.models.backbone import head_of
@@ -69,14 +70,14 @@ def evaluate(
 ) -> SplitEvaluation:
     """Accuracy with its 95% interval, loss, calibration error, confusion matrix and metrics of each class.
 
-    `model` is a classifier, a model folder or a Hub id. `data` is a split, or a data set or a data folder of which
-    `split` is evaluated; None is the model's own data set in data/. A folder may have any of the splits, and some of
-    the classes. Where no split is named, it is val or, where there is none, test; of class folders without splits,
-    all images, unless the model was trained on them: then those that were drawn for validation. Links out of the
-    folder are followed where they lead into the Hub's cache and, with `follow_links`, anywhere. `json` is a file to
-    write the evaluation to. On the model's own data set a second score leaves out the images that were excluded from
-    training. Raises DataError where the images can't be read or have other classes, and what
-    `Classifier.from_pretrained` raises.
+    `model` is a classifier, a model folder or a Hub id. `data` is a split, or a data set, a data folder or whatever
+    else `load_folder` takes, of which `split` is evaluated; None is the model's own data set in data/. A folder may
+    have any of the splits, and some of the classes. Where no split is named, it is val or, where there is none, test;
+    of class folders without splits, all images, unless the model was trained on them: then those that were drawn for
+    validation. Links out of the folder are followed where they lead into the Hub's cache and, with `follow_links`,
+    anywhere. `json` is a file to write the evaluation to. On the model's own data set a second score leaves out the
+    images that were excluded from training. Raises DataError where the images can't be read or have other classes,
+    and what `Classifier.from_pretrained` raises.
     """
     classifier = load_classifier(model)
     chosen = _chosen(classifier, data, split, follow_links)
@@ -95,7 +96,7 @@ def evaluate(
 def dataset_of(
     classifier: Classifier, data: ImageDataset | str | Path | None = None, *, follow_links: bool = False
 ) -> ImageDataset:
-    """A data set, a data folder, or the model's own data set in data/, labelled in the order of the model's outputs.
+    """What `data` names, or the model's own data set in data/, labelled in the order of the model's outputs.
 
     Raises DataError where there is none, or where it has other classes.
     """
@@ -108,10 +109,11 @@ def dataset_of(
 
 
 def _root_of(classifier: Classifier, data: str | Path | None) -> Path:
-    root = data or folder_named(home() / "data", classifier.config.data.name)
-    if root is None:
+    if data is not None:
+        return located(data, home() / "data")
+    if (root := folder_named(home() / "data", classifier.config.data.name)) is None:
         raise DataError("the model's own photos are not in data/: name a data folder with --data")
-    return Path(root)
+    return root
 
 
 def _chosen(
@@ -133,7 +135,7 @@ def _chosen(
     known = found.splits
     if is_own and "val" not in known:
         known = dataset_of(classifier, root, follow_links=follow_links).splits
-    return _Chosen(*_choose(known, split, root), root, is_own)
+    return _Chosen(*_choose(known, split, root), found.root, is_own)
 
 
 def _choose(known: Mapping[SplitName | None, Split], split: SplitChoice | None, root: Path) -> tuple[Split, str]:

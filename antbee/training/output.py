@@ -12,6 +12,7 @@ from torch import Tensor
 
 import antbee
 from antbee.data.loading import ImageLoader, LoaderOptions
+from antbee.data.origin import hub_origin
 from antbee.evaluation import metrics, plots
 from antbee.evaluation.report import comparison
 from antbee.models.classifier import Classifier
@@ -34,6 +35,7 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
         counts["holdout"] = context.selection.counts(names)
     if len(dataset.test):
         counts["test"] = dataset.test.counts(names)
+    origin = hub_origin(dataset.root)
     return ClassifierConfig(
         architecture=context.backbone,
         label_names=names,
@@ -45,6 +47,7 @@ def config_of(context: RunContext, mode: Mode, fingerprint: str) -> ClassifierCo
             dataset.skipped,
             dataset.excluded,
             name=dataset.name,
+            **({} if origin is None else {"hub_id": origin.hub_id, "hub_revision": origin.revision}),
             **counts,
             split=dataset.split,
             digest=dataset.digest,

@@ -193,8 +193,8 @@ def placement_lines(context: "RunContext", placed: versions.Placement) -> list[s
         boxed.append(f"{placed.kept} To put the new ones in place: --restore {version}")
     in_place = placed.kept is None and settings.output == home() / "outputs"
     models = [] if in_place else [str(folder) for folder in placed.folders.values()]
-    is_in_data = dataset.root == folder_named(home() / "data", dataset.name)  # the page finds the models' own photos
-    photos = [] if is_in_data else ["--data", str(dataset.root)]
+    is_in_data = context.place == folder_named(home() / "data", dataset.name)  # the page finds the models' own photos
+    photos = [] if is_in_data else ["--data", str(context.place)]
     return [
         box(boxed),
         *(f"models    {folder}" for folder in placed.folders.values()),

@@ -10,6 +10,7 @@ from antbee.data.download import folder_named
 from antbee.data.drawn import CLASSES, write_drawn_set
 from antbee.data.folder import ImageDataset, read_folder
 from antbee.data.images import DataError
+from antbee.data.sources import located
 from antbee.hub.card import PLACEHOLDER, page_text
 from antbee.installation import command_name, home
 from antbee.models.classifier import Classifier
@@ -95,7 +96,7 @@ def of_classes(models: Sequence[LoadedModel], photos: ImageDataset) -> list[Load
     return [model for model in models if set(model.config.label_names) == set(photos.class_names)]
 
 
-def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary: Path) -> ImageDataset | None:
+def choose_photos(choice: str | Path | None, models: Sequence[LoadedModel], temporary: Path) -> ImageDataset | None:
     """The photos to show: the folder named, else the models' own data set, else drawn ones where those fit.
 
     Raises DataError where the folder named can't be used or has other classes than the models.
@@ -103,7 +104,7 @@ def choose_photos(choice: Path | None, models: Sequence[LoadedModel], temporary:
     # Without a val/ folder the model's own seed draws the validation photos that it was not trained on.
     seeds = [model.config.seed or 0 for model in models] or [0]
     if choice is not None:
-        photos = read_folder(choice, seed=seeds[0])
+        photos = read_folder(located(choice, home() / "data"), seed=seeds[0])
         if models and not of_classes(models, photos):
             raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
@@ -181,12 +182,14 @@ class ModelRegistry:
         found = {str(source): stamp_of(source) for source in self._find()}
         return [one_line(Path(source).name) for source in found if found[source] != self._stamps.get(source)]
 
-    def switch_to(self, outputs: Path, data: Path | None) -> None:
+    def switch_to(self, outputs: Path, data: str | Path | None) -> None:
         """Loads the models in a folder of model folders, and the photos in `data`; from now on they are shown.
 
         Raises what `reload` raises; the current snapshot then stays.
         """
-        choose_photos = self._choose_photos if data is None else lambda models: read_folder(data)
+        choose_photos = (
+            self._choose_photos if data is None else lambda models: read_folder(located(data, home() / "data"))
+        )
         self._load(lambda: model_folders(outputs), choose_photos)
 
     def reload(self) -> None:

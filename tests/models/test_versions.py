@@ -254,6 +254,8 @@ MOVES = {
     ("client", "_download_file"): "a file of the client's cache whose bytes are not the Hub's",
     ("download", "hymenoptera_folder"): "out of a temporary folder, to a name that is not there",
     ("drawn", "write_drawn_set"): "out of a temporary folder, to a name that is not there",
+    ("unpack", "_unpack"): "out of a temporary folder, to a name that is not there",
+    ("dataset_download", "download_dataset"): "out of a temporary folder, to a name that is not there",
     ("output", "write_comparison"): "a temporary file of its own, onto a card that is as antbee wrote it",
     ("rename", "_folder_of"): "to a name that is not there, of which it was taken",
     ("rename", "_replacing"): "a copy of all files of the folder takes its place, see tests/training/test_rename.py",

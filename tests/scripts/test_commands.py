@@ -163,9 +163,9 @@ def checked(monkeypatch):
 
     def check(path, *, log, **options):
         calls.append(options)
-        if "list" in path.name:
+        if "list" in Path(path).name:
             log("list written")
-        bad = path.name == "bad"
+        bad = Path(path).name == "bad"
         return CheckResult(str(path), "picture", ok=not bad, error=f"{path} is bad" if bad else None)
 
     monkeypatch.setattr(antbee, "check", check)

@@ -710,7 +710,7 @@ def test_named_data_weights_and_backbones_are_never_substituted(unreachable):
         with pytest.raises(weights.WeightsUnreachableError):
             weights.choose_network(backbone, start)
     assert weights.choose_network(weights.PACKAGED, None)[2] is None
-    assert context.choose_data("some/folder") == (Path("some/folder"), None)
+    assert context.choose_data("some/other/folder") == (Path("some/other/folder"), None)
 
 
 @pytest.fixture(scope="module")

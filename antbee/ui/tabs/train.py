@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from antbee.data.download import drawn_folder
+from antbee.data.sources import HUB_PREFIX
 from antbee.errors import AntbeeError
 from antbee.installation import home
 from antbee.models import versions
@@ -26,10 +27,10 @@ LINES = 24  # of its output that are shown, the last ones
 
 
 def request_of(folder: str, recipe: str, mode: str, output: Path) -> TrainingRequest:
-    """The request of the form's values; "drawn" is the drawn set, as with `--data drawn`."""
+    """The request of the form's values; "drawn" and the Hub's addresses are what they are with `--data`."""
     typed = folder.strip()
-    if typed == "drawn":
-        return TrainingRequest(output, data="drawn", recipe=recipe, mode=mode)
+    if typed == "drawn" or typed.startswith(HUB_PREFIX):
+        return TrainingRequest(output, data=typed, recipe=recipe, mode=mode)
     data = Path(typed).expanduser() if typed else None
     return TrainingRequest(output, data=data, recipe=recipe, mode=mode)
 

@@ -320,7 +320,10 @@ TEXTS = {
         "models shown here are replaced. Only whoever runs this page locally sees this tab."
     ),
     "train.folder": "Folder of photos",
-    "train.folder.info": "train/ and val/, or a folder a class. Empty: the classic ants and bees; drawn: drawn ones.",
+    "train.folder.info": (
+        "train/ and val/, a folder a class, or hf://datasets/user/name. Empty: the classic ants and bees; drawn: drawn"
+        " ones."
+    ),
     "train.recipe": "Recipe",
     "train.recipe.info": "fast: a minute or so. tutorial: the classic tutorial to the letter, many times slower.",
     "train.mode": "Mode",

@@ -291,7 +291,7 @@ TEXTS = {
         "只有在本机运行本页的人才能看到这个标签页。"
     ),
     "train.folder": "照片文件夹",
-    "train.folder.info": "包含 train/ 和 val/，或每类一个文件夹。留空：经典的蚂蚁和蜜蜂；drawn：程序绘制的图片。",
+    "train.folder.info": "包含 train/ 和 val/，或每类一个文件夹，或 hf://datasets/user/name。留空：经典的蚂蚁和蜜蜂；drawn：程序绘制的图片。",
     "train.recipe": "训练方案",
     "train.recipe.info": "fast：约一分钟。tutorial：完全照教程进行，慢很多倍。",
     "train.mode": "模式",

@@ -94,6 +94,8 @@ def turns(registry, monkeypatch):
         ("~/photos", Path.home() / "photos"),
         ("drawn ", "drawn"),
         ("./drawn", Path("drawn")),
+        (" hf://datasets/user/name", "hf://datasets/user/name"),
+        ("user/name", Path("user/name")),
     ],
 )
 def test_what_was_typed_is_the_folder_or_the_drawn_set_and_nothing_the_default(typed, folder):
