@@ -78,6 +78,8 @@ def unpacked(archive: Path) -> Path:
             _require_unpacked_from(folder, archive, digest)
         else:
             _unpack(archive, folder, digest)
+    except DataError:
+        raise
     except ARCHIVE_ERRORS as error:
         reason = one_line(getattr(error, "strerror", None) or str(error)) or type(error).__name__
         raise DataError(
