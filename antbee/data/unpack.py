@@ -101,7 +101,7 @@ def _require_unpacked_from(folder: Path, archive: Path, digest: str) -> None:
         )
     if origin.archive != digest:
         raise DataError(
-            f"{folder} was unpacked from another {archive.name}: remove or rename the folder to unpack this one"
+            f"{archive} can't be unpacked: {folder} was unpacked from another {archive.name}; remove or rename that folder"
         )
 
 
