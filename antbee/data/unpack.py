@@ -101,7 +101,7 @@ def _require_unpacked_from(folder: Path, archive: Path, digest: str) -> None:
         )
     if origin.archive != digest:
         raise DataError(
-            f"{archive} can't be unpacked: {folder} was unpacked from another {archive.name}; remove or rename that folder"
+            f"{archive} can't be unpacked: {folder} was unpacked from another {archive.name}; remove or rename it"
         )
 
 
