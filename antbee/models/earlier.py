@@ -19,7 +19,6 @@ class EarlierModel:
 
     label_names: tuple[str, ...]
     head: nn.Linear  # as it is saved: already divided by the temperature
-    temperature: float  # 1.0: not calibrated
     photos: frozenset[
         str
     ]  # files that it was trained on, relative to their data folder, as far as its detector has them
@@ -29,11 +28,9 @@ class EarlierModel:
     def of(cls, classifier: Classifier) -> "EarlierModel":
         """What there is to take over from a classifier."""
         config, detector = classifier.config, classifier.detector
-        calibration = config.metrics and config.metrics.calibration
         return cls(
             config.label_names,
             copy.deepcopy(head_of(classifier.network)).requires_grad_(False),
-            calibration.temperature if calibration else 1.0,
             frozenset(detector.names if detector is not None else ()),
             not has_starting_backbone(config) or bool(config.weights.earlier),
         )

@@ -296,16 +296,19 @@ def predict_left_out(
 def unseeing_head(context: RunContext, subset: Features) -> nn.Linear | None:
     """The head that a training on a subset of the images starts from, which must not have seen the images left out.
 
-    That of an earlier model has, if it was trained on these images: then one is trained in its place on the subset, and
-    divided by its temperature.
+    That of an earlier model has, if it was trained on these images: then one is trained in its place on the subset. Its
+    logits are made as large as those of the earlier head, or else the temperature would be fitted to smaller ones.
     """
     seed, earlier = context.settings.seed, context.weights.model
-    if earlier is None or not context.seen_before(context.train):
-        return context.first_head(seed)
-    recipe = replace(FAST, balanced=context.recipe.balanced)
-    first, device = context.new_head(seed), context.distributed.device
-    head = trained_head(subset, first.out_features, recipe, seed=seed, device=device, start=first)
-    apply_temperature(head, earlier.temperature)
+    first = context.first_head(seed)
+    if earlier is None or first is None or not context.seen_before(context.train):
+        return first
+    recipe, new = replace(FAST, balanced=context.recipe.balanced), context.new_head(seed)
+    device, names = context.distributed.device, context.dataset.class_names
+    head = trained_head(subset, new.out_features, recipe, seed=seed, device=device, start=new)
+    kept = [row for row, name in enumerate(names) if name in earlier.kept(names)]
+    if kept:
+        apply_temperature(head, float(head.weight[kept].norm() / first.weight[kept].norm().clamp(min=1e-6)))
     return head
 
 

@@ -123,7 +123,7 @@ def test_names_are_compared_in_normalisation_form_c():
     name = "b\N{LATIN SMALL LETTER A WITH DIAERESIS}ren"
     decomposed = unicodedata.normalize("NFD", name)
     rows = new_head(4, 2, seed=0)
-    model = EarlierModel((decomposed, "ants"), rows, 1.0, frozenset(), backbone_is_trained=False)
+    model = EarlierModel((decomposed, "ants"), rows, frozenset(), backbone_is_trained=False)
     head = model.head_for(["wasps", name], new_head(4, 2, seed=1))
     assert torch.equal(head.weight[1], rows.weight[0])
     assert model.kept(["wasps", name]) == [name]
@@ -205,6 +205,8 @@ def test_heads_of_folds_start_from_the_models_rows_only_where_it_was_trained_on_
     fresh = unseeing_head(same, half)
     assert not torch.equal(fresh.weight, same.first_head(0).weight)
     assert torch.equal(fresh.weight, unseeing_head(same, half).weight)
+    # The temperature is fitted to logits as large as those that it will divide.
+    torch.testing.assert_close(fresh.weight.norm(), same.first_head(0).weight.norm())
 
 
 def test_what_the_model_has_seen_is_warned_of(earlier, tmp_path):
