@@ -63,20 +63,18 @@ def head_out_of_fold(
     seed: int,
     device: torch.device,
     max_epochs: int | None = None,
-    start: Callable[[Features], torch.nn.Linear | None] = lambda subset: None,
+    start: torch.nn.Linear | None = None,
 ) -> OutOfFold:
     """Out-of-fold predictions of heads on a frozen backbone, trained for `max_epochs`, or for all epochs.
 
-    `start` gives the head to start from for the images that one is trained on. The backbone was not trained on the
-    labels, so all folds share its features.
+    The backbone was not trained on the labels, so all folds share its features.
     """
     class_count = int(features.labels.max()) + 1
     logits = torch.zeros(len(features), class_count)
     for fold in folds.unique().tolist():
         trained_on, held = (folds != fold).nonzero()[:, 0], (folds == fold).nonzero()[:, 0]
         subset = features.subset(trained_on)
-        first = start(subset)
-        head = trained_head(subset, class_count, recipe, seed=seed, device=device, max_epochs=max_epochs, start=first)
+        head = trained_head(subset, class_count, recipe, seed=seed, device=device, max_epochs=max_epochs, start=start)
         logits[held] = logits_of(head, features.subset(held))
     count = choose_neighbours(features)
     return OutOfFold(len(folds.unique()), logits, distances_left_out(features, count), count)

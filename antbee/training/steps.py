@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from antbee.data.folder import Split
 from antbee.evaluation import metrics
@@ -264,20 +264,17 @@ def predict_left_out(
             seed=seed,
             device=device,
             max_epochs=max_epochs,
-            start=lambda subset: unseeing_head(context, subset),
+            start=context.first_head(seed),
         )
 
     def train_on(positions: Tensor) -> Network:
         network = context.starting_network(seed)
-        if start.head is not None or context.seen_before(context.train):
+        if start.head is not None:
             subset = features.train.computed.subset(positions)
-            head = unseeing_head(context, subset)
-            if start.head is not None:
-                count = head_of(network).out_features
-                head = trained_head(subset, count, recipe, seed=seed, device=device, start=head)
-                apply_temperature(head, start.temperature)
-            assert head is not None
+            count = head_of(network).out_features
+            head = trained_head(subset, count, recipe, seed=seed, device=device, start=context.first_head(seed))
             head_of(network).load_state_dict(head.state_dict())
+            apply_temperature(head_of(network), start.temperature)
         if mode == "frozen":
             freeze_backbone(network)
         images = context.loader(context.train.subset(positions.tolist()), mode, seed=seed)
@@ -291,25 +288,6 @@ def predict_left_out(
     neighbours = choose_neighbours(features.train.computed)
     images = context.loader(context.train)
     return network_out_of_fold(train_on, images, folds, context.distributed, precision, neighbours)
-
-
-def unseeing_head(context: RunContext, subset: Features) -> nn.Linear | None:
-    """The head that a training on a subset of the images starts from, which must not have seen the images left out.
-
-    That of an earlier model has, if it was trained on these images: then one is trained in its place on the subset. Its
-    logits are made as large as those of the earlier head, or else the temperature would be fitted to smaller ones.
-    """
-    seed, earlier = context.settings.seed, context.weights.model
-    first = context.first_head(seed)
-    if earlier is None or first is None or not context.seen_before(context.train):
-        return first
-    recipe, new = replace(FAST, balanced=context.recipe.balanced), context.new_head(seed)
-    device, names = context.distributed.device, context.dataset.class_names
-    head = trained_head(subset, new.out_features, recipe, seed=seed, device=device, start=new)
-    kept = [row for row, name in enumerate(names) if name in earlier.kept(names)]
-    if kept:
-        apply_temperature(head, float(head.weight[kept].norm() / first.weight[kept].norm().clamp(min=1e-6)))
-    return head
 
 
 def fit_metrics(context: RunContext, network: Network, fitted: FitResult, val_logits: Tensor) -> dict[str, Any]:

@@ -145,10 +145,10 @@ def seen_lines(context: "RunContext") -> list[str]:
                 f"warning   {seen} of the {photos} have the names of photos that {name} was trained on, so "
                 "scores will look too good: give the --seed of its training"
             )
-    if (seen := context.seen_before(context.train)) and not context.has_untrained_backbone:
+    if seen := context.seen_before(context.train):
         lines.append(
-            f"warning   the backbone of {name} was trained on {counted(seen, 'photo')} of these, so probabilities and "
-            "the threshold of neither are fitted to photos that it knows; from --weights imagenet they would not be"
+            f"warning   {name} was trained on {counted(seen, 'photo')} of these, so probabilities and the threshold of "
+            "neither are fitted to photos that it knows; from --weights imagenet they would not be"
         )
     return lines
 

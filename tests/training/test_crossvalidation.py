@@ -189,7 +189,7 @@ def test_heads_left_out_start_from_the_given_head():
     features = clusters((10, 10))
     folds, start = stratified_folds(features.labels, 2, seed=0), new_head(8, 2, seed=5)
     unchanged = replace(RECIPE, frozen=replace(RECIPE.frozen, learning_rate=1e-30))
-    found = head_out_of_fold(features, folds, unchanged, seed=0, device=CPU, start=lambda subset: start)
+    found = head_out_of_fold(features, folds, unchanged, seed=0, device=CPU, start=start)
     torch.testing.assert_close(found.logits, start(features.features).detach())
 
 
