@@ -342,12 +342,12 @@ def _require_photos(layout: Layout, files: Sequence[_File], class_names: Sequenc
     for split in layout.splits - {"test"}:
         for name in class_names:
             if (split, name) not in used:
-                first = next((file for file in files if (file.split, file.class_name) == (split, name)), None)
-                such = f" (such as {first.path.name}: {first.reason})" if first else ""
-                raise DataError(
-                    f"{layout.place(split, name)} has no photo that can be used{such}: add photos, or remove the class "
-                    "folder"
-                )
+                place = layout.place(split, name)
+                of_class = [file for file in files if (file.split, file.class_name) == (split, name)]
+                beside = [entry for entry in layout.skipped if (layout.root / entry.file).is_relative_to(place)]
+                there = iter([*_skipped(layout, of_class), *beside])
+                such = f" (such as {Path(first.file).name}: {first.reason})" if (first := next(there, None)) else ""
+                raise DataError(f"{place} has no photo that can be used{such}: add photos, or remove the class folder")
 
 
 def _digests(files: Iterable[_File]) -> dict[Path, str]:

@@ -99,6 +99,15 @@ def test_a_class_with_damaged_photos_only_is_an_error_that_names_its_folder(tmp_
         read_folder(root)
 
 
+def test_a_class_whose_photos_are_links_that_are_not_followed_says_so_and_how_to_follow_them(tmp_path: Path) -> None:
+    root = small_set(tmp_path / "photos")
+    (root / "val/ants/000.jpg").rename(tmp_path / "pool.jpg")
+    (root / "val/ants/000.jpg").symlink_to(tmp_path / "pool.jpg")
+    with pytest.raises(DataError, match=r"such as 000\.jpg: a link that leads out of the folder: .*--follow-links"):
+        read_folder(root)
+    assert len(read_folder(root, follow_links=True).val) == 3
+
+
 def test_an_error_about_another_path_shows_the_expected_layout(tmp_path: Path) -> None:
     archive = tmp_path / "photos.zip"
     archive.write_bytes(b"PK")
