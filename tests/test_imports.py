@@ -41,7 +41,8 @@ PAGE = (
     {"registry", "sessions", "security"},
     {"components"},
     {"predictions"},
-    {"tabs.batches", "tabs.classify", "tabs.inside", "tabs.report", "tabs.train", "uploads"},
+    {"tabs.batches", "tabs.classify", "tabs.inside", "tabs.publish", "tabs.report", "uploads"},
+    {"tabs.train"},
     {"tabs.teach_layout"},  # shows as many neighbours as the Classify tab
     {"tabs.teach"},  # predicts as the Classify tab does, and takes its photo as a correction
     {"page"},

@@ -21,6 +21,7 @@ from antbee.training.recipe import RECIPES
 from antbee.ui.components import NEWEST, Choice, empty_epoch_plots, epoch_colours, epoch_plots, newly_chosen
 from antbee.ui.i18n import ENGLISH, Translator, in_toast, label, translator_of
 from antbee.ui.registry import ModelRegistry, Stamp, stamp_of
+from antbee.ui.tabs.publish import publish_section
 
 POLL_SECONDS = 1.0  # between two updates while a training runs
 LINES = 24  # of its output that are shown, the last ones
@@ -129,6 +130,7 @@ def train_tab(registry: ModelRegistry, choice: Choice, training: BackgroundTrain
         restore = gr.Button(label("train.restore"), visible=bool(known))
     lines: dict[str, Any] = {"lines": LINES, "max_lines": LINES, "elem_classes": "log"}
     log = gr.Textbox(label=label("train.log"), interactive=False, visible=False, **lines)
+    publish_section(folder)
     epochs_drawn = gr.State(-1)
     timer = gr.Timer(POLL_SECONDS, active=False)
 

@@ -314,6 +314,24 @@ TEXTS = {
     ),
     "teach.failed": "That did not work: {error}",
     # Train
+    "publish.title": "Publish the photos",
+    "publish.info": (
+        "Makes a data set of the Hugging Face Hub of the folder above, which others can train on. Everybody can see it"
+        " unless it is private. Publish only photos that you may."
+    ),
+    "publish.repository.info": "An earlier version of the photos there is replaced.",
+    "publish.license": "Licence",
+    "publish.license.info": "As the Hub names it; empty: unknown.",
+    "publish.token.info": "With permission to write. Empty: that of `hf auth login`.",
+    "publish.look": "What would be published?",
+    "publish.push": "Publish",
+    "publish.photos": "{count} photos ({splits}), {megabytes} MB, and a card.",
+    "publish.left_out": "Left out: {what}",
+    "publish.positions": (
+        "**{count} photos say where they were taken**, by a GPS position in their EXIF data. Remove it first to keep it"
+        " private, for instance with `exiftool -gps:all= FOLDER -r`."
+    ),
+    "publish.pushed": "The data set is at <{address}>.",
     "train.tab": "Train",
     "train.intro": (
         "Trains on this computer, on a folder of yours; the page stays usable meanwhile. When it is done, the "

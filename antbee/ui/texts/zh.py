@@ -285,6 +285,24 @@ TEXTS = {
     "teach.no_token": "推送需要你自己的令牌：请在 huggingface.co/settings/tokens 创建一个有写权限的令牌。",
     "teach.failed": "没有成功：{error}",
     # Train
+    "publish.title": "发布照片",
+    "publish.info": (
+        "把上面的文件夹做成 Hugging Face Hub 上的数据集，供他人训练。"
+        "除非设为私有，否则所有人可见。请只发布你有权发布的照片。"
+    ),
+    "publish.repository.info": "那里已有的旧版照片会被替换。",
+    "publish.license": "许可证",
+    "publish.license.info": "使用 Hub 的名称；留空：未知。",
+    "publish.token.info": "需有写入权限。留空：使用 `hf auth login` 的令牌。",
+    "publish.look": "会发布什么？",
+    "publish.push": "发布",
+    "publish.photos": "{count} 张照片（{splits}），{megabytes} MB，以及一张说明卡。",
+    "publish.left_out": "不包含：{what}",
+    "publish.positions": (
+        "**{count} 张照片的 EXIF 数据含有 GPS 拍摄位置**，会被所有人看到。"
+        "如需保密，请先删除，例如 `exiftool -gps:all= FOLDER -r`。"
+    ),
+    "publish.pushed": "数据集在 <{address}>。",
     "train.tab": "训练",
     "train.intro": (
         "在这台电脑上用你的文件夹训练，期间页面仍可使用。完成后，这里显示的模型会被替换。"
