@@ -29,7 +29,7 @@ def preview(dataset: ImageDataset, files: DatasetFiles, translate: Translator = 
     splits = ", ".join(f"{name} {len(split)}" for name, split in dataset.splits.items())
     megabytes = f"{sum(path.stat().st_size for path in photos) / 1e6:.1f}"
     lines = [translate("publish.photos", count=len(photos), splits=splits, megabytes=megabytes)]
-    lines += [translate("publish.left_out", what=as_text(line)) for line in summary(dataset.skipped)]
+    lines += [translate("publish.left_out", what=as_text(line, longest=300)) for line in summary(dataset.skipped)]
     if positions := sum(map(has_position, photos)):
         lines.append(translate("publish.positions", count=positions))
     return "\n\n".join(lines)
@@ -56,7 +56,7 @@ def publish_section(folder: gr.Textbox) -> None:
         private = gr.Checkbox(label=label("teach.private"))
         with gr.Row():
             look = gr.Button(label("publish.look"))
-            push = gr.Button(label("publish.push"), variant="primary")
+            push = gr.Button(label("publish.push"))
         message = gr.Markdown()
 
     def show(folder: str, repo_id: str, license_name: str, request: gr.Request) -> str:
