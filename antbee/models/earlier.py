@@ -20,10 +20,9 @@ class EarlierModel:
     label_names: tuple[str, ...]
     head: nn.Linear  # as it is saved: already divided by the temperature
     temperature: float  # 1.0: not calibrated
-    photos: frozenset[
-        str
-    ]  # files that it was trained on, relative to their data folder, as far as its detector has them
+    photos: frozenset[str]  # that it was trained on, by their names in the data folder, as far as its detector has them
     backbone_is_trained: bool  # on the photos of this model, or of one before it
+    mirror: bool = True  # whether training mirrored photos, or would have where it augments
 
     @classmethod
     def of(cls, classifier: Classifier) -> "EarlierModel":
@@ -36,6 +35,7 @@ class EarlierModel:
             calibration.temperature if calibration else 1.0,
             frozenset(detector.names if detector is not None else ()),
             not has_starting_backbone(config) or bool(config.weights.earlier),
+            config.recipe.get("mirror") is not False,
         )
 
     def kept(self, class_names: Sequence[str]) -> list[str]:
