@@ -66,8 +66,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     how.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="mirror half of the augmented photos; --no-mirror where left and right tell the classes apart",
+        help="mirror half of the augmented photos; --no-mirror where left and right tell the classes apart (default: "
+        "as the model that training goes on from, else --mirror)",
     )
     how.add_argument("--folds", type=int, metavar="N", help="folds to calibrate with (default: the recipe's; 0: don't)")
     how.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with N seeds: mean and spread")

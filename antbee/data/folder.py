@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -89,7 +89,7 @@ class ImageDataset:
     split: str  # how the validation images were chosen
     digest: str  # SHA-256 of all files of the class folders, see `folder_digest`
     excluded: tuple[str, ...] = ()  # images that are not trained on, see `without`
-    damaged: tuple[SkippedFile, ...] = ()  # of those skipped, the photos that can't be read or decoded
+    damage: str | None = None  # which class has too many damaged photos, in a sentence, see `refuse_damaged`
     leaked: int = 0  # validation images that are byte-identical to a training image
     test: Split = Split((), ())
     test_leaked: int = 0  # test images that are byte-identical to a training or validation image
@@ -180,7 +180,7 @@ def read_folder(
         skipped=(*layout.skipped, *_skipped(layout, files)),
         split=how,
         digest=_digest_of_files(layout, files),
-        damaged=tuple(_skipped(layout, [file for file in files if file.is_damaged])),
+        damage=_damage(layout, files),
         leaked=shared_bytes(digests, train.paths, val.paths),
         test_leaked=shared_bytes(digests, train.paths + val.paths, test.paths),
         contradictory=in_two_classes(digests, train.paths, train.labels),
@@ -247,19 +247,9 @@ def joined(splits: Sequence[Split]) -> Split:
 
 
 def refuse_damaged(dataset: ImageDataset) -> None:
-    """Raises DataError if over a tenth of the photos of a class folder, and more than one, are damaged."""
-    used = Counter(path.parent for path in dataset.all.paths)
-    damaged = defaultdict(list)
-    for entry in dataset.damaged:
-        damaged[(dataset.root / entry.file).parent].append(entry)
-    for folder, entries in damaged.items():
-        total = used[folder] + len(entries)
-        if len(entries) > max(1, MOST_DAMAGED * total):
-            raise DataError(
-                f"{folder}: {len(entries)} of {total} photos can't be used, over a tenth, such as "
-                f"{Path(entries[0].file).name} ({entries[0].reason}): replace or remove them, or go on without them "
-                "by --allow-bad"
-            )
+    """Raises DataError if over a tenth of the photos of a class in a split, and more than one, are damaged."""
+    if dataset.damage is not None:
+        raise DataError(dataset.damage)
 
 
 def _shared_classes(layout: Layout) -> tuple[str, ...]:
@@ -348,6 +338,23 @@ def _require_photos(layout: Layout, files: Sequence[_File], class_names: Sequenc
                 there = iter([*_skipped(layout, of_class), *beside])
                 such = f" (such as {Path(first.file).name}: {first.reason})" if (first := next(there, None)) else ""
                 raise DataError(f"{place} has no photo that can be used{such}: add photos, or remove the class folder")
+
+
+def _damage(layout: Layout, files: Iterable[_File]) -> str | None:
+    """The message of `refuse_damaged`; None where there is no such class."""
+    photos = defaultdict(list)
+    for file in files:
+        if file.is_damaged or file.reason is None:
+            photos[file.split, file.class_name].append(file)
+    for (split, class_name), of_class in photos.items():
+        damaged = [file for file in of_class if file.is_damaged]
+        if len(damaged) > max(1, MOST_DAMAGED * len(of_class)):
+            return (
+                f"{layout.place(split, class_name)}: {len(damaged)} of {len(of_class)} photos can't be used, over a "
+                f"tenth, such as {damaged[0].path.name} ({damaged[0].reason}): replace or remove them, or go on "
+                "without them by --allow-bad"
+            )
+    return None
 
 
 def _digests(files: Iterable[_File]) -> dict[Path, str]:

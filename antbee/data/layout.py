@@ -6,7 +6,7 @@ Splits are known by their usual names in any case, classes by their names in Uni
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -90,18 +90,19 @@ def layout_of(root: Path, *, follow_links: bool = False) -> Layout:
             for split, split_root in splits.items()
             for folder in _visible_folders(split_root, root)
         ]
-        skipped = _beside_splits(root, splits, folders)
+        skipped = _beside_splits(root, splits.values(), root)
         for split_root in splits.values():
-            skipped += _beside_classes(split_root, folders, root)
+            skipped += _beside_classes(split_root, [folder.path for folder in folders], root)
         names = {split: folder.name for split, folder in splits.items()}
     elif folders := _class_first(root, beside):
-        skipped = _beside_classes(root, [Labelled(folder, folder.name) for folder in beside], root)
+        skipped = _beside_classes(root, beside, root)
         for class_folder in beside:
-            skipped += _beside_classes(class_folder, folders, root)
+            own = [folder.path for folder in folders if folder.path.parent == class_folder]
+            skipped += _beside_splits(class_folder, own, root)
         names = {folder.split: folder.path.name for folder in folders if folder.split}
     else:
         folders = [Labelled(folder, class_name_of_folder(folder.name)) for folder in beside]
-        skipped = _beside_classes(root, folders, root)
+        skipped = _beside_classes(root, beside, root)
         names = {}
     files = []
     for folder in folders:
@@ -181,23 +182,21 @@ def _class_first(root: Path, class_folders: Iterable[Path]) -> list[Labelled]:
     ]
 
 
-def _beside_splits(root: Path, splits: Mapping[SplitName, Path], folders: Iterable[Labelled]) -> list[SkippedFile]:
-    """What lies beside the split folders: other folders, and photos."""
-    used = [Labelled(path, path.name) for path in splits.values()]
-    skipped = _beside_classes(root, used, root)
-    names = "/, ".join(path.name for path in splits.values())
-    for folder in _visible_folders(root, root):
-        if folder not in splits.values():
-            reason = f"a folder beside {names}/, which is not used: move its class folders into one of them"
-            skipped.append(SkippedFile(folder.name, reason))
+def _beside_splits(parent: Path, used: Collection[Path], root: Path) -> list[SkippedFile]:
+    """What lies beside the split folders of a data set or of a class: other folders, and what `_beside_classes` is."""
+    skipped = _beside_classes(parent, used, root)
+    names = "/, ".join(folder.name for folder in used)
+    for folder in _visible_folders(parent, root):
+        if folder not in used:
+            reason = f"a folder beside {names}/, which is not used: move what it holds into one of them"
+            skipped.append(SkippedFile(folder.relative_to(root).as_posix(), reason))
     return skipped
 
 
-def _beside_classes(parent: Path, used: Iterable[Labelled], root: Path) -> list[SkippedFile]:
+def _beside_classes(parent: Path, used: Iterable[Path], root: Path) -> list[SkippedFile]:
     """What lies beside the folders that are used: files, hidden folders with photos, and what antbee wrote."""
-    known = {folder.path for folder in used}
     skipped = []
-    for path in sorted(set(parent.iterdir()) - known):
+    for path in sorted(set(parent.iterdir()).difference(used)):
         if path.is_dir():
             reason = None if path.is_symlink() and is_hidden_folder(path.name) else why_left_out(path)
         elif is_hidden_file(path.name) or not path.is_file():

@@ -215,11 +215,11 @@ def table_layout(root: Path, rows: Sequence[Row], *, follow_links: bool = False)
     if not chosen:
         first = f", such as {one_line(skipped[0].file)} ({skipped[0].reason})"
         raise DataError(f"{rows[0].table} names no photo that can be used{first}: expected paths below {root}")
-    unnamed = [path for path in listing.files if path not in chosen and is_named_as_photo(path.name)]
+    named = {entry.file for entry in skipped}
     skipped += [
-        SkippedFile(path.relative_to(root).as_posix(), "a photo that the table does not list: add a row for it")
-        for path in unnamed
-        if path.relative_to(root).as_posix() not in {entry.file for entry in skipped}
+        SkippedFile(name, "a photo that the table does not list: add a row for it")
+        for name, path in there.paths.items()
+        if path not in chosen and name not in named and is_named_as_photo(path.name)
     ]
     names = {file.split: file.split for file in chosen.values() if file.split is not None}
     files = tuple(sorted(chosen.values(), key=lambda file: file.path))

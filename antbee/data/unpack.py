@@ -13,12 +13,12 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from io import SEEK_SET
 from pathlib import Path, PureWindowsPath
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, TypeVar, cast
 
 from tqdm.auto import tqdm
 
@@ -40,6 +40,7 @@ FREE_SPACE = 10**9  # bytes that stay free on the disk
 LARGEST_READ = 64 * 2**20  # bytes
 COPIED_AT_ONCE = 2**20  # bytes
 TAR_BLOCK = 512  # bytes; the first of zeros ends the archive
+Entry = TypeVar("Entry")
 ARCHIVE_ERRORS = (*ZIP_ERRORS, tarfile.TarError, zlib.error, gzip.BadGzipFile)
 
 
@@ -119,9 +120,7 @@ def _unpack(archive: Path, folder: Path, digest: str) -> None:
         content = Path(temporary) / folder.name
         content.mkdir()
         with _members(archive) as members:
-            for number, member in enumerate(tqdm(members, f"unpacking {archive.name}", leave=False, disable=None)):
-                if number >= MOST_FILES:
-                    raise DataError(f"{archive} lists more than {MOST_FILES:,} files: unpack it yourself")
+            for member in tqdm(members, f"unpacking {archive.name}", leave=False, disable=None):
                 _require_inside(member, archive)
                 if not _is_hidden(member):
                     room -= _write(member, content, room, archive)
@@ -134,7 +133,8 @@ def _require_inside(member: _Member, archive: Path) -> None:
     path = one_line(member.path)
     if not member.is_plain:
         raise DataError(f"{archive} holds a link or a device, {path}: expected plain files, make it again without it")
-    if member.path.startswith("/") or PureWindowsPath(member.path).drive or ".." in member.parts or not member.parts:
+    name = PureWindowsPath(member.path)  # whose slashes are those of all systems
+    if name.anchor or ".." in name.parts or not member.parts:
         raise DataError(f"{archive} holds a file whose name leads out of it, {path}: don't use it")
 
 
@@ -173,7 +173,7 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
         if suffix != ".tar":
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
         reads = _BoundedReads(file)
-        yield _tar_members(stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], reads), mode="r:")), reads)
+        yield _tar_members(stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], reads), mode="r:")), reads, archive)
 
 
 class _BoundedReads:
@@ -195,9 +195,17 @@ class _BoundedReads:
         return self.latest
 
 
+def _few(entries: Iterable[Entry], archive: Path) -> Iterator[Entry]:
+    """The entries; tarfile keeps all of them in memory, folders too. Raises DataError for more than MOST_FILES."""
+    for number, entry in enumerate(entries):
+        if number >= MOST_FILES:
+            raise DataError(f"{archive} lists more than {MOST_FILES:,} files and folders: unpack it yourself")
+        yield entry
+
+
 def _zip_members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
     entries = zipped.infolist()
-    for entry, path in zip(entries, names_in_zip(entries).paths, strict=True):
+    for entry, path in _few(zip(entries, names_in_zip(entries).paths, strict=True), archive):
         kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where no Unix made it
         if path.endswith("/"):
             continue
@@ -208,8 +216,8 @@ def _zip_members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
         yield _Member(path, kind in (0, stat.S_IFREG), partial(zipped.open, entry))
 
 
-def _tar_members(tarred: tarfile.TarFile, reads: _BoundedReads) -> Iterator[_Member]:
-    for entry in tarred:
+def _tar_members(tarred: tarfile.TarFile, reads: _BoundedReads, archive: Path) -> Iterator[_Member]:
+    for entry in _few(tarred, archive):
         if not entry.isdir():
             yield _Member(entry.name, entry.isreg() and not entry.issparse(), partial(_tar_content, tarred, entry))
     if reads.latest != bytes(TAR_BLOCK):  # tarfile takes the end of the file for the end of the archive

@@ -21,7 +21,7 @@ PREFERRED = (
 )
 NO_LETTER = 0xFFFF  # never one, by https://www.unicode.org/faq/private_use.html#noncharacters
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-NO_FONTS = (OSError, RuntimeError, ValueError, LookupError)  # of addfont, for damaged files and bitmap fonts
+NO_FONTS = (OSError, RuntimeError, ValueError, LookupError)  # of addfont and get_font, for damaged files
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ def _is_regular(entry: FontEntry) -> bool:
 
 
 def _letters_in(entry: FontEntry, letters: Set[str]) -> frozenset[str]:
-    font = get_font(FontPath(entry.fname, entry.index))
+    try:
+        font = get_font(FontPath(entry.fname, entry.index))
+    except NO_FONTS:  # matplotlib's list of fonts has those too that were removed since
+        return frozenset()
     # Pictures in place of letters are not drawn, and a font of last resort has a box for all, also for no letter.
     if font.face_flags & FaceFlags.COLOR or font.get_char_index(NO_LETTER):
         return frozenset()

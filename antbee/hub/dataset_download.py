@@ -5,6 +5,7 @@ Rows are streamed, and the bytes of each image are written as they are. No code 
 """
 
 import hashlib
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -63,6 +64,8 @@ def download_dataset(repo_id: str, commit: str, folder: Path) -> None:
     number of the row in its split. Rows without an image or a label are left out with a warning. Raises HubError where
     the Hub fails, and DataError for a data set without images, labels or a training split.
     """
+    # Else it reports the name of each data set to another server, and waits for that where it can't be reached.
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     try:
         import datasets  # noqa: F401 - its absence is said before anything is downloaded
     except ImportError as error:
@@ -219,16 +222,19 @@ class _Copy:
             return None
         if image.get("bytes") is not None:
             return bytes(image["bytes"])
-        place = str(image.get("path") or "")
         # A row may name any file of this computer: only those of the repository are read.
-        file = self.published.get(place.removeprefix(f"hf://datasets/{self.repo_id}@{self.commit}/"))
-        return None if file is None or file.size > LARGEST_FILE else self._downloaded(place, file)
+        file = self.published.get(str(image.get("path") or "").removeprefix(self._address))
+        return None if file is None or file.size > LARGEST_FILE else self._downloaded(file)
 
-    def _downloaded(self, place: str, file: "RepoFile") -> bytes:
+    @property
+    def _address(self) -> str:
+        return f"hf://datasets/{self.repo_id}@{self.commit}/"
+
+    def _downloaded(self, file: "RepoFile") -> bytes:
         from huggingface_hub import HfFileSystem
 
         for _ in range(2):
-            with HfFileSystem().open(place, "rb") as stream:
+            with HfFileSystem().open(self._address + file.path, "rb") as stream:
                 content: bytes = stream.read()
             if _is_as_published(content, file):
                 return content

@@ -19,10 +19,9 @@ class EarlierModel:
 
     label_names: tuple[str, ...]
     head: nn.Linear  # as it is saved: already divided by the temperature
-    photos: frozenset[
-        str
-    ]  # files that it was trained on, relative to their data folder, as far as its detector has them
+    photos: frozenset[str]  # that it was trained on, by their names in the data folder, as far as its detector has them
     backbone_is_trained: bool  # on the photos of this model, or of one before it
+    mirror: bool = True  # whether training mirrored photos, or would have where it augments
 
     @classmethod
     def of(cls, classifier: Classifier) -> "EarlierModel":
@@ -33,6 +32,7 @@ class EarlierModel:
             copy.deepcopy(head_of(classifier.network)).requires_grad_(False),
             frozenset(detector.names if detector is not None else ()),
             not has_starting_backbone(config) or bool(config.weights.earlier),
+            config.recipe.get("mirror") is not False,
         )
 
     def kept(self, class_names: Sequence[str]) -> list[str]:

@@ -73,7 +73,7 @@ class Settings(BaseModel):
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     select: Literal["val", "holdout", "last"] = "val"
     balance: bool = False
-    mirror: bool = True
+    mirror: bool | None = None  # None: as the model that training goes on from, else True
     folds: Annotated[int, Field(ge=0)] | None = None
     seeds: Count = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -277,12 +277,13 @@ def recipe_of(settings: Settings, backbone: str, weights: StartingWeights, devic
             recipe = replace(recipe, channels_last=False)
     flags = {"epochs": "epochs", "batch_size": "batch_size", "learning_rate": "lr", "folds": "folds"}
     given = {name: value for name, flag in flags.items() if (value := getattr(settings, flag)) is not None}
+    mirror = weights.model is None or weights.model.mirror
     return replace(
         recipe.fitted(settings.fit),
         frozen=replace(recipe.frozen, **given),
         finetune=replace(recipe.finetune, **given),
         balanced=settings.balance,
-        mirror=settings.mirror,
+        mirror=mirror if settings.mirror is None else settings.mirror,
         precision=choose_precision(settings.precision or recipe.precision, device),
     )
 

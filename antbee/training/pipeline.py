@@ -98,7 +98,7 @@ def train(
     lr: float | None = None,
     select: Literal["val", "holdout", "last"] = "val",
     balance: bool = False,
-    mirror: bool = True,
+    mirror: bool | None = None,
     folds: int | None = None,
     seeds: int = 1,
     seed: int = 0,
@@ -119,7 +119,7 @@ def train(
 
     The arguments are the flags of scripts/train.py:
 
-    data        a folder with train/ and val/ or with class folders, "drawn", or an ImageDataset; None: ants and bees
+    data        what `load_folder` takes, such as a folder of class folders, or an ImageDataset; None: ants and bees
     weights     "imagenet", "random", a tag of timm's, a model folder or Hub id to go on from, or a file; None: imagenet
     backbone    a network of timm; None: the model's own or resnet18, EfficientNet-Lite0 if its weights can't be had
     image_size  pixels a side; None: the size that the weights were trained with
@@ -129,7 +129,8 @@ def train(
     recipe      "fast" or "tutorial"; `epochs`, `batch_size`, `lr` and `folds` (of the calibration) override it
     select      the epoch to keep is the best on "val", the best on a "holdout" of train/, or the "last"
     balance     weigh the classes equally in the loss
-    mirror      mirror half of the augmented photos; False where left and right tell the classes apart
+    mirror      mirror half of the augmented photos; False where left and right tell the classes apart; None: as the
+                model that training goes on from, else True
     seeds       train with this many seeds, for mean and spread; `seed` is the first, and gives the model
     exclude     a file that lists images not to train on
     allow_bad   train even if over a tenth of a class is damaged

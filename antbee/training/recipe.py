@@ -110,7 +110,8 @@ class Recipe:
             settings["crop_sizes"] = ", ".join(map(str, dict.fromkeys(augmentation.sizes)))
             settings["smallest_crop"] = augmentation.smallest_crop
             settings["shorter_side"] = augmentation.shorter_side
-            settings["mirror"] = augmentation.mirror
+        if augmentation is not None or not self.mirror:  # for a training that goes on from this one, and augments
+            settings["mirror"] = self.mirror
         own = {"frozen": "cached_features", "finetune": "head_first"}[mode]
         common = ("batch_norm", "channels_last", "precision", "balanced")
         return settings | {name: getattr(self, name) for name in (own, *common)}

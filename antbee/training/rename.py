@@ -67,9 +67,9 @@ def rename(folder: str | Path, names: Mapping[str, str]) -> RenamedModel:
         content = json.loads((folder / CONFIG_FILE).read_text("utf-8-sig"))
         renamed = ClassifierConfig.from_json(_renamed(content, new_names))
         with _replacing(folder) as copy:
-            _write(copy / CONFIG_FILE, json.dumps(_renamed(content, new_names), indent=2) + "\n")
-            edited = _rename_in_card(copy, config, renamed, new_names)
-            is_drawn, left_out = _draw_figures(copy, renamed)
+            _write(copy, CONFIG_FILE, json.dumps(_renamed(content, new_names), indent=2) + "\n", folder)
+            edited = _rename_in_card(folder, copy, config, renamed, new_names)
+            is_drawn, left_out = _draw_figures(folder, copy, renamed)
     has_card = [CARD_FILE] if (folder / CARD_FILE).is_file() else []
     changed = (CONFIG_FILE, *has_card, *(["figures/confusion.png"] if is_drawn else []))
     return RenamedModel(folder, new_names, changed, left_out, edited)
@@ -177,7 +177,7 @@ def _with_keys(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
 
 
 def _rename_in_card(
-    folder: Path, before: ClassifierConfig, after: ClassifierConfig, names: Mapping[str, str]
+    folder: Path, copy: Path, before: ClassifierConfig, after: ClassifierConfig, names: Mapping[str, str]
 ) -> tuple[int, ...]:
     """Renames classes in the lines of the card that antbee wrote; returns the numbers of others with an old name."""
     from antbee.hub.card import model_card
@@ -191,7 +191,7 @@ def _rename_in_card(
     text = "\n".join(lines) + "\n"
     for name in OF_PHOTOS:
         text = re.sub(rf"^!\[[^\]]*\]\(figures/{name}\.png\)\n\n?", "", text, flags=re.MULTILINE)
-    _write(path, text)
+    _write(copy, CARD_FILE, text, folder)
     gone = [re.escape(old) for old in names if old not in after.label_names]
     has_old_name = re.compile(rf"(?<!\w)(?:{'|'.join(gone)})(?!\w)") if gone else re.compile(r"(?!)")
     written = set(new)
@@ -199,30 +199,30 @@ def _rename_in_card(
     return tuple(number for number in found if has_old_name.search(text.splitlines()[number - 1]))
 
 
-def _draw_figures(folder: Path, config: ClassifierConfig) -> tuple[bool, tuple[str, ...]]:
+def _draw_figures(folder: Path, copy: Path, config: ClassifierConfig) -> tuple[bool, tuple[str, ...]]:
     """Draws the confusion matrix again, if it is there; removes the figures of photos, and returns their names."""
-    figures = folder / "figures"
-    is_drawn = (figures / "confusion.png").is_file() and config.metrics is not None
+    confusion = "figures/confusion.png"
+    is_drawn = (folder / confusion).is_file() and config.metrics is not None
     if is_drawn and config.metrics is not None:
-        (figures / "confusion.png").unlink()  # it may be a link
-        plots.confusion_matrix(config.metrics.confusion, config.label_names).save(figures / "confusion.png")
-    left_out = [path for name in OF_PHOTOS if (path := figures / f"{name}.png").is_file()]
-    for path in left_out:
-        path.unlink()
-    return is_drawn, tuple(f"figures/{path.name}" for path in left_out)
+        (copy / confusion).unlink()  # it may be a link
+        plots.confusion_matrix(config.metrics.confusion, config.label_names).save(copy / confusion)
+    left_out = tuple(name for figure in OF_PHOTOS if (folder / (name := f"figures/{figure}.png")).is_file())
+    for name in left_out:
+        (copy / name).unlink()
+    return is_drawn, left_out
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file anew, as it may be a link into the Hub's cache; its time stays that of the training."""
-    time = path.stat().st_mtime_ns
-    path.unlink()
-    path.write_text(text, "utf-8")
-    os.utime(path, ns=(time, time))
+def _write(copy: Path, name: str, text: str, folder: Path) -> None:
+    """Writes a file of the copy anew, as it may be a link into the Hub's cache; its time stays that in the folder."""
+    time = (folder / name).stat().st_mtime_ns
+    (copy / name).unlink()
+    (copy / name).write_text(text, "utf-8")
+    os.utime(copy / name, ns=(time, time))
 
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A copy of a folder to change, which takes its place if the block succeeds.
+    """A copy of a folder to change, which takes its place if the block succeeds. Until then relative links lead astray.
 
     Ctrl-C and SIGTERM wait for the last two steps. A process that is killed between them leaves the folder in
     `.NAME.renaming-*/before`, from where the next renaming puts it back.

@@ -316,6 +316,17 @@ def test_more_than_a_tenth_of_damaged_photos_in_a_class_is_refused(tmp_path: Pat
         refuse_damaged(read_folder(root))
 
 
+def test_damaged_photos_are_counted_by_class_whatever_folders_they_are_in(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"ants/few": 5, "ants/many": 40, "bees": 40})
+    for number in range(2):
+        (root / f"ants/few/cut-{number}.jpg").write_bytes(photo_bytes()[:-100])
+    refuse_damaged(read_folder(root))
+    rows = [f"{path.relative_to(root)},{'ants' if 'few' in str(path) else 'bees'}" for path in root.rglob("*.jpg")]
+    (root / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    with pytest.raises(DataError, match=r"ants: 2 of 7 photos can't be used"):
+        refuse_damaged(read_folder(root))
+
+
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     root = small_set(tmp_path / "photos")
     (root / "val/bees").rename(tmp_path / "elsewhere")

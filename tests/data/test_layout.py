@@ -78,9 +78,11 @@ def test_a_class_without_a_training_split_among_others_with_one_is_named(tmp_pat
 def test_what_lies_beside_the_splits_of_a_class_is_named(tmp_path: Path) -> None:
     root = write_set(tmp_path, {"ants/train": 2, "ants/val": 2, "bees/train": 2, "bees/val": 2})
     (root / "ants" / "stray.jpg").write_bytes(photo_bytes())
+    write_set(root, {"bees/extra": 2})
     (root / "notes.txt").write_text("notes")
     skipped = {entry.file: entry.kind for entry in read_folder(root).skipped}
     assert skipped == {
+        "bees/extra": "a folder beside train/, val/, which is not used",
         "notes.txt": "a file beside the class folders",
         "ants/stray.jpg": "not in a class folder",
     }

@@ -56,6 +56,12 @@ def test_a_font_that_was_installed_since_matplotlibs_first_start_is_found(known,
     assert lettering_for([LETTER]) == Lettering((OWN, OTHER), frozenset())
 
 
+def test_a_font_that_was_removed_since_is_passed_over(known, tmp_path):
+    removed = dataclasses.replace(file_of(known, OWN), fname=str(tmp_path / "removed.ttf"), name="Removed")
+    fontManager.ttflist.insert(0, removed)
+    assert lettering_for([LETTER]) == Lettering((OWN, OTHER), frozenset())
+
+
 def test_nothing_is_searched_for_where_no_letter_is_missing(known, monkeypatch):
     monkeypatch.setattr(fonts, "findSystemFonts", lambda: pytest.fail("searched"))
     assert lettering_for(["ants", LETTER, "tab\there"]).families == (OWN, OTHER)

@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from data_folders import photo_bytes
@@ -18,6 +22,8 @@ from antbee.hub import dataset_download
 
 datasets = pytest.importorskip("datasets")
 NAME = "somebody/insects"
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "HF_UPDATE_DOWNLOAD_COUNTS"}
+ENVIRONMENT["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +50,16 @@ def parquet(rows, **kinds):
     features = datasets.Features(kinds)
     table = {name: [row[name] for row in rows] for name in kinds}
     datasets.Dataset.from_dict(table, features=features).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def as_parquet(rows, kinds):
+    """A Parquet file of rows as they are: `datasets` would read the files that they name and write their bytes."""
+    import pyarrow
+
+    buffer = io.BytesIO()
+    table = pyarrow.Table.from_pylist(rows, schema=datasets.Features(kinds).arrow_schema)
+    pyarrow.parquet.write_table(table, buffer)
     return buffer.getvalue()
 
 
@@ -223,12 +239,7 @@ def test_rows_without_an_image_or_a_class_are_counted(server, tmp_path):
     rows += [{"image": None, "label": 0}, {"image": {"bytes": photo_bytes(1), "path": None}, "label": None}]
     rows += [{"image": {"bytes": None, "path": place}, "label": 0} for place in (str(secret), f"file://{secret}")]
     kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ants", "bees"])}
-    buffer = io.BytesIO()
-    import pyarrow
-
-    table = pyarrow.Table.from_pylist(rows, schema=datasets.Features(kinds).arrow_schema)
-    pyarrow.parquet.write_table(table, buffer)
-    image_folder(server, {"train.parquet": buffer.getvalue()})
+    image_folder(server, {"train.parquet": as_parquet(rows, kinds)})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         folder = located(NAME, tmp_path)
@@ -236,6 +247,35 @@ def test_rows_without_an_image_or_a_class_are_counted(server, tmp_path):
     assert f"{NAME}: 3 rows left out, without an image in the repository (or one of over 256 MB)" in said
     assert f"{NAME}: 1 row left out, without a class" in said
     assert len(list(folder.rglob("*.jpg"))) == 4
+
+
+def test_rows_may_name_files_of_the_repository(server, tmp_path):
+    places = [f"images/{number}.jpg" for number in range(4)]
+    rows = [{"image": {"bytes": None, "path": place}, "label": n % 2} for n, place in enumerate(places)]
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ants", "bees"])}
+    files = {place: photo_bytes(n) for n, place in enumerate(places)}
+    image_folder(server, files | {"data/train.parquet": as_parquet(rows, kinds)})
+    folder = located(NAME, tmp_path)
+    assert (folder / "train" / "bees" / "000003.jpg").read_bytes() == photo_bytes(3)
+
+
+def test_the_library_is_told_not_to_report_what_is_loaded(tmp_path):
+    code = """
+from pathlib import Path
+from antbee.hub import dataset_download
+
+def stop(*arguments):
+    raise LookupError
+
+dataset_download._published = stop
+try:
+    dataset_download.download_dataset("somebody/insects", "0" * 40, Path("copy"))
+except LookupError:
+    import datasets
+    print(datasets.config.HF_UPDATE_DOWNLOAD_COUNTS)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert ran.stdout.strip() == "False", ran.stderr
 
 
 def test_a_copy_that_was_changed_is_not_taken_for_the_hubs(server, tmp_path):
@@ -254,8 +294,6 @@ def test_what_is_no_address_of_a_data_set_is_refused(tmp_path):
 
 
 def test_without_the_library_one_sentence_says_how_to_install_it(server, tmp_path, monkeypatch):
-    import sys
-
     image_folder(server)
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert 'pip install "datasets>=5.2"' in refusal(tmp_path)

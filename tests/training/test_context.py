@@ -169,6 +169,7 @@ def test_without_mirroring_no_mode_mirrors_and_the_config_says_so(recipe):
     )
     assert (plain.augmentation("finetune").mirror, unmirrored.augmentation("finetune").mirror) == (True, False)
     assert (plain.flat("finetune")["mirror"], unmirrored.flat("finetune")["mirror"]) == (True, False)
+    assert unmirrored.flat("frozen")["mirror"] is False
 
 
 @pytest.mark.parametrize(("backbone", "is_layer_norm"), [("test_convnext", 1), ("test_vit", 1), ("test_resnet", 0)])

@@ -92,6 +92,16 @@ def test_the_network_and_the_preprocessing_are_the_models_own(earlier, three, tm
     assert all(torch.equal(network[name], state[name]) for name in state if not name.startswith("fc."))
 
 
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_how_photos_become_squares_and_whether_they_are_mirrored_are_the_models_own_unless_said(three, tmp_path, mode):
+    settings = {"mode": mode, "fit": "squash", "mirror": False}
+    train_quickly(three, tmp_path / "outputs", weights="random", **settings)
+    kept = context_of(three, tmp_path / "outputs" / mode, tmp_path).recipe
+    assert (kept.preprocessing.fit, kept.mirror) == ("squash", False)
+    said = context_of(three, tmp_path / "outputs" / mode, tmp_path, fit="crop", mirror=True).recipe
+    assert (said.preprocessing.fit, said.mirror) == ("crop", True)
+
+
 def test_rows_of_common_classes_are_kept_and_new_classes_get_zeros(earlier, three, tmp_path):
     weight, bias = head_in(earlier / "frozen")
     context = context_of(three, earlier / "frozen", tmp_path)

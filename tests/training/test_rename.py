@@ -176,13 +176,17 @@ def test_a_folder_without_card_figures_and_detector_is_renamed_too(folder):
 
 
 def test_links_into_a_cache_are_replaced_and_what_they_lead_to_stays(folder, tmp_path):
-    blob = tmp_path / "blob"
-    shutil.move(folder / "config.json", blob)
-    (folder / "config.json").symlink_to(blob)
-    before = blob.read_bytes()
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for name in ("config.json", "README.md", "model.safetensors"):
+        shutil.move(folder / name, blobs)
+        (folder / name).symlink_to(f"../../blobs/{name}")  # relative, as the Hub's client makes them
+    before = tree(blobs)
     rename(folder, NAMES)
-    assert blob.read_bytes() == before
+    assert tree(blobs) == before
     assert read_config(folder).label_names == ("Ameisen", "Bienen")
+    assert "Ameisen" in (folder / "README.md").read_text()
+    assert (folder / "model.safetensors").read_bytes() == before["model.safetensors"]
 
 
 def test_a_renamed_model_becomes_a_version_under_the_time_of_its_training(folder):

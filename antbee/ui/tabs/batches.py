@@ -86,14 +86,12 @@ def _preprocessing(snapshot: Snapshot) -> Any:
 def _augmentation(snapshot: Snapshot) -> Augmentation:
     """The random crops of the models' recipe, at the size of the evaluation's crop."""
     recipes = [model.config.recipe for model in snapshot.models]
-    augmented = [recipe for recipe in recipes if recipe.get("smallest_crop") is not None]
-    usual = replace(FAST, preprocessing=_preprocessing(snapshot), finetune_sizes=(), shorter_side=None).fitted(None)
-    augmentation = usual.augmentation("finetune")
+    mirror = all(recipe.get("mirror") is not False for recipe in recipes)
+    changes = {"preprocessing": _preprocessing(snapshot), "finetune_sizes": (), "shorter_side": None, "mirror": mirror}
+    augmentation = replace(FAST, **changes).fitted(None).augmentation("finetune")
     assert augmentation is not None  # as always in this mode
-    if not augmented:
-        return augmentation
-    mirror = augmented[0].get("mirror") is not False
-    return replace(augmentation, smallest_crop=augmented[0]["smallest_crop"], mirror=mirror)
+    crops = [crop for recipe in recipes if (crop := recipe.get("smallest_crop")) is not None]
+    return replace(augmentation, smallest_crop=crops[0]) if crops else augmentation
 
 
 def unnormalised(loader: ImageLoader, positions: Tensor, epoch: int = 0) -> Tensor:
