@@ -1,6 +1,8 @@
 """Tables of photos, as the Hub's imagefolder has them: which rows are used, which are counted, which are refused."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from data_folders import photo_bytes
@@ -177,3 +179,14 @@ def test_two_tables_in_a_folder_are_refused(folder):
     table(folder, HEAD + ROWS)
     table(folder, "{}", "metadata.jsonl")
     assert "expected one of them" in refusal(folder)
+
+
+def test_the_table_that_the_docs_make_of_file_names_is_read(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "own-photos.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(import csv\n.*?)```", page, re.DOTALL)
+    (tmp_path / "my_photos").mkdir()
+    for name in ("ants_1.jpg", "ants_2.jpg", "honey_bees_1.jpg", "honey_bees_2.jpg"):
+        (tmp_path / "my_photos" / name).write_bytes(photo_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert read_folder(Path("my_photos")).class_names == ("ants", "honey_bees")
