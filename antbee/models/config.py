@@ -225,6 +225,8 @@ def _check_together(file: ConfigFile, config: ClassifierConfig) -> None:
     mirror = config.recipe.get("mirror")
     _expect(mirror is None or isinstance(mirror, bool), "antbee.recipe.mirror", mirror, "true or false")
     if config.metrics is not None:
+        epochs, kept = config.metrics.epochs, config.metrics.kept.epoch
+        _expect(kept <= epochs, "antbee.metrics.kept.epoch", kept, f"at most {epochs}, the number of epochs")
         for key, found in (("metrics", config.metrics), ("metrics.test", config.metrics.test)):
             confusion, scores = (found.confusion, found.per_class) if found else ([[0] * classes] * classes, None)
             is_square = [len(row) for row in confusion] == [classes] * classes

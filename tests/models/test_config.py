@@ -495,3 +495,12 @@ def test_no_more_images_are_found_than_there_are(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(content))
     assert "antbee.metrics.neither.val is" in (text := complaint(read_config, tmp_path))
     assert "expected at most 5 found" in text
+
+
+def test_the_kept_epoch_is_one_of_the_epochs(tmp_path):
+    content = CONFIG.to_json()
+    content["antbee"]["metrics"]["kept"]["epoch"] = content["antbee"]["metrics"]["epochs"] + 1
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert "antbee.metrics.kept.epoch is 6, expected at most 5, the number of epochs" in complaint(
+        read_config, tmp_path
+    )
