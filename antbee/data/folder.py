@@ -190,8 +190,10 @@ def read_folder(
 def require_folder(root: Path) -> Path:
     """The folder, or the table of photos. Raises DataError where it is not there."""
     if not root.is_dir() and not (is_table(root) and root.is_file()):
+        if not root.exists():
+            raise DataError(f"{root} is not there: {LAYOUT}")
         hint = "unpack it first; " if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root) else ""
-        raise DataError(f"{root} is {'not a folder' if root.exists() else 'not there'}: {hint}{LAYOUT}")
+        raise DataError(f"{root} is not a folder: {hint}{LAYOUT}")
     return root
 
 

@@ -102,7 +102,8 @@ def test_a_class_with_damaged_photos_only_is_an_error_that_names_its_folder(tmp_
 def test_an_error_about_another_path_shows_the_expected_layout(tmp_path: Path) -> None:
     archive = tmp_path / "photos.zip"
     archive.write_bytes(b"PK")
-    for root, reason in ((tmp_path / "nowhere", "is not there"), (archive, "is not a folder: unpack it first")):
+    nowhere = [(tmp_path / name, "is not there: expected") for name in ("nowhere", "nowhere.zip")]
+    for root, reason in (*nowhere, (archive, "is not a folder: unpack it first")):
         with pytest.raises(DataError, match=f"{re.escape(str(root))} {reason}.*DIR/train/CLASS"):
             read_folder(root)
 
