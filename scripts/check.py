@@ -38,11 +38,11 @@ def main() -> None:
     options = vars(parse_arguments())
     paths, as_json = options.pop("paths"), options.pop("json")
     with errors.importing():
-        from antbee.data.paths import local_paths
+        from antbee.data.paths import expanded
 
         check = antbee.check
     results = []
-    for path in local_paths(paths):
+    for path in [path for text in paths for path in expanded(text)]:
         results.append(check(path, **options, log=log))
         print(json.dumps(asdict(results[-1])) if as_json else results[-1], flush=True)
     if unusable := [str(result.error) for result in results if not result.ok]:

@@ -40,16 +40,23 @@ def load_folder(
     """Loads a data folder with train/ and val/, or with class folders, of which a fifth, drawn by `seed`, becomes val.
 
     `path` may be "drawn" for the drawn ants and bees, a table or an archive of photos, or a data set of the Hub such as
-    "user/name", see `located`. `exclude` is a text file that lists images not to train on, one a line. Links are
+    "user/name", see `data_root`. `exclude` is a text file that lists images not to train on, one a line. Links are
     followed where they stay in the folder or lead into the Hub's cache and, with `follow_links`, anywhere. Every photo
     is decoded once to check it; no pixels are kept. Raises DataError if the folder can't be used and, unless
-    `allow_bad`, if over a tenth of a class is damaged, and what `located` raises.
+    `allow_bad`, if over a tenth of a class is damaged, and what `data_root` raises.
     """
-    root = drawn_folder(home() / "data") if path == "drawn" else located(path, home() / "data")
-    dataset = read_folder(root, seed=seed, follow_links=follow_links)
+    dataset = read_folder(data_root(path), seed=seed, follow_links=follow_links)
     if not allow_bad:
         refuse_damaged(dataset)
     return dataset if exclude is None else dataset.without(read_exclusions(Path(exclude)))
+
+
+def data_root(data: str | Path) -> Path:
+    """The folder or the table of the photos that `data` names: those of "drawn" are the drawn ants and bees.
+
+    All else is for `located`, with data/ for copies; it raises what that does.
+    """
+    return drawn_folder(home() / "data") if data == "drawn" else located(data, home() / "data")
 
 
 def hymenoptera_folder(parent: Path, *, url: str = HYMENOPTERA_URL, digest: str = HYMENOPTERA_DIGEST) -> Path:

@@ -190,8 +190,10 @@ def read_folder(
 def require_folder(root: Path) -> Path:
     """The folder, or the table of photos. Raises DataError where it is not there."""
     if not root.is_dir() and not (is_table(root) and root.is_file()):
+        if not root.exists():
+            raise DataError(f"{root} is not there: {LAYOUT}")
         hint = "unpack it first; " if root.suffix.lower() == ".zip" or zipfile.is_zipfile(root) else ""
-        raise DataError(f"{root} is {'not a folder' if root.exists() else 'not there'}: {hint}{LAYOUT}")
+        raise DataError(f"{root} is not a folder: {hint}{LAYOUT}")
     return root
 
 
@@ -255,7 +257,7 @@ def refuse_damaged(dataset: ImageDataset) -> None:
 def _shared_classes(layout: Layout) -> tuple[str, ...]:
     """The classes of the training split. Raises DataError where another split has others, or val lacks one."""
     root, splits = layout.root, layout.splits
-    first: SplitName | None = "train" if splits - {None} else None
+    first: SplitName | None = "train" if any(splits) else None
     if first not in splits and splits:
         there = "/, ".join(layout.names.values())
         raise DataError(f"{root} has {there}/ but no train/: {LAYOUT}")
@@ -329,9 +331,9 @@ def _usable(files: Iterable[_File], class_names: tuple[str, ...], split: SplitNa
 def _require_photos(layout: Layout, files: Sequence[_File], class_names: Sequence[str]) -> None:
     """Raises DataError for a class without a photo that can be used, in any split but test."""
     used = {(file.split, file.class_name) for file in files if file.reason is None}
-    for split in layout.splits - {"test"}:
+    for split in layout.splits:
         for name in class_names:
-            if (split, name) not in used:
+            if split != "test" and (split, name) not in used:
                 place = layout.place(split, name)
                 of_class = [file for file in files if (file.split, file.class_name) == (split, name)]
                 beside = [entry for entry in layout.skipped if (layout.root / entry.file).is_relative_to(place)]

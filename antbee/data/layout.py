@@ -55,9 +55,10 @@ class Layout:
     names: Mapping[SplitName, str] = field(default_factory=dict)  # the splits as they are named there
 
     @property
-    def splits(self) -> set[SplitName | None]:
-        """The splits that there are; None alone where there is no division into splits."""
-        return {entry.split for entry in (*self.folders, *self.files)}
+    def splits(self) -> list[SplitName | None]:
+        """The splits that there are, in the order of SPLITS; None alone where there is no division into splits."""
+        found = {entry.split for entry in (*self.folders, *self.files)}
+        return [split for split in (None, *SPLITS) if split in found]
 
     def class_names(self, split: SplitName | None) -> list[str]:
         """The sorted classes of a split, also those without a file."""

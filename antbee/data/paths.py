@@ -23,14 +23,15 @@ def local_paths(texts: Iterable[str | os.PathLike[str]]) -> list[Path]:
     A shell does the same, but that of Windows does not. What exists is never a pattern. Raises DataError for an address
     and for a pattern that nothing fits.
     """
-    return [path for text in texts for path in _expanded(text)]
+    return [local_path(name) for text in texts for name in expanded(os.fspath(text))]
 
 
-def _expanded(text: str | os.PathLike[str]) -> list[Path]:
-    path = local_path(text)
-    if not glob.has_magic(os.fspath(path)) or path.exists() or path.is_symlink():
-        return [path]
-    found = sorted(glob.glob(os.fspath(path), recursive=True))  # noqa: PTH207 - leaves out hidden files, as shells do
+def expanded(text: str) -> list[str]:
+    """What fits a pattern, sorted; what is none, or an address, as it is. Raises DataError where nothing fits."""
+    path = Path(text)
+    if not glob.has_magic(text) or is_address(text) or path.exists() or path.is_symlink():
+        return [text]
+    found = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - leaves out hidden files, as shells do
     if not found:
         raise DataError(f"nothing fits {printable(path)}: expected a file, a folder or a pattern such as photos/*.jpg")
-    return list(map(Path, found))
+    return found

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from antbee.data import quality
+from antbee.data.download import data_root
 from antbee.data.exclusions import exclusion_line
 from antbee.data.folder import Split, read_folder, refuse_damaged, require_folder
 from antbee.data.images import DataError, open_photo
@@ -17,11 +18,9 @@ from antbee.data.layout import Labelled
 from antbee.data.listing import SkippedFile
 from antbee.data.loading import ImageCache, ImageLoader, LoaderOptions, cache_photo
 from antbee.data.quality import OF_THE_WHOLE, UNWANTED, Finding, PhotoFacts, photo_findings
-from antbee.data.sources import located
 from antbee.data.table import is_table
 from antbee.data.transforms import Preprocessing, pixels_of
 from antbee.errors import AntbeeError, InputError
-from antbee.installation import home
 from antbee.models.classifier import Classifier
 from antbee.models.config import CONFIG_FILE, ModelFolderError, read_history
 from antbee.models.device import choose_device
@@ -95,7 +94,7 @@ def check(
     but a data folder, and WeightsError for `weights` that can't be used.
     """
     try:
-        path = located(path, home() / "data")
+        path = data_root(path)
     except (AntbeeError, OSError) as error:
         return CheckResult(str(path), "data", ok=False, error=str(error))
     kind = kind_of(path)

@@ -11,12 +11,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from antbee.data.download import DownloadError, drawn_folder, hymenoptera_folder
+from antbee.data.download import DownloadError, data_root, drawn_folder, hymenoptera_folder
 from antbee.data.exclusions import read_exclusions
 from antbee.data.folder import ImageDataset, Split, read_folder, refuse_damaged, require_folder, stratified_split
 from antbee.data.layout import Labelled
 from antbee.data.loading import GPUImageLoader, ImageCache, ImageLoader, LoaderOptions, cache_photo, choose_loader
-from antbee.data.sources import located, pinned
+from antbee.data.sources import pinned
 from antbee.data.transforms import Fit
 from antbee.errors import InputError
 from antbee.installation import home
@@ -207,7 +207,7 @@ def prepare(
 ) -> RunContext:
     """Loads the images and the starting weights; the first process decides on substitutes for all processes.
 
-    Raises what `located`, `read_folder` and `load_starting_weights` raise.
+    Raises what `data_root`, `read_folder` and `load_starting_weights` raise.
     """
     drawn = stand_in = None
     if distributed.is_first:
@@ -241,10 +241,8 @@ def prepare(
 
 def choose_data(data: str | Path | ImageDataset | None) -> tuple[Path | ImageDataset, str | None]:
     """The data set, or its folder or table; and a notice if drawn images replace the photos of ants and bees."""
-    if data == "drawn":
-        return drawn_folder(home() / "data"), None
     if data is not None:
-        return data if isinstance(data, ImageDataset) else located(data, home() / "data"), None
+        return data if isinstance(data, ImageDataset) else data_root(data), None
     try:
         return hymenoptera_folder(home() / "data"), None
     except DownloadError as error:

@@ -7,12 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from antbee.data.download import folder_named
+from antbee.data.download import data_root, folder_named
 from antbee.data.folder import ImageDataset, Split, joined, read_folder_of, read_splits
 from antbee.data.images import DataError
 from antbee.data.layout import SplitName
 from antbee.data.loading import ImageLoader, LoaderOptions
-from antbee.data.sources import located
 from antbee.evaluation import metrics, report
 from antbee.installation import home
 from antbee.models.backbone import head_of
@@ -110,7 +109,7 @@ def dataset_of(
 
 def _root_of(classifier: Classifier, data: str | Path | None) -> Path:
     if data is not None:
-        return located(data, home() / "data")
+        return data_root(data)
     if (root := folder_named(home() / "data", classifier.config.data.name)) is None:
         raise DataError("the model's own photos are not in data/: name a data folder with --data")
     return root

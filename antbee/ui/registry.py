@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from antbee.data.download import folder_named
+from antbee.data.download import data_root, folder_named
 from antbee.data.drawn import CLASSES, write_drawn_set
 from antbee.data.folder import ImageDataset, read_folder
 from antbee.data.images import DataError
-from antbee.data.sources import located
 from antbee.hub.card import PLACEHOLDER, page_text
 from antbee.installation import command_name, home
 from antbee.models.classifier import Classifier
@@ -104,7 +103,7 @@ def choose_photos(choice: str | Path | None, models: Sequence[LoadedModel], temp
     # Without a val/ folder the model's own seed draws the validation photos that it was not trained on.
     seeds = [model.config.seed or 0 for model in models] or [0]
     if choice is not None:
-        photos = read_folder(located(choice, home() / "data"), seed=seeds[0])
+        photos = read_folder(data_root(choice), seed=seeds[0])
         if models and not of_classes(models, photos):
             raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
@@ -187,9 +186,7 @@ class ModelRegistry:
 
         Raises what `reload` raises; the current snapshot then stays.
         """
-        choose_photos = (
-            self._choose_photos if data is None else lambda models: read_folder(located(data, home() / "data"))
-        )
+        choose_photos = self._choose_photos if data is None else lambda models: read_folder(data_root(data))
         self._load(lambda: model_folders(outputs), choose_photos)
 
     def reload(self) -> None:

@@ -111,7 +111,8 @@ def test_a_class_whose_photos_are_links_that_are_not_followed_says_so_and_how_to
 def test_an_error_about_another_path_shows_the_expected_layout(tmp_path: Path) -> None:
     archive = tmp_path / "photos.zip"
     archive.write_bytes(b"PK")
-    for root, reason in ((tmp_path / "nowhere", "is not there"), (archive, "is not a folder: unpack it first")):
+    nowhere = [(tmp_path / name, "is not there: expected") for name in ("nowhere", "nowhere.zip")]
+    for root, reason in (*nowhere, (archive, "is not a folder: unpack it first")):
         with pytest.raises(DataError, match=f"{re.escape(str(root))} {reason}.*DIR/train/CLASS"):
             read_folder(root)
 

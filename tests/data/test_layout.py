@@ -34,6 +34,12 @@ def test_the_usual_names_of_splits_are_known_in_any_case(tmp_path: Path, train: 
     assert dataset.split == f"{val}/ folder"
 
 
+def test_the_splits_have_one_order_wherever_they_are_read(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {f"{split}/{name}": 2 for split in ("test", "val", "train") for name in ("a", "b")})
+    assert layout_of(root).splits == ["train", "val", "test"]
+    assert list(read_splits(root, ["a", "b"]).splits) == list(read_folder(root).splits) == ["train", "val", "test"]
+
+
 def test_with_a_test_split_and_no_val_split_the_latter_is_drawn_from_train(tmp_path: Path) -> None:
     counts = {f"{split}/{name}": 10 for split in ("Train", "Test") for name in ("ants", "bees")}
     dataset = read_folder(write_set(tmp_path, counts))

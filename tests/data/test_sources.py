@@ -3,13 +3,16 @@
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import antbee
+from antbee.data import download
 from antbee.data.folder import read_folder
 from antbee.data.images import DataError
 from antbee.data.sources import HubName, hub_name, located
+from antbee.training.evaluate import dataset_of
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,13 @@ def test_every_source_can_be_checked(source, tmp_path):
     result = antbee.check(str(source), weights="random", sheets=tmp_path / "sheets", log=lambda line: None)
     assert result.ok
     assert result.used == 40
+
+
+def test_the_drawn_set_can_be_checked_and_evaluated_on_by_its_name(drawn_root, monkeypatch):
+    monkeypatch.setattr(download, "drawn_folder", lambda parent: drawn_root)
+    assert antbee.check("drawn", weights="random", log=lambda line: None).used == 40
+    labels = SimpleNamespace(config=SimpleNamespace(label_names=("ants", "bees"), seed=0))
+    assert dataset_of(labels, "drawn").root == drawn_root
 
 
 def test_a_file_that_is_not_there_is_said_as_before(tmp_path):

@@ -172,6 +172,12 @@ def checked(monkeypatch):
     return calls
 
 
+def test_check_hands_on_what_train_takes_and_is_no_path(command, checked, capsys):
+    for data in ("hf://datasets/user/name@v1.0", "drawn"):
+        command("check", data)
+        assert capsys.readouterr().out == f"{data}: picture: nothing found\n"
+
+
 def test_check_prints_results_to_stdout_and_messages_to_stderr(command, checked, capsys):
     command("check", "one.jpg", "list.jpg")
     out, err = capsys.readouterr()

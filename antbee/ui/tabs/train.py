@@ -7,10 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from antbee.data.download import drawn_folder
 from antbee.data.sources import HUB_PREFIX
 from antbee.errors import AntbeeError
-from antbee.installation import home
 from antbee.models import versions
 from antbee.models.config import MODES
 from antbee.models.folder import model_folders
@@ -105,7 +103,7 @@ class TrainingJob:
             self._loaded, self._error = state, ""
             try:
                 data = state.request.data if self._in_place() != self._before else None
-                self.registry.switch_to(self.output, drawn_folder(home() / "data") if data == "drawn" else data)
+                self.registry.switch_to(self.output, data)
             except (AntbeeError, OSError) as error:
                 self._error = str(error)
 

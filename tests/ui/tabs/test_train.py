@@ -13,6 +13,7 @@ from page_helpers import registry_of, write_model
 from safetensors.torch import load_file
 
 from antbee import ui
+from antbee.data import download
 from antbee.installation import home
 from antbee.models.config import ModelFolderError
 from antbee.text import as_text
@@ -216,7 +217,7 @@ def test_photos_that_are_gone_by_then_are_said_and_the_next_training_is_shown(re
 
 
 def test_a_training_on_the_drawn_set_is_shown_with_the_drawn_set(registry, training, trained, photos, monkeypatch):
-    monkeypatch.setattr(train, "drawn_folder", lambda parent: photos.root)
+    monkeypatch.setattr(download, "drawn_folder", lambda parent: photos.root)
     job = TrainingJob(registry, training, trained)
     job.start("drawn", "fast", "both")
     train_again(trained)
