@@ -1,4 +1,4 @@
-"""python app.py [MODEL ...] [--data DATA] [--host H] [--port P] [--root-path PATH] [--share] [--train]
+"""python app.py [MODEL ...] [--data DATA] [--follow-links] [--host H] [--port P] [--root-path PATH] [--share] [--train]
 
 Serves the page that shows the models' predictions, training data and metrics. MODEL is a model folder or a Hub id such
 as user/name; without one, those named in the environment variable ANTBEE_MODELS are shown, as on a Space, or every
@@ -31,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Show trained models in the browser.", allow_abbrev=False)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="model folder or Hub id (default: all in outputs/)")
     parser.add_argument("--data", metavar="DATA", help="photos for examples and batches (default: in data/)")
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     parser.add_argument("--host", metavar="H", help="address to serve on (default: 127.0.0.1)")
     parser.add_argument("--port", type=_port, metavar="P", help="port to serve on (default: 7860)")
     parser.add_argument(
@@ -69,7 +70,7 @@ def main() -> None:
         os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
         registry = ui.ModelRegistry(
             lambda: choose_models(arguments.models),
-            lambda models: choose_photos(arguments.data, models, Path(temporary)),
+            lambda models: choose_photos(arguments.data, models, Path(temporary), follow_links=arguments.follow_links),
         )
         for shown in registry.snapshot.models:
             print(f"model     {shown.name}: {', '.join(map(one_line, shown.config.label_names))}")

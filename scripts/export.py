@@ -1,4 +1,4 @@
-"""python scripts/export.py MODEL --onnx FILE [--int8 FILE] [--data DIR]
+"""python scripts/export.py MODEL --onnx FILE [--int8 FILE] [--data DATA]
 
 Exports a model to one ONNX file that runs without antbee and torch; its metadata describes the preprocessing. Input:
 "images", float32 (batch, 3, H, W); output: "logits", float32 (batch, classes). MODEL is a model folder or a Hub id such
@@ -24,8 +24,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="the file to write")
     parser.add_argument("--int8", type=Path, metavar="FILE", help="also write a version in 8-bit integers")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="data folder for --int8 (default: the model's own in data/)"
+        "--data", metavar="DATA", help="for --int8, what train.py --data takes (default: the model's own in data/)"
     )
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     return parser.parse_args()
 
 

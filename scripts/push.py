@@ -29,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("repo_id", metavar="REPO_ID", help="repository on the Hub, your-name/model-name")
     parser.add_argument("--dataset", metavar="DATA", help="publish photos instead: what train.py --data takes")
     parser.add_argument("--license", metavar="NAME", help="of the photos, such as cc-by-4.0 (default: unknown)")
+    parser.add_argument("--follow-links", action="store_true", help="follow links that lead out of the data folder")
     parser.add_argument("--space", action="store_true", help="also create a Space with the page for the models")
     parser.add_argument("--private", action="store_true", help="create the repositories as private ones")
     parser.add_argument("--dry-run", action="store_true", help="print the files and the cards, upload nothing")
@@ -121,7 +122,7 @@ def push_dataset(arguments: argparse.Namespace) -> None:
     from antbee.data.listing import summary
     from antbee.data.position import has_position
 
-    dataset = antbee.load_folder(arguments.dataset, allow_bad=True)
+    dataset = antbee.load_folder(arguments.dataset, allow_bad=True, follow_links=arguments.follow_links)
     files = hub.dataset_files(dataset, arguments.repo_id, license=arguments.license)
     sizes = [(path, local.stat().st_size) for path, local in files.photos.items()]
     print_files([*sizes, ("README.md", len(files.card.encode()))], f"from {dataset.root} to {arguments.repo_id}")

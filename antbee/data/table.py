@@ -102,9 +102,9 @@ def read_rows(table: Path, *, split: SplitName | None = None) -> list[Row]:
     """
     columns = _columns(table)
     if missing := [name for name in (FILE, LABEL) if name not in columns]:
+        found = ", ".join(map(one_line, columns[:8])) or "none"
         raise DataError(
-            f"{table} has no column {' and no column '.join(missing)}, but {', '.join(map(one_line, columns[:8]))}:"
-            f" expected {FILE} and {LABEL}"
+            f"{table} has no column {' and no column '.join(missing)}, but {found}: expected {FILE} and {LABEL}"
         )
     rows = [_row(table, number, record, split) for number, record in enumerate(_records(table), 1)]
     if not 0 < len(rows) <= MOST_ROWS:

@@ -25,9 +25,10 @@ from antbee.models.architectures import (
 )
 from antbee.models.backbone import Network, create_network, head_of, head_prefix, new_head, outline
 from antbee.models.classifier import Classifier
-from antbee.models.config import CONFIG_FILE
+from antbee.models.config import CONFIG_FILE, ModelFolderError
 from antbee.models.earlier import EarlierModel
 from antbee.models.folder import WEIGHTS_FILE, find_folder
+from antbee.models.interop import in_timms_layout, timms_tensors
 from antbee.models.provenance import EarlierWeights
 from antbee.models.statedict import digest_of, read_state, read_state_file
 from antbee.models.tensors import WeightsError, load_strictly
@@ -335,17 +336,22 @@ def _model_weights(folder: Path, name: str) -> tuple[str, StartingWeights]:
 
 
 def _timm_weights(folder: Path, name: str) -> tuple[str, StartingWeights]:
-    """The network and the weights of a model that timm saved."""
+    """The network and the weights of a model that timm saved, or of one of transformers that timm has too."""
     try:
         config = json.loads(content_of(folder / CONFIG_FILE, largest=MAX_CONFIG))
+        if "architecture" not in config:  # timm's own may have any number of classes, with or without names
+            config = in_timms_layout(config, folder)
         architecture, cfg = config["architecture"], config.get("pretrained_cfg", config)
         check_architecture(architecture)
         usual = published(architecture)
         preprocessing = preprocessing_of({**usual, **{key: value for key, value in cfg.items() if key in usual}})
     except WeightsError:
         raise
+    except ModelFolderError as error:
+        raise WeightsError(f"{name} can't be used: {error}") from error
     except (FileError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{name} is no model of antbee or timm: expected a config.json with its architecture"
         ) from error
-    return architecture, StartingWeights(name, *read_state_file(folder / WEIGHTS_FILE), preprocessing=preprocessing)
+    tensors, digest = read_state_file(folder / WEIGHTS_FILE)
+    return architecture, StartingWeights(name, timms_tensors(tensors), digest, preprocessing=preprocessing)

@@ -70,12 +70,14 @@ def export(
     onnx: str | Path,
     int8: str | Path | None = None,
     data: ImageDataset | str | Path | None = None,
+    follow_links: bool = False,
 ) -> ExportResult:
     """Writes a model as an ONNX file: "images" float32 (batch, 3, H, W) -> "logits" float32 (batch, classes).
 
     `model` is a classifier, a model folder or a Hub id. `int8` is a second file, in 8-bit integers, calibrated with
-    training images and compared with the first on the validation images of `data`: a data set, a data folder, or,
-    if None, the model's own data set in data/. A file is written only if its logits are those of torch. Raises
+    training images and compared with the first on the validation images of `data`: a data set, what `load_folder`
+    takes, or, if None, the model's own data set in data/. Links out of a folder are followed where they lead into the
+    Hub's cache and, with `follow_links`, anywhere. A file is written only if its logits are those of torch. Raises
     ExportError, InputError for arguments that don't fit together, and DataError where the images can't be used.
     """
     onnx, int8 = Path(onnx), None if int8 is None else Path(int8)
@@ -86,7 +88,7 @@ def export(
     check_packages()
     classifier = load_classifier(model, device="cpu")
     network, config = copy.deepcopy(classifier.network).cpu(), classifier.config
-    dataset = None if int8 is None else dataset_of(classifier, data)
+    dataset = None if int8 is None else dataset_of(classifier, data, follow_links=follow_links)
     with replacing(onnx) as temporary:
         program = onnx_program(network, config.preprocessing.crop)
         describe(program, config)

@@ -95,7 +95,9 @@ def of_classes(models: Sequence[LoadedModel], photos: ImageDataset) -> list[Load
     return [model for model in models if set(model.config.label_names) == set(photos.class_names)]
 
 
-def choose_photos(choice: str | Path | None, models: Sequence[LoadedModel], temporary: Path) -> ImageDataset | None:
+def choose_photos(
+    choice: str | Path | None, models: Sequence[LoadedModel], temporary: Path, *, follow_links: bool = False
+) -> ImageDataset | None:
     """The photos to show: the folder named, else the models' own data set, else drawn ones where those fit.
 
     Raises DataError where the folder named can't be used or has other classes than the models.
@@ -103,14 +105,14 @@ def choose_photos(choice: str | Path | None, models: Sequence[LoadedModel], temp
     # Without a val/ folder the model's own seed draws the validation photos that it was not trained on.
     seeds = [model.config.seed or 0 for model in models] or [0]
     if choice is not None:
-        photos = read_folder(data_root(choice), seed=seeds[0])
+        photos = read_folder(data_root(choice), seed=seeds[0], follow_links=follow_links)
         if models and not of_classes(models, photos):
             raise DataError(f"{choice} has the classes {', '.join(photos.class_names)}, the models others")
         return photos
     names = [model.config.data.name for model in models]
     for name, seed in (*zip(names, seeds, strict=False), ("hymenoptera_data", seeds[0])):
         if folder := folder_named(home() / "data", name):
-            photos = read_folder(folder, seed=seed)
+            photos = read_folder(folder, seed=seed, follow_links=follow_links)
             if not models or of_classes(models, photos):
                 return photos
     if models and all(set(model.config.label_names) != set(CLASSES) for model in models):

@@ -142,7 +142,7 @@ def test_a_file_of_two_classes_is_refused(folder):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "no column file_name and no column label"),
+        ("", "no column file_name and no column label, but none: expected file_name and label"),
         ("filename,class\na,b\n", "no column file_name and no column label, but filename, class"),
         (HEAD, "has 0 rows"),
         (HEAD + "nothing.jpg,ants\n", "names no photo that can be used, such as nothing.jpg"),

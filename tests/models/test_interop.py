@@ -12,6 +12,7 @@ from antbee.models.backbone import create_network
 from antbee.models.config import ModelFolderError
 from antbee.models.interop import RESNETS, in_timms_layout, timms_tensors
 from antbee.models.tensors import WeightsError
+from antbee.models.weights import build_network, choose_network
 
 NAMES = ("ants", "bees", "wasps")
 IMAGES = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -81,6 +82,12 @@ def test_a_resnet_of_transformers_has_the_same_logits_names_and_preprocessing(tm
         theirs = network(processor(photo, return_tensors="pt")["pixel_values"]).logits
         torch.testing.assert_close(classifier.logits([photo]), theirs, rtol=0.05, atol=0.05)
 
+    found, weights, _ = choose_network(None, str(tmp_path))  # to train from
+    assert (found, weights.preprocessing) == (architecture, classifier.config.preprocessing)
+    started = build_network(found, 2, weights, seed=0)
+    state = classifier.network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in started.state_dict().items() if name[:3] != "fc.")
+
     classifier.save_pretrained(tmp_path / "again")  # in timm's layout, with nothing of the other one
     saved = json.loads((tmp_path / "again" / "config.json").read_text())
     assert not saved.keys() & {"model_type", "architectures", "depths", "id2label"}
@@ -123,6 +130,8 @@ def test_a_network_of_timm_that_transformers_saved_has_the_same_logits_and_names
     classifier = Classifier.from_pretrained(tmp_path, device="cpu")
     assert classifier.config.label_names == NAMES
     assert classifier.config.preprocessing.crop == 96
+    found, weights, _ = choose_network(None, str(tmp_path))  # to train from
+    assert (found, build_network(found, 2, weights, seed=0).num_classes) == ("test_resnet", 2)
     with torch.inference_mode():
         torch.testing.assert_close(classifier.network(IMAGES), network(IMAGES).logits, rtol=1e-4, atol=1e-4)
     classifier.save_pretrained(tmp_path / "again")

@@ -289,7 +289,8 @@ def test_published_weights_come_from_the_hub_with_their_preprocessing(tmp_path, 
     ("config", "words"),
     [
         ({"architecture": "resnet34"}, "give --backbone 'resnet34'"),
-        ({"model_type": "bert"}, "is no model of antbee or timm: expected a config.json with its architecture"),
+        ({"model_type": "bert"}, "me/mine can't be used: this is a 'bert' of transformers, expected a ResNet of it"),
+        ({"num_classes": 2}, "is no model of antbee or timm: expected a config.json with its architecture"),
         ([], "is no model of antbee or timm"),
     ],
 )

@@ -59,6 +59,17 @@ def test_the_models_own_data_set_is_shown_where_it_is(tmp_path, drawn_root, monk
     assert photos.root == tmp_path / "data" / "mine"
 
 
+def test_photos_behind_links_are_shown_where_links_are_followed(tmp_path, drawn_root):
+    for split in ("train", "val"):
+        for name in ("ants", "bees"):
+            (tmp_path / "linked" / split / name).mkdir(parents=True)
+            (tmp_path / "linked" / split / name / "all").symlink_to(drawn_root / split / name)
+    photos = registry.choose_photos(tmp_path / "linked", (), tmp_path, follow_links=True)
+    assert len(photos.all) == 40
+    with pytest.raises(DataError, match="no photo that can be used"):
+        registry.choose_photos(tmp_path / "linked", (), tmp_path)
+
+
 @pytest.mark.parametrize("with_model", [True, False])
 def test_drawn_pictures_are_shown_where_there_are_no_photos_of_ants_and_bees(tmp_path, monkeypatch, with_model):
     monkeypatch.setattr(registry, "home", lambda: tmp_path)
@@ -177,7 +188,7 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
         monkeypatch.setenv(name, str(value))  # which app.main would leave behind in this process
     monkeypatch.setattr(sys, "argv", ["app.py", *words])
     monkeypatch.setattr(app, "choose_models", lambda named: [])
-    monkeypatch.setattr(app, "choose_photos", lambda *values: None)
+    monkeypatch.setattr(app, "choose_photos", lambda *values, **options: None)
     monkeypatch.setattr(app, "BackgroundTraining", lambda: BackgroundTraining(lambda request: waiting))
     monkeypatch.setattr(app.ui, "build_page", lambda registry, training: built.append(training) or Page(training))
     monkeypatch.setattr(app.ui, "launch", lambda page, **options: launched.append(options) or [])
