@@ -16,13 +16,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import SEEK_SET
 from pathlib import Path, PureWindowsPath
 from typing import IO, BinaryIO, TypeVar, cast
 
 from tqdm.auto import tqdm
 
-from antbee.data.archive import ZIP_ERRORS
+from antbee.data.archive import ZIP_ERRORS, BoundedReads
 from antbee.data.images import DataError
 from antbee.data.layout import split_named
 from antbee.data.listing import is_hidden_file, is_hidden_folder
@@ -168,31 +167,17 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
     with contextlib.ExitStack() as stack:
         file: BinaryIO | gzip.GzipFile = stack.enter_context(archive.open("rb"))
         if suffix == ".zip":
-            yield _zip_members(stack.enter_context(zipfile.ZipFile(_BoundedReads(file))), archive)
+            zipped = zipfile.ZipFile(BoundedReads(file, LARGEST_READ, _too_long_a_list))
+            yield _zip_members(stack.enter_context(zipped), archive)
             return
         if suffix != ".tar":
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
-        reads = _BoundedReads(file)
+        reads = BoundedReads(file, LARGEST_READ, _too_long_a_list)
         yield _tar_members(stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], reads), mode="r:")), reads, archive)
 
 
-class _BoundedReads:
-    """A file that refuses reads of more than LARGEST_READ."""
-
-    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
-        self.file = file
-        self.tell = file.tell
-        self.seekable = file.seekable
-        self.latest = b""  # what was read last
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        return self.file.seek(offset, whence)
-
-    def read(self, size: int = -1) -> bytes:
-        if size > LARGEST_READ:
-            raise OSError(f"a list of files of over {LARGEST_READ // 2**20} MB")
-        self.latest = self.file.read(size)
-        return self.latest
+def _too_long_a_list() -> OSError:
+    return OSError(f"a list of files of over {LARGEST_READ // 2**20} MB")
 
 
 def _few(entries: Iterable[Entry], archive: Path) -> Iterator[Entry]:
@@ -216,7 +201,7 @@ def _zip_members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
         yield _Member(path, kind in (0, stat.S_IFREG), partial(zipped.open, entry))
 
 
-def _tar_members(tarred: tarfile.TarFile, reads: _BoundedReads, archive: Path) -> Iterator[_Member]:
+def _tar_members(tarred: tarfile.TarFile, reads: BoundedReads, archive: Path) -> Iterator[_Member]:
     for entry in _few(tarred, archive):
         if not entry.isdir():
             yield _Member(entry.name, entry.isreg() and not entry.issparse(), partial(_tar_content, tarred, entry))
