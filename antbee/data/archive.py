@@ -1,12 +1,13 @@
 """Reads photos from an untrusted zip of class folders, within limits and without writing anything to disk."""
 
 import contextlib
+import gzip
 import hashlib
 import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import SEEK_SET, BytesIO
 from pathlib import Path
@@ -118,21 +119,27 @@ def photos_in_zip(
                 yield ZipPhoto(member.class_name, member.name, photo, number / len(wanted))
 
 
-class _BoundedReads:
-    """A file that refuses reads of more than LARGEST_READ, which zipfile tries for a huge central directory."""
+class BoundedReads:
+    """A file that refuses reads of more than `largest` bytes, which zipfile and tarfile try for huge lists of files."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO | gzip.GzipFile, largest: int, refusal: Callable[[], Exception]) -> None:
         self.file = file
+        self.largest = largest
+        self.refusal = refusal
         self.tell = file.tell
         self.seekable = file.seekable
+        self.latest = b""  # what was read last
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """As that of the file."""
         return self.file.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
-        if size > LARGEST_READ:
-            raise _too_many_files()
-        return self.file.read(size)
+        """As that of the file. Raises the refusal."""
+        if size > self.largest:
+            raise self.refusal()
+        self.latest = self.file.read(size)
+        return self.latest
 
 
 def _too_many_files() -> FewShotError:
@@ -144,7 +151,7 @@ def _opened_zip(file: Path | BinaryIO) -> Iterator[zipfile.ZipFile]:
     with contextlib.ExitStack() as stack:
         try:
             stream = stack.enter_context(file.open("rb")) if isinstance(file, Path) else file
-            archive = stack.enter_context(zipfile.ZipFile(_BoundedReads(stream)))
+            archive = stack.enter_context(zipfile.ZipFile(BoundedReads(stream, LARGEST_READ, _too_many_files)))
         except FewShotError:
             raise
         except ZIP_ERRORS as error:

@@ -11,9 +11,10 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from antbee.data.archive import ZIP_ERRORS
+from antbee.data.digest import folder_digest
 from antbee.data.drawn import write_drawn_set
 from antbee.data.exclusions import read_exclusions
-from antbee.data.folder import ImageDataset, folder_digest, read_folder, refuse_damaged
+from antbee.data.folder import ImageDataset, read_folder, refuse_damaged
 from antbee.data.images import DataError
 from antbee.data.sources import HUB_FOLDER, located
 from antbee.installation import home

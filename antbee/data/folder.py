@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from antbee.data.digest import digest_of
 from antbee.data.duplicates import in_two_classes, shared_bytes
 from antbee.data.files import ENOUGH, FileError, content_of
 from antbee.data.images import LARGEST_FILE, DataError, open_photo
@@ -87,7 +88,7 @@ class ImageDataset:
     val: Split
     skipped: tuple[SkippedFile, ...]
     split: str  # how the validation images were chosen
-    digest: str  # SHA-256 of all files of the class folders, see `folder_digest`
+    digest: str  # SHA-256 of all files of the class folders, see `digest.folder_digest`
     excluded: tuple[str, ...] = ()  # images that are not trained on, see `without`
     damage: str | None = None  # which class has too many damaged photos, in a sentence, see `refuse_damaged`
     leaked: int = 0  # validation images that are byte-identical to a training image
@@ -366,7 +367,7 @@ def _digests(files: Iterable[_File]) -> dict[Path, str]:
 def _digest_of_files(layout: Layout, files: Iterable[_File]) -> str:
     # Class folders are in the paths; what a table says is not.
     labels = {} if layout.folders else {file.path: f"{file.split or ''}/{file.class_name}/" for file in layout.files}
-    return _digest_of(
+    return digest_of(
         {
             labels.get(path, "") + path.relative_to(layout.root).as_posix(): digest
             for path, digest in _digests(files).items()
@@ -392,16 +393,3 @@ def stratified_split(split: Split, class_names: Sequence[str], seed: int, share:
         count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen.update(members[position] for position in order[:count])
     return split.subset(i for i in range(len(split)) if i not in chosen), split.subset(sorted(chosen))
-
-
-def folder_digest(root: Path) -> str:
-    """SHA-256 of the sorted lines "SHA-256 of a file, two spaces, its path below `root`", in hexadecimal."""
-    files = [path for path in root.rglob("*") if path.is_file()]
-    return _digest_of(
-        {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    )
-
-
-def _digest_of(digests: Mapping[str, str]) -> str:
-    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -16,13 +16,12 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from io import SEEK_SET
 from pathlib import Path, PureWindowsPath
 from typing import IO, BinaryIO, TypeVar, cast
 
 from tqdm.auto import tqdm
 
-from antbee.data.archive import ZIP_ERRORS
+from antbee.data.archive import ZIP_ERRORS, BoundedReads
 from antbee.data.images import DataError
 from antbee.data.layout import split_named
 from antbee.data.listing import is_hidden_file, is_hidden_folder
@@ -36,9 +35,10 @@ LARGEST_UNPACKED = 200 * 10**9  # bytes, of all files
 # Photos hardly shrink when they are packed; what grows more than this was made to fill a disk.
 LARGEST_GROWTH, ALWAYS_ALLOWED = 100, 10**9  # times the size of the archive; bytes
 FREE_SPACE = 10**9  # bytes that stay free on the disk
-# zipfile and tarfile read a list of files or a header at once; the former needs 20 times its size in memory.
-LARGEST_READ = 64 * 2**20  # bytes
+# zipfile and tarfile read a list of files or a header at once, and need many times its size in memory.
+LARGEST_READ, LARGEST_HEADER = 64 * 2**20, 2**20  # bytes
 COPIED_AT_ONCE = 2**20  # bytes
+LONGEST_NAME = 4096  # characters, of a path in a tar; Linux allows no longer ones
 TAR_BLOCK = 512  # bytes; the first of zeros ends the archive
 Entry = TypeVar("Entry")
 ARCHIVE_ERRORS = (*ZIP_ERRORS, tarfile.TarError, zlib.error, gzip.BadGzipFile)
@@ -168,31 +168,17 @@ def _members(archive: Path) -> Iterator[Iterator[_Member]]:
     with contextlib.ExitStack() as stack:
         file: BinaryIO | gzip.GzipFile = stack.enter_context(archive.open("rb"))
         if suffix == ".zip":
-            yield _zip_members(stack.enter_context(zipfile.ZipFile(_BoundedReads(file))), archive)
+            zipped = zipfile.ZipFile(BoundedReads(file, LARGEST_READ, _too_long_a_list))
+            yield _zip_members(stack.enter_context(zipped), archive)
             return
         if suffix != ".tar":
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
-        reads = _BoundedReads(file)
+        reads = BoundedReads(file, LARGEST_HEADER, _too_long_a_list)
         yield _tar_members(stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], reads), mode="r:")), reads, archive)
 
 
-class _BoundedReads:
-    """A file that refuses reads of more than LARGEST_READ."""
-
-    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
-        self.file = file
-        self.tell = file.tell
-        self.seekable = file.seekable
-        self.latest = b""  # what was read last
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        return self.file.seek(offset, whence)
-
-    def read(self, size: int = -1) -> bytes:
-        if size > LARGEST_READ:
-            raise OSError(f"a list of files of over {LARGEST_READ // 2**20} MB")
-        self.latest = self.file.read(size)
-        return self.latest
+def _too_long_a_list() -> OSError:
+    return OSError("its list of files, or a header, is too long")
 
 
 def _few(entries: Iterable[Entry], archive: Path) -> Iterator[Entry]:
@@ -216,8 +202,11 @@ def _zip_members(zipped: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
         yield _Member(path, kind in (0, stat.S_IFREG), partial(zipped.open, entry))
 
 
-def _tar_members(tarred: tarfile.TarFile, reads: _BoundedReads, archive: Path) -> Iterator[_Member]:
+def _tar_members(tarred: tarfile.TarFile, reads: BoundedReads, archive: Path) -> Iterator[_Member]:
     for entry in _few(tarred, archive):
+        if len(entry.name) > LONGEST_NAME:
+            raise tarfile.ReadError(f"a name of over {LONGEST_NAME:,} characters")
+        entry.pax_headers = {}  # else a copy of those of all files, for each entry that tarfile keeps
         if not entry.isdir():
             yield _Member(entry.name, entry.isreg() and not entry.issparse(), partial(_tar_content, tarred, entry))
     if reads.latest != bytes(TAR_BLOCK):  # tarfile takes the end of the file for the end of the archive

@@ -9,6 +9,7 @@ Retries and time-outs are the client's own; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNL
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -28,7 +29,7 @@ from antbee.installation import command_name
 from antbee.text import one_line
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo, HfApi
+    from huggingface_hub import CommitInfo, HfApi, RepoFile
     from huggingface_hub.hf_api import RepoSibling
 
 
@@ -285,20 +286,20 @@ def _download_file(repo_id: str, file: "RepoSibling", commit: str | None, token:
 
     for force in (False, True):
         path = Path(hf_hub_download(repo_id, file.rfilename, revision=commit, token=token, force_download=force))
-        if _is_as_published(path, file):
-            return path
+        with path.open("rb") as content:
+            if is_as_published(content, file):
+                return path
         path.unlink()
     raise OSError(f"the bytes of {file.rfilename} do not match the Hub's checksum")
 
 
-def _is_as_published(path: Path, file: "RepoSibling") -> bool:
+def is_as_published(content: BufferedReader | BytesIO, file: "RepoSibling | RepoFile") -> bool:
     """Whether a file has the checksum that the Hub gives: SHA-256 of large files, git's SHA-1 of small ones."""
-    with path.open("rb") as content:
-        if file.lfs is not None:
-            return hashlib.file_digest(content, "sha256").hexdigest() == file.lfs.sha256
-        git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        git.update(content.read())
-        return file.blob_id in (None, git.hexdigest())
+    if file.lfs is not None:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.lfs.sha256
+    small = content.read()
+    git = hashlib.sha1(b"blob %d\0" % len(small) + small, usedforsecurity=False)
+    return file.blob_id in (None, git.hexdigest())
 
 
 def _cached_copy(repo_id: str, revision: str | None) -> Path | None:

@@ -4,7 +4,6 @@ Rows are streamed, and the bytes of each image are written as they are. No code 
 5 can't, and reads files alone. A path in a row is only followed into the repository itself.
 """
 
-import hashlib
 import os
 import tempfile
 from collections import Counter
@@ -12,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import islice
 from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
@@ -27,6 +27,7 @@ from antbee.data.layout import SPLITS, split_named
 from antbee.data.listing import is_hidden_folder, is_named_as_photo
 from antbee.data.origin import Origin, listing_of, write_origin
 from antbee.data.unpack import LARGEST_UNPACKED, MOST_FILES
+from antbee.hub.client import is_as_published
 from antbee.hub.errors import HubError, client_errors, explanation, one_sentence
 from antbee.text import counted, one_line
 
@@ -236,7 +237,7 @@ class _Copy:
         for _ in range(2):
             with HfFileSystem().open(self._address + file.path, "rb") as stream:
                 content: bytes = stream.read()
-            if _is_as_published(content, file):
+            if is_as_published(BytesIO(content), file):
                 return content
         raise HubError(
             f"The bytes of {one_line(file.path)} in '{self.repo_id}' do not match the Hub's checksum: check whether"
@@ -252,14 +253,6 @@ class _Copy:
                 " download a part of it yourself, and name its folder"
             )
         path.write_bytes(content)
-
-
-def _is_as_published(content: bytes, file: "RepoFile") -> bool:
-    """Whether a file has the checksum that the Hub gives: SHA-256 of large files, git's SHA-1 of small ones."""
-    if file.lfs is not None:
-        return hashlib.sha256(content).hexdigest() == file.lfs.sha256
-    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return git.hexdigest() == file.blob_id
 
 
 def _batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -7,14 +7,13 @@ from PIL import ImageOps
 
 from antbee.data.loading import ImageLoader, LoaderOptions
 from antbee.evaluation.metrics import difference
-from antbee.models.classifier import Classifier
+from antbee.models.classifier import BATCH_SIZE, Classifier
 from antbee.text import counted
 
 if TYPE_CHECKING:
     from antbee.training.context import RunContext
 
 MOST_MIRRORED = 500  # validation photos that are predicted again
-BATCH_SIZE = 32
 
 
 def mirror_hint(context: "RunContext", frozen: Classifier, finetune: Classifier) -> str:

@@ -14,12 +14,12 @@ from data_folders import encoded, photo_bytes, small_set, write_set
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from antbee.data.digest import folder_digest
 from antbee.data.download import HYMENOPTERA_DIGEST
 from antbee.data.drawn import draw
 from antbee.data.folder import (
     ImageDataset,
     Split,
-    folder_digest,
     read_folder,
     read_folder_of,
     refuse_damaged,

@@ -4,6 +4,7 @@ import gzip
 import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -149,12 +150,35 @@ def test_too_many_files_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_header_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpack, "LARGEST_READ", 100_000)
+    monkeypatch.setattr(unpack, "LARGEST_HEADER", 100_000)
+    monkeypatch.setattr(unpack, "COPIED_AT_ONCE", 100_000)
     header = tarfile.TarInfo("long")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 10_000_000
     with gzip.open(tmp_path / "photos.tgz", "wb") as file:
         file.write(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_000_000))
     assert "can't be unpacked" in refusal(tmp_path / "photos.tgz")
+
+
+def test_headers_of_all_files_do_not_fill_the_memory(tmp_path):
+    header = tarfile.TarInfo("all")
+    records = [f" key{number:05d}=x\n" for number in range(20_000)]
+    content = "".join(f"{len(record) + 2}{record}" for record in records).encode()
+    header.type, header.size = tarfile.XGLTYPE, len(content)
+    files = [tarfile.TarInfo(f"ants/{number}.jpg").tobuf(tarfile.USTAR_FORMAT) for number in range(200)]
+    with gzip.open(tmp_path / "photos.tgz", "wb") as file:
+        file.write(header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+        file.write(b"".join(files) + bytes(1024))
+    tracemalloc.start()
+    unpacked(tmp_path / "photos.tgz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40_000_000  # 200 dictionaries of 20,000 keys take more than twice as much
+
+
+def test_a_name_longer_than_any_path_is_refused(tmp_path):
+    folder = tarfile.TarInfo("." + "x" * 5000)
+    folder.type = tarfile.DIRTYPE
+    assert "a name of over 4,096 characters" in refusal(tar_at(tmp_path / "photos.tar", PHOTOS, folder))
 
 
 def test_a_file_that_is_listed_twice_is_refused(tmp_path):
