@@ -79,7 +79,8 @@ def download_dataset(repo_id: str, commit: str, folder: Path) -> None:
         for reason, count in copy.left_out.items():
             warn(f"{repo_id}: {counted(count, 'row')} left out, {reason}", stacklevel=2)
         write_origin(copy.folder, Origin(hub_id=repo_id, revision=commit, listing=listing_of(copy.folder)))
-        copy.folder.rename(folder)
+        if not folder.is_dir():  # another run may have copied the same commit meanwhile
+            copy.folder.rename(folder)
 
 
 def can_be_folder(class_name: str) -> bool:

@@ -114,7 +114,7 @@ def check(
     folder = path.parent if is_table(path) else path
     if sheets is not None and kind == "data" and (sheet := contact_sheet(folder, result.findings)) is not None:
         log(save_sheet(sheet, Path(sheets) / f"check-{folder.resolve().name}.png"))
-    if list is not None:
+    if list is not None and result.used is not None:
         write_exclusions(Path(list), result.findings)
         log(f"list written to {list}")
     return result

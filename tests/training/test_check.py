@@ -136,6 +136,13 @@ def test_a_list_that_can_not_be_written_is_an_error_before_the_photos_are_read(p
         check(planted, list=tmp_path / "file" / "list.txt")
 
 
+def test_of_a_folder_that_can_not_be_read_no_list_is_written(tmp_path):
+    (tmp_path / "photos").mkdir()
+    result = check(tmp_path / "photos", weights="random", list=tmp_path / "list.txt")
+    assert not result.ok
+    assert not (tmp_path / "list.txt").exists()
+
+
 def test_a_list_is_only_made_of_a_data_folder(model_folder, tmp_path):
     with pytest.raises(InputError, match="is a model"):
         check(model_folder, list=tmp_path / "list.txt")
