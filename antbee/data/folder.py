@@ -63,7 +63,7 @@ class Split:
         if not set(self.class_names) <= set(class_names):
             raise DataError(
                 f"the photos have the classes {', '.join(self.class_names)}, the model {', '.join(class_names)}: "
-                "name a folder of the model's classes"
+                "name a folder of the model's classes, or rename the class folders as the model's classes were renamed"
             )
         index = {name: position for position, name in enumerate(class_names)}
         labels = tuple(index[self.class_names[label]] for label in self.labels)
@@ -240,7 +240,7 @@ def _naming(root: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{root}: {error} with --data") from error
+        raise DataError(f"{root}: {error}") from error
 
 
 def joined(splits: Sequence[Split]) -> Split:
@@ -266,7 +266,9 @@ def _shared_classes(layout: Layout) -> tuple[str, ...]:
     where = layout.names.get("train", "")
     if len(train) < 2:
         found = f"1 class folder ({train[0]})" if train else "no class folder"
-        raise DataError(f"{root / where} has {found}: {LAYOUT}")
+        tables = sorted(root.glob("*.csv")) if not train else []
+        hint = f"; if {tables[0].name} says the classes, name it: {tables[0]}" if tables else ""
+        raise DataError(f"{root / where} has {found}: {LAYOUT}{hint}")
     if len(train) > MOST_CLASSES:
         raise DataError(f"{root} has {len(train)} class folders, expected at most {MOST_CLASSES}: leave some out")
     if blank := [name for name in train if not name.strip()]:

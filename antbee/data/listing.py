@@ -173,7 +173,9 @@ def _line(entries: Sequence[SkippedFile]) -> str:
     if len(entries) == 1:
         return f"{first.file}: {first.reason}"
     named = ", ".join(entry.file for entry in entries[:NAMED])
-    return f"{len(entries):,} times {first.kind}{', such as' if len(entries) > NAMED else ':'} {named}"
+    advice = {entry.reason.partition(": ")[2] for entry in entries}
+    what_to_do = f" ({advice.pop()})" if len(advice) == 1 and "" not in advice else ""
+    return f"{len(entries):,} times {first.kind}{what_to_do}{', such as' if len(entries) > NAMED else ':'} {named}"
 
 
 def some_of_each(skipped: Sequence[SkippedFile], most: int) -> list[SkippedFile]:

@@ -1,7 +1,8 @@
 """Metrics as rows and sentences, for the terminal, the model card and the page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from antbee.evaluation.metrics import wilson_interval
 from antbee.models.config import ClassifierConfig
@@ -156,15 +157,24 @@ def _of_mode(config: ClassifierConfig, metrics: Metrics) -> list[str]:
     return [*sentences, '"neither" is not detected: there are too few photos for its threshold']
 
 
+def has_false_alarms(neither: Mapping[str, Any]) -> bool:
+    """Whether a model answers "neither" for far more validation photos than meant, by its record in config.json."""
+    alarms, rate = neither.get("val") or {}, neither.get("rate")
+    if rate is None or not alarms.get("count"):
+        return False
+    found, count = alarms["found"], alarms["count"]
+    return bool(found > 3 * rate * count and wilson_interval(found, count)[0] > rate)
+
+
 def _detected(neither: OODMetrics) -> list[str]:
     """How often a model answers "neither"; a warning where that is far more often than meant."""
     parts, warning = [], []
     if alarms := neither.val:
         parts.append(f"wrongly for {alarms.found} of {counted(alarms.count, 'validation photo')}")
-        is_often = alarms.found > 3 * neither.rate * alarms.count
-        if is_often and wilson_interval(alarms.found, alarms.count)[0] > neither.rate:
+        if has_false_alarms(neither.model_dump()):
             warning = [
-                f'warning: do not believe its "neither", which should be wrong for about {neither.rate:.0%} of them'
+                f'warning: do not believe its "neither", which should be wrong for about {neither.rate:.0%} of them: '
+                "more training photos help"
             ]
     if neither.foreign:
         kinds = ", ".join(f"{kind} {found.found} of {found.count}" for kind, found in neither.foreign.items())

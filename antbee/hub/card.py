@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antbee.evaluation.report import has_false_alarms
 from antbee.text import as_text, one_line
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _card(
         licenses=LICENSES,
         few_shot_data=FEW_SHOT_DATA,
         largest_table=LARGEST_TABLE,
+        false_alarms=has_false_alarms(known["metrics"].get("neither") or {}),
         text=as_text,
     )
     # Parts that are left out leave blank lines.

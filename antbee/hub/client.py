@@ -17,6 +17,7 @@ from warnings import warn
 from antbee.hub.card import PLACEHOLDER
 from antbee.hub.errors import (
     HubError,
+    HubInputError,
     check_name,
     check_token,
     may_pass,
@@ -54,7 +55,7 @@ def repository_files(folder: Path) -> list[tuple[str, int]]:
     missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
     if missing:
         what = "has no " + ", ".join(missing) if folder.is_dir() else "is not a folder"
-        raise HubError(
+        raise HubInputError(
             f"{folder} {what}: expected a model folder with {', '.join(REQUIRED_FILES)}; train a model with"
             f" `{command_name('train')}` and give the folder that it wrote."
         )

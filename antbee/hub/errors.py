@@ -17,14 +17,23 @@ class HubError(AntbeeError):
     """What went wrong with the Hub and what to do about it, in one sentence."""
 
 
+class HubInputError(HubError):
+    """A name or a folder can't be used, whatever the Hub says."""
+
+    exit_status = 2
+
+
 def check_name(repo_id: str) -> None:
-    """Raises HubError for what cannot be the name of somebody's repository."""
+    """Raises HubInputError for what cannot be the name of somebody's repository."""
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    with one_sentence(repo_id):
-        validate_repo_id(repo_id)
+    try:
+        with one_sentence(repo_id):
+            validate_repo_id(repo_id)
+    except HubError as error:
+        raise HubInputError(str(error)) from error
     if "/" not in repo_id:
-        raise HubError(
+        raise HubInputError(
             f"'{repo_id}' does not name an owner: expected a user or an organisation on the Hub before it, as in"
             f" '{PLACEHOLDER}'."
         )

@@ -230,8 +230,10 @@ def _refuse_another_model(classifier: Classifier, output: Output) -> None:
     for before in (row for rows in output.rows() for row in rows):
         if before.prediction is None or not before.path.is_file():
             continue
-        now = classifier.predict(before.path)
-        if any(abs(now.probabilities[name] - value) > SAME for name, value in before.prediction.probabilities.items()):
+        now, then = classifier.predict(before.path), before.prediction
+        differences = [now.probabilities[name] - value for name, value in then.probabilities.items()]
+        # The threshold is the model's own, to the last digit.
+        if max(map(abs, differences)) > SAME or now.threshold != then.threshold:
             raise InputError(
                 f"{output.path} was written with another model, or {printable(before.path)} is another photo now: "
                 "name another file, or leave out --resume, which writes it anew"

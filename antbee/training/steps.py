@@ -12,7 +12,7 @@ from torch import Tensor
 
 from antbee.data.folder import Split
 from antbee.evaluation import metrics
-from antbee.evaluation.calibration import HOTTEST
+from antbee.evaluation.calibration import COOLEST, HOTTEST
 from antbee.models.backbone import Network, apply_temperature, count_parameters, freeze_backbone, head_of
 from antbee.models.classifier import Classifier
 from antbee.models.config import ClassifierConfig
@@ -219,7 +219,11 @@ def calibrate_and_evaluate(
 
 def calibration_line(temperature: float, before: Evaluation, after: Evaluation) -> str:
     """The temperature and its effect on the validation photos, which may be none."""
-    limit = " (the largest allowed: the logits tell little)" if temperature > 0.999 * HOTTEST else ""
+    limit = ""
+    if temperature > 0.999 * HOTTEST:
+        limit = " (the largest allowed: the logits tell little)"
+    elif temperature < 1.001 * COOLEST:
+        limit = " (the smallest allowed: the head is trained too little, more --epochs help)"
     verdict = "" if after.loss <= before.loss else "; no better on these photos"
     return (
         f"  calibrated: temperature {temperature:.2f}{limit}, val loss {before.loss:.3f} -> {after.loss:.3f}, "

@@ -190,7 +190,7 @@ def placement_lines(context: "RunContext", placed: versions.Placement) -> list[s
     boxed = list(context.notices)
     if placed.kept:
         version = next(iter(placed.folders.values())).parent.name
-        boxed.append(f"{placed.kept} To put the new ones in place: --restore {version}")
+        boxed.append(f"{placed.kept} To put the new ones in place: {restore_command(settings.output, version)}")
     in_place = placed.kept is None and settings.output == home() / "outputs"
     models = [] if in_place else [str(folder) for folder in placed.folders.values()]
     is_in_data = context.place == folder_named(home() / "data", dataset.name)  # the page finds the models' own photos
@@ -217,12 +217,16 @@ def version_lines(output: Path, newest: Path | None) -> list[str]:
     if not (known := versions.list_versions(output)):
         return []
     name = known[0].name if newest is None else newest.name
-    where = [] if output == home() / "outputs" else ["--output", str(output)]
-    command = shlex.join([*command_name("train").split(), "--restore", name, *where])
     return [
         f"versions  {len(known)} in {output / versions.VERSIONS}, kept until you delete them",
-        f"restore   {command}",
+        f"restore   {restore_command(output, name)}",
     ]
+
+
+def restore_command(output: Path, version: str) -> str:
+    """The command that puts the models of a version in place."""
+    where = [] if output == home() / "outputs" else ["--output", str(output)]
+    return shlex.join([*command_name("train").split(), "--restore", version, *where])
 
 
 def box(notices: Sequence[str], width: int = 100) -> str:

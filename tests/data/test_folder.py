@@ -421,7 +421,7 @@ def test_a_folder_read_for_a_model_has_the_labels_of_the_model_and_no_other_clas
     folder = read_folder_of(root, ["bees", "ants"])
     assert folder.class_names == folder.train.class_names == folder.val.class_names == ("bees", "ants")
     assert (folder.train.labels, folder.val.labels) == ((1, 1, 1, 0, 0), (1, 0, 0))
-    with pytest.raises(DataError, match=rf"{re.escape(str(root))}: .*classes ants, bees, the model cats, dogs.*--data"):
+    with pytest.raises(DataError, match=rf"{re.escape(str(root))}: .*classes ants, bees, the model cats, dogs.*rename"):
         read_folder_of(root, ["cats", "dogs"])
 
 
@@ -492,3 +492,12 @@ def test_a_class_may_not_be_excluded_entirely(tmp_path: Path) -> None:
     folder = read_folder(small_set(tmp_path))
     with pytest.raises(DataError, match="every training photo of bees is excluded: keep some"):
         folder.without(["train/bees/000.jpg", "train/bees/001.jpg"])
+
+
+def test_where_there_are_no_class_folders_but_a_table_the_error_says_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(photo_bytes())
+    (tmp_path / "photos.csv").write_text("file_name,label\n")
+    with pytest.raises(
+        DataError, match=r"no class folder: .*; if photos\.csv says the classes, name it: .*photos\.csv"
+    ):
+        read_folder(tmp_path)

@@ -167,7 +167,7 @@ def test_any_splits_and_any_of_the_classes_can_be_evaluated_on(
 
 
 def test_a_folder_to_evaluate_on_has_photos_and_no_other_classes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the model cats, dogs: name a folder of the model's classes with --data"):
+    with pytest.raises(DataError, match="the model cats, dogs: name a folder of the model's classes, or rename"):
         read_splits(write_set(tmp_path / "other", {"ants": 1}), ["cats", "dogs"])
     with pytest.raises(DataError, match="has no photo that can be used"):
         read_splits(write_set(tmp_path / "empty", {"test/ants": 0}), ["ants", "bees"])

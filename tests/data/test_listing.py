@@ -146,3 +146,12 @@ def test_many_files_of_a_kind_are_a_line_and_none_of_a_kind_hides_another() -> N
     assert some_of_each(skipped, 3) == [*skipped[:2], skipped[-1]]
     odd = [SkippedFile(f"{number}", f"a .{number} file, not a photo") for number in range(50)]
     assert summary(odd)[-1] == "42 more, of 42 other kinds"
+
+
+def test_many_files_of_a_kind_share_the_advice_where_it_is_the_same() -> None:
+    skipped = [
+        SkippedFile(f"{number}.heic", "HEIC, a format that is not read: export it as JPEG") for number in range(4)
+    ]
+    assert summary(skipped) == [
+        "4 times HEIC, a format that is not read (export it as JPEG), such as 0.heic, 1.heic, 2.heic"
+    ]

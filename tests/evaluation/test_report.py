@@ -114,7 +114,7 @@ def test_far_more_false_alarms_than_meant_are_warned_of_unless_they_may_be_chanc
     sentences = conclusions([replace(CONFIG, metrics=CONFIG.metrics.model_copy(update={"neither": neither}))])
     warnings = [sentence for sentence in sentences if "warning" in sentence]
     assert bool(warnings) == is_warned_of
-    assert all(warning.endswith("should be wrong for about 5% of them") for warning in warnings)
+    assert all("should be wrong for about 5% of them: more training photos help" in warning for warning in warnings)
 
 
 def test_an_evaluation_is_printed_with_a_table_of_the_classes():

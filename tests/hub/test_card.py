@@ -406,3 +406,13 @@ def test_a_card_says_if_the_model_sees_the_whole_photo(crop_mode, words):
     whole = CONFIG | {"pretrained_cfg": CONFIG["pretrained_cfg"] | {"crop_mode": crop_mode}}
     assert words in model_card(whole)
     assert "the whole photo" not in model_card(CONFIG)
+
+
+def test_far_too_many_false_alarms_are_warned_of_where_they_are_told():
+    metrics = CONFIG["antbee"]["metrics"]
+    few, many = (
+        config_with(metrics=metrics | {"neither": metrics["neither"] | {"val": {"found": found, "count": 60}}})
+        for found in (4, 30)
+    )
+    assert "do not believe it" not in model_card(few)
+    assert "30 of 60 validation photos were called *neither*. That is far more often than meant" in model_card(many)

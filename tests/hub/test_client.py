@@ -401,7 +401,7 @@ def test_a_space_and_a_pull_request_exclude_each_other(model_folder, monkeypatch
 def test_a_dry_run_refuses_what_a_push_would_refuse(model_folder, monkeypatch, tmp_path, error_of):
     nothing = tmp_path / "nothing"
     for folder, repo_id in ((model_folder, "bugs"), (model_folder, "tester/my bugs"), (nothing, "tester/bugs")):
-        assert error_of(push_script, monkeypatch, folder, repo_id, "--dry-run")[0] == 1
+        assert error_of(push_script, monkeypatch, folder, repo_id, "--dry-run")[0] == 2
 
 
 def test_a_wrong_flag_exits_with_status_2(model_folder, monkeypatch, capsys):

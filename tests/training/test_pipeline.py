@@ -836,7 +836,12 @@ def test_a_restored_version_is_listed_with_the_accuracy_of_its_models(whole_run,
 
 @pytest.mark.parametrize(
     ("temperature", "loss", "remark"),
-    [(1.5, 0.4, ""), (10.0, 0.4, "the largest allowed"), (1.5, 0.6, "no better on these photos")],
+    [
+        (1.5, 0.4, ""),
+        (10.0, 0.4, "the largest allowed"),
+        (0.25, 0.4, "the smallest allowed"),
+        (1.5, 0.6, "no better on these photos"),
+    ],
 )
 def test_a_calibration_that_tells_or_helps_little_says_so(whole_run, temperature, loss, remark):
     one = metrics.evaluate(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
@@ -844,7 +849,7 @@ def test_a_calibration_that_tells_or_helps_little_says_so(whole_run, temperature
     line = steps.calibration_line(temperature, before, after)
     assert line.startswith(f"  calibrated: temperature {temperature:.2f}")
     assert remark in line
-    assert ("(" in line, ";" in line) == ("largest" in remark, "better" in remark)
+    assert ("(" in line, ";" in line) == ("allowed" in remark, "better" in remark)
 
 
 @pytest.mark.parametrize(

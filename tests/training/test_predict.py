@@ -21,6 +21,7 @@ from antbee.data.transforms import Preprocessing
 from antbee.errors import InputError
 from antbee.models.classifier import Prediction
 from antbee.models.config import ClassifierConfig
+from antbee.models.detector import build_detector
 from antbee.models.outputs import Output
 from antbee.models.predict import FilePrediction
 from antbee.models.tables import CSV, JSON_LINES, PARQUET
@@ -240,6 +241,20 @@ def test_another_models_file_is_not_resumed_and_stays_as_it_is(classifier, ants,
         with pytest.raises(InputError, match=message):
             predict_files(model, ants, csv=file, resume=True)
         assert file.read_bytes() == before
+
+
+def test_a_model_that_differs_by_its_threshold_alone_is_another_one(classifier, ants, tmp_path):
+    features = classifier.features([open_photo(path) for path in ants[:3]])
+    first, second = (
+        Classifier(
+            classifier.network, classifier.config, build_detector(features, torch.tensor([0, 0, 1]), ["a"] * 3, limit)
+        )
+        for limit in (0.9, 0.9001)
+    )
+    predict_files(first, ants[:2], csv=tmp_path / "table.csv")
+    with pytest.raises(InputError, match="was written with another model"):
+        predict_files(second, ants, csv=tmp_path / "table.csv", resume=True)
+    assert len(predict_files(first, ants, csv=tmp_path / "table.csv", resume=True)) == len(ants) - 2
 
 
 def test_the_summary_groups_the_reasons_and_names_a_few_files_of_each(classifier, ants, tmp_path):

@@ -282,7 +282,7 @@ def _several_photos(registry: ModelRegistry, choice: Choice) -> None:
         label=label("classify.several.files"), file_count="multiple", file_types=["image"], elem_id="several"
     )
     pictures = gallery("tiles", label=label("classify.several.predictions"), columns=6, visible=False, buttons=None)
-    table = gr.Dataframe(label=label("classify.several.table"), interactive=False, visible=False)
+    table = gr.Dataframe(label=label("classify.several.table"), interactive=False, wrap=True, visible=False)
     download = gr.DownloadButton(str(label("classify.several.csv")), visible=False)
 
     def show_batch(
