@@ -97,6 +97,14 @@ def significance(predictions: Sequence[Predictions], translate: Translator = ENG
     return translate("report.apart", first=first, second=second, verdict=verdict, p=f"{found.p:.2g}", **counts)
 
 
+def unmeasured(models: Sequence[LoadedModel], photos: ImageDataset | None, translate: Translator = ENGLISH) -> str:
+    """Which models the photos can't be used for, since their classes have other names, as Markdown; empty for none."""
+    if photos is None or not (others := [model for model in models if not of_classes([model], photos)]):
+        return ""
+    names, classes = (", ".join(map(as_text, found)) for found in ([one.name for one in others], photos.class_names))
+    return translate("report.other_classes", names=names, classes=classes)
+
+
 def confusion_table(predictions: Predictions, translate: Translator = ENGLISH) -> pandas.DataFrame:
     """The confusion matrix as a table: its first column names the true classes."""
     names = predictions.class_names
@@ -217,10 +225,12 @@ def report_tab(registry: ModelRegistry, choice: Choice, tab: gr.Tab) -> None:
             return [gr.skip()] * len(computed)
         translate = translator_of(request)
         predictions = cache.get(registry.snapshot, names, partial(progress, desc=translate("report.predicting")))
+        others = unmeasured(registry.snapshot.chosen(names), registry.snapshot.photos, translate)
+        sentences = [significance(predictions, translate), others]
         points = reliability_table(predictions, translate)
         axes: dict[str, Any] = {"x_title": translate("report.confidence"), "y_title": translate("report.right")}
         return [
-            gr.Markdown(significance(predictions, translate), min_height=0),
+            gr.Markdown("\n\n".join(filter(None, sentences)), min_height=0),
             gr.LinePlot(points, **axes, visible=bool(len(points))),
             *_filled(gr.Dataframe, confusion_table, "report.confusion", predictions, translate),
             gr.Gallery(visible=False),

@@ -107,6 +107,10 @@ TEXTS = {
         "Of {count} validation photos {first_alone} are right with {first} only, {second_alone} with {second} only: "
         "{verdict} (McNemar's exact test, p = {p})."
     ),
+    "report.other_classes": (
+        "{names} has classes of other names than the photos ({classes}), so it is not measured on them here. Where its"
+        " classes were renamed, rename the folders of the photos too."
+    ),
     "report.apart.chance": "no significant difference",
     "report.apart.real": "a significant difference",
     "plots.accuracy": "Accuracy by epoch",

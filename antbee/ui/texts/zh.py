@@ -101,6 +101,10 @@ TEXTS = {
         "在 {count} 张验证照片中，只有 {first} 答对的有 {first_alone} 张，只有 {second} 答对的有 {second_alone} "
         "张：{verdict}（McNemar 精确检验，p = {p}）。"
     ),
+    "report.other_classes": (
+        "{names} 的类别名与照片（{classes}）不同，因此这里没有用这些照片测量它。"
+        "如果重命名过它的类别，请同样重命名照片文件夹。"
+    ),
     "report.apart.chance": "差异不显著",
     "report.apart.real": "差异显著",
     "plots.accuracy": "各 epoch 的准确率",

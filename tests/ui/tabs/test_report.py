@@ -15,7 +15,7 @@ from antbee.data.quality import Finding
 from antbee.evaluation import metrics as evaluation_metrics
 from antbee.evaluation.calibration import reliability
 from antbee.ui import predictions
-from antbee.ui.i18n import CHINESE
+from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.predictions import LARGEST_ERRORS, PredictionCache, Predictions, predict_validation
 from antbee.ui.tabs.report import (
     CELL_PHOTOS,
@@ -32,6 +32,7 @@ from antbee.ui.tabs.report import (
     metrics_table,
     reliability_table,
     significance,
+    unmeasured,
 )
 
 MARKUP = "<img src=x>**a**"
@@ -278,6 +279,15 @@ def test_a_significant_difference_is_reported_as_one(models, photos):
     assert ": a significant difference (" in significance(both)
     assert "差异显著" in significance(both, CHINESE)
     assert "p = 1)" in significance([both[0], both[0]])
+
+
+def test_a_model_whose_classes_have_other_names_than_the_photos_is_said_to_be_left_out(models, photos):
+    renamed = replace(photos, class_names=("Ameisen", "Bienen"))
+    assert unmeasured(models, photos) == unmeasured(models, None) == ""
+    for translate in (ENGLISH, CHINESE):
+        names = ", ".join(model.name for model in models)
+        expected = translate("report.other_classes", names=names, classes="Ameisen, Bienen")
+        assert unmeasured(models, renamed, translate) == expected
 
 
 def test_one_model_has_no_difference_to_report(predicted):
