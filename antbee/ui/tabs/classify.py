@@ -14,6 +14,7 @@ from PIL import Image
 
 from antbee.data.folder import ImageDataset
 from antbee.data.images import DataError, open_photo
+from antbee.evaluation.report import has_false_alarms
 from antbee.models.classifier import Explanation, Prediction
 from antbee.models.config import MODES
 from antbee.models.tables import csv_bytes
@@ -66,7 +67,9 @@ def classify(
         views.append(
             PredictionView(
                 title_of(model, translate),
-                verdict_sentence(prediction, translate) + _approximation(explanation, translate),
+                verdict_sentence(prediction, translate)
+                + _doubt(prediction, model, translate)
+                + _approximation(explanation, translate),
                 shown_probabilities(prediction),
                 (photo, heat_map(model.classifier, photo, explanation, prediction.label)),
                 neighbour_pictures(explanation.neighbours, photos if was_trained_on(model, photos) else None),
@@ -92,6 +95,14 @@ def verdict_sentence(prediction: Prediction, translate: Translator = ENGLISH) ->
     if prediction.is_out_of_distribution:
         return f"## {translate('classify.neither')}\n{translate('classify.unlike', **far)}"
     return f"{verdict}\n{translate('classify.like', **far)}"
+
+
+def _doubt(prediction: Prediction, model: LoadedModel, translate: Translator) -> str:
+    """That a model says "neither" far too often, where it says so."""
+    metrics = model.config.metrics
+    neither = metrics.neither.model_dump() if metrics is not None and metrics.neither is not None else {}
+    is_doubtful = prediction.is_out_of_distribution and has_false_alarms(neither)
+    return f"\n\n{translate('classify.false_alarms', **neither['val'])}" if is_doubtful else ""
 
 
 def _approximation(explanation: Explanation, translate: Translator) -> str:

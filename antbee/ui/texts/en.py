@@ -47,6 +47,9 @@ TEXTS = {
     "classify.neighbours": "Nearest training photos",
     "classify.like": "similar to the training photos (distance {distance}, threshold {limit})",
     "classify.neither": "Neither",
+    "classify.false_alarms": (
+        "(this model calls photos so far too often: {found} of {count} validation photos; more training photos help)"
+    ),
     "classify.unlike": (
         "out-of-distribution: unlike all training photos (distance {distance}, threshold {limit}); don't trust the "
         "classes below"

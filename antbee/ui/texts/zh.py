@@ -45,6 +45,7 @@ TEXTS = {
     "classify.neighbours": "最相近的训练照片",
     "classify.like": "与训练照片相似（距离 {distance}，阈值 {limit}）",
     "classify.neither": "都不是",
+    "classify.false_alarms": "（这个模型过于频繁地这样判断：{count} 张验证照片中有 {found} 张；更多训练照片会有帮助）",
     "classify.unlike": "分布外：与所有训练照片都不相似（距离 {distance}，阈值 {limit}）；请不要相信下面的类别",
     "classify.unknown": "未做分布外检测：训练照片太少",
     "classify.bad_photo": "无法使用这个文件：{error}。请换一张 JPEG 或 PNG 照片。",

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import gradio as gr
 import pytest
+from configs import CONFIG
 from page_helpers import write_model
 from PIL import ImageChops
 
@@ -15,6 +16,7 @@ from antbee import Classifier, ui
 from antbee.data.drawn import draw
 from antbee.data.images import open_photo
 from antbee.models.classifier import Prediction
+from antbee.models.metrics import Found
 from antbee.ui.components import neighbour_pictures
 from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.tabs.classify import (
@@ -92,6 +94,19 @@ def test_without_a_detector_the_verdict_is_the_prediction_alone(models, photos):
     assert re.fullmatch(r"(ants|bees) · \d+%", text_of(answer.verdict))
     assert answer.neighbours == []
     assert answer.probabilities.keys() == {"ants", "bees"}
+
+
+@pytest.mark.parametrize(("found", "is_doubtful"), [(1, False), (30, True)])
+def test_neither_of_a_model_that_says_it_far_too_often_is_doubted(models, photos, found, is_doubtful):
+    one = models[1]
+    metrics = one.config.metrics or CONFIG.metrics
+    neither = CONFIG.metrics.neither.model_copy(update={"val": Found(found=found, count=60)})
+    config = replace(one.config, metrics=metrics.model_copy(update={"neither": neither}))
+    detector = replace(one.classifier.detector, threshold=0.0)  # everything is farther
+    classifier = Classifier(one.classifier.network, config, detector)
+    (answer,) = classify(draw("ants", 1, 320), [replace(one, classifier=classifier)], photos)
+    assert text_of(answer.verdict).startswith("Neither")
+    assert (f"{found} of 60 validation photos" in answer.verdict) == is_doubtful
 
 
 def test_without_a_model_there_is_no_answer(photos):
