@@ -184,8 +184,8 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
 ):
     waiting = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
     built, launched = [], []
-    for name, value in (("GRADIO_TEMP_DIR", tmp_path), ("GRADIO_ANALYTICS_MAX_EVENTS", 100)):
-        monkeypatch.setenv(name, str(value))  # which app.main would leave behind in this process
+    for name, value in app.gradio_settings(tmp_path).items():
+        monkeypatch.setenv(name, value)  # which app.main would leave behind in this process
     monkeypatch.setattr(sys, "argv", ["app.py", *words])
     monkeypatch.setattr(app, "choose_models", lambda named: [])
     monkeypatch.setattr(app, "choose_photos", lambda *values, **options: None)
