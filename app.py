@@ -21,6 +21,7 @@ with errors.importing():
     from antbee.models.folder import model_folders
     from antbee.text import one_line
     from antbee.training.background import BackgroundTraining
+    from antbee.ui.memory import share_arenas
     from antbee.ui.registry import choose_photos
 
 PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # not a flag: other users of the computer can read those
@@ -63,6 +64,7 @@ def _root_path(text: str) -> str:
 def main() -> None:
     """Load the models, find photos to show, serve the page."""
     arguments = parse_arguments()
+    share_arenas()  # before there are threads, which would take arenas of their own
     with tempfile.TemporaryDirectory(prefix="antbee-") as temporary:
         for name, value in gradio_settings(Path(temporary)).items():
             os.environ.setdefault(name, value)
