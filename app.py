@@ -21,6 +21,7 @@ with errors.importing():
     from antbee.models.folder import model_folders
     from antbee.text import one_line
     from antbee.training.background import BackgroundTraining
+    from antbee.ui.memory import share_arenas
     from antbee.ui.registry import choose_photos
 
 PASSWORD_VARIABLE = "ANTBEE_PASSWORD"  # not a flag: other users of the computer can read those
@@ -63,11 +64,10 @@ def _root_path(text: str) -> str:
 def main() -> None:
     """Load the models, find photos to show, serve the page."""
     arguments = parse_arguments()
+    share_arenas()  # before there are threads, which would take arenas of their own
     with tempfile.TemporaryDirectory(prefix="antbee-") as temporary:
-        # Gradio keeps uploads and shown pictures there; they are deleted with the page.
-        os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(temporary) / "uploads"))
-        # Gradio counts requests, and goes through all of them at every error.
-        os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+        for name, value in gradio_settings(Path(temporary)).items():
+            os.environ.setdefault(name, value)
         registry = ui.ModelRegistry(
             lambda: choose_models(arguments.models),
             lambda models: choose_photos(arguments.data, models, Path(temporary), follow_links=arguments.follow_links),
@@ -88,6 +88,16 @@ def main() -> None:
             for address in addresses:
                 print(f"page      {address}", flush=True)
             page.block_thread()
+
+
+def gradio_settings(temporary: Path) -> dict[str, str]:
+    """The environment variables that Gradio reads, for a page with a temporary folder."""
+    return {
+        "GRADIO_TEMP_DIR": str(temporary / "uploads"),  # for uploads and shown pictures, deleted with the page
+        # For a dashboard that the page does not show, Gradio keeps 10,000 requests and makes a table of them at each.
+        "GRADIO_ANALYTICS_MAX_EVENTS": "100",
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # requests between two tables
+    }
 
 
 def may_train(arguments: argparse.Namespace) -> bool:

@@ -132,11 +132,18 @@ class Caller:
 
     def answer(self) -> dict[str, Any]:
         """The next answer to what this visitor asked."""
-        with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as messages:
-            for line in messages.iter_lines():
+        *_, last = self.messages()
+        return last["output"]
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What the page says until the next answer, and the answer."""
+        with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as stream:
+            for line in stream.iter_lines():
                 message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                if message:
+                    yield message
                 if message.get("msg") == "process_completed":
-                    return message["output"]
+                    return
         raise AssertionError("no answer came")
 
     def join(self, handler: dict[str, Any], data: list[Any], event_data: Any = None) -> httpx.Response:

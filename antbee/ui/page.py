@@ -25,6 +25,7 @@ from antbee.ui.uploads import UploadsOnly
 POLL_SECONDS = 10  # between two checks for changed models
 USER = "antbee"  # the user name where the page has a password
 LONGEST_QUEUE = 256  # requests: opening the page makes five, so that 50 visitors can open it at once
+QUEUE_SECONDS = 1.0  # between two messages to those who wait
 MOST_SESSIONS = 200  # kept by Gradio, 0.3 MB each; older ones lose their state
 TEACH = "teach"  # the id of its tab
 SWEEP, KEEP = 600, 3600  # seconds: how often uploads and shown pictures are deleted, and from which age
@@ -156,7 +157,8 @@ def launch(
     refuses requests by other names of this computer. Raises OSError where the port is taken.
     """
     # api_open would let calls bypass the queue and its bounds.
-    page.queue(max_size=LONGEST_QUEUE, default_concurrency_limit=1, api_open=False)
+    # By default all who wait get a message whenever one of them is answered: n visitors, n² messages.
+    page.queue(status_update_rate=QUEUE_SECONDS, max_size=LONGEST_QUEUE, default_concurrency_limit=1, api_open=False)
     middleware = [Middleware(RequestLimits, local_only=local_only), Middleware(UploadsOnly, page)]
     try:
         _, local, public = page.launch(

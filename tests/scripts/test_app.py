@@ -183,10 +183,11 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
     tmp_path, monkeypatch, words, end
 ):
     waiting = [sys.executable, "-c", "import signal; print('here', flush=True); signal.pause()"]
-    built, launched = [], []
-    for name, value in (("GRADIO_TEMP_DIR", tmp_path), ("GRADIO_ANALYTICS_MAX_EVENTS", 100)):
-        monkeypatch.setenv(name, str(value))  # which app.main would leave behind in this process
+    built, launched, shared = [], [], []
+    for name, value in app.gradio_settings(tmp_path).items():
+        monkeypatch.setenv(name, value)  # which app.main would leave behind in this process
     monkeypatch.setattr(sys, "argv", ["app.py", *words])
+    monkeypatch.setattr(app, "share_arenas", lambda: shared.append(True))  # not of this process
     monkeypatch.setattr(app, "choose_models", lambda named: [])
     monkeypatch.setattr(app, "choose_photos", lambda *values, **options: None)
     monkeypatch.setattr(app, "BackgroundTraining", lambda: BackgroundTraining(lambda request: waiting))
@@ -212,6 +213,7 @@ def test_the_page_gets_a_training_where_it_may_train_and_none_of_it_is_left_when
     (training,), (options,) = built, launched
     assert options["local_only"] == (words == ["--train"])
     assert options["password"] is None
+    assert shared == [True]
     assert (training is not None) == (words == ["--train"])
     if training is not None:
         assert training.state().status == "cancelled"

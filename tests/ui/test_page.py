@@ -24,6 +24,7 @@ from gradio_client import Client, handle_file
 from page_helpers import SMALL, Caller, registry_of, serving, write_model
 from PIL import Image
 
+import app
 from antbee import ui
 from antbee.data.drawn import draw
 from antbee.data.images import open_photo
@@ -360,6 +361,37 @@ def test_a_full_queue_refuses_requests_and_visitors_who_leave_make_room(
         began = time.monotonic()
         assert another.answer()["data"] == [{}]
         assert time.monotonic() - began < 2
+
+
+def test_those_who_wait_get_no_message_whenever_another_visitor_is_answered(
+    snapshot, photos, gradio_folder, call_at, monkeypatch
+):
+    go_on = threading.Event()
+    monkeypatch.setattr("antbee.ui.page.QUEUE_SECONDS", 3600)
+    monkeypatch.setattr("antbee.ui.tabs.classify.predict", lambda photo, models: {"waited": go_on.wait(30)})
+    with serving(ui.build_page(registry_of(snapshot.models, snapshot.photos))) as url:
+        visitors = [call_at(url) for _ in range(CONCURRENT_PREDICTIONS + 4)]
+        photo = visitors[0].upload(photos.val.paths[0])
+        for visitor in visitors:
+            assert visitor.join(visitor.predict, photo).is_success
+        go_on.set()
+        for visitor in visitors:
+            messages = [message["msg"] for message in visitor.messages()]
+            assert messages == ["estimation", "process_starts", "process_completed"]
+
+
+def test_the_page_makes_no_table_of_its_requests(snapshot, photos, gradio_folder, call_at, tmp_path, monkeypatch):
+    for name, value in app.gradio_settings(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    page, tables = ui.build_page(registry_of(snapshot.models, snapshot.photos)), []
+    monkeypatch.setattr(type(page._queue), "_get_df", tables.append)
+    with serving(page) as url:
+        visitor = call_at(url)
+        assert "data" in visitor.call(visitor.predict, visitor.upload(photos.val.paths[0]))
+        until = time.monotonic() + 10
+        while page._queue.event_ids_to_events:
+            assert time.monotonic() < until, "the request is never done with"
+    assert tables == []
 
 
 def test_a_call_goes_through_the_queue_and_not_around_it(caller):
