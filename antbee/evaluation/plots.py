@@ -1,14 +1,15 @@
 """Figures from plain data: image grids, learning curves, confusion matrices, heat maps, activations."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -21,6 +22,7 @@ RIGHT_SIGN, WRONG_SIGN = "\N{CHECK MARK}", "\N{BALLOT X}"
 MODE_COLOURS = {"frozen": "#009e73", "finetune": "#7b4fb3"}
 LONGEST_LINE, LONGEST_NAME = 21, 40  # characters in a tile's title, and of a class name at a matrix
 CHANNEL_SIDE = 224  # pixels
+TILE_WIDTH, TILE_SIDE = 1.7, 1.617  # inches: of a tile, and of its image's longer side
 
 
 @dataclass(frozen=True)
@@ -38,28 +40,38 @@ def grid(tiles: Sequence[Tile], *, columns: int = 8) -> Image.Image:
     rows = -(-len(tiles) // columns)
     lines = max(tile.title.count("\n") + 1 for tile in tiles)
     lettering = lettering_for([RIGHT_SIGN + WRONG_SIGN, *(tile.title for tile in tiles)])
-    figure = _figure(width=1.7 * columns, height=(1.7 + 0.22 * lines) * rows)
-    for position, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        if position < len(tiles):
-            _show_tile(axes, tiles[position], lettering)
-        else:
-            axes.set_axis_off()
+    tile_height = TILE_WIDTH + 0.22 * lines
+    width, height = TILE_WIDTH * columns, tile_height * rows
+    figure = _figure(width=width, height=height)
+    figure.set_layout_engine("none")
+    # One axes in inches for all: an axes for each image, with its ticks and its layout, takes several times longer.
+    axes = figure.add_axes((0, 0, 1, 1))
+    margin = (TILE_WIDTH - TILE_SIDE) / 2
+    for position, tile in enumerate(tiles):
+        row, column = divmod(position, columns)
+        left, bottom = TILE_WIDTH * column + margin, height - tile_height * (row + 1) + margin
+        _show_tile(axes, tile, lettering, left=left, bottom=bottom)
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
     return _picture(figure)
 
 
-def _show_tile(axes: Axes, tile: Tile, lettering: Lettering) -> None:
+def _show_tile(axes: Axes, tile: Tile, lettering: Lettering, *, left: float, bottom: float) -> None:
+    _, height, width = tile.image.shape
+    across, up = TILE_SIDE * width / max(height, width), TILE_SIDE * height / max(height, width)
+    left += (TILE_SIDE - across) / 2
     # Tensors are (C, H, W), pictures (H, W, C).
-    axes.imshow(tile.image.permute(1, 2, 0).cpu().numpy())
+    axes.imshow(tile.image.permute(1, 2, 0).cpu().numpy(), extent=(left, left + across, bottom, bottom + up))
+    frame = Rectangle((left, bottom), across, up, fill=False, edgecolor="black", linewidth=0.8)
     title, colour = tile.title, "#333333"
     if tile.right is not None:
         colour = RIGHT if tile.right else WRONG
-        for spine in axes.spines.values():
-            spine.set(edgecolor=colour, linewidth=4, linestyle="-" if tile.right else "--")
+        frame.set(edgecolor=colour, linewidth=4, linestyle="-" if tile.right else "--")
         title = f"{RIGHT_SIGN if tile.right else WRONG_SIGN} {title}"
-    lines = [lettering.drawable(line, LONGEST_LINE) for line in title.split("\n")]
-    axes.set_title("\n".join(lines), fontsize=9, color=colour, **lettering.options)
+    axes.add_patch(frame)
+    text = "\n".join(lettering.drawable(line, LONGEST_LINE) for line in title.split("\n"))
+    middle, above = left + across / 2, bottom + up + 6 / 72
+    axes.text(middle, above, text, ha="center", va="baseline", fontsize=9, color=colour, **lettering.options)
 
 
 def learning_curves(epochs: Mapping[str, Sequence[Mapping[str, float]]]) -> Image.Image:
@@ -190,13 +202,10 @@ def _coloured(values: Tensor, colours: str) -> Image.Image:
 
 def _figure(*, width: float, height: float) -> Figure:
     # Not pyplot, which keeps figures in a global list and is not thread-safe.
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def _picture(figure: Figure) -> Image.Image:
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    with Image.open(content) as image:
-        return image.convert("RGB")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

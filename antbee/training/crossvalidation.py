@@ -20,6 +20,7 @@ from antbee.models.detector import LARGEST_SAMPLE, directions, kth_distance, nea
 from antbee.models.device import Precision
 from antbee.training.distributed import DistributedContext
 from antbee.training.features import Examples, Features, compute_features
+from antbee.training.heads import trained_heads
 from antbee.training.modes import fit_mode_without_validation
 from antbee.training.recipe import Recipe
 
@@ -194,14 +195,13 @@ def learning_curve(
     largest = int(counts.max())
     points = []
     for per_class in [*(size for size in sizes if 2 * size <= largest), largest]:
-        right = []
-        for draw in range(CURVE_DRAWS):
-            chosen = _drawn(train.labels, per_class, seed, draw)
-            lengthened = _as_many_steps(recipe, len(chosen), len(train))
-            head = trained_head(train.subset(chosen), len(counts), lengthened, seed=seed + draw, device=device)
-            right.append((logits_of(head, val).argmax(1) == val.labels).float())
+        subsets = [_drawn(train.labels, per_class, seed, draw) for draw in range(CURVE_DRAWS)]
+        lengthened = _as_many_steps(recipe, len(subsets[0]), len(train))
+        seeds = [seed + draw for draw in range(CURVE_DRAWS)]
+        heads = trained_heads(train, subsets, len(counts), lengthened, seeds=seeds, device=device)
+        right = [(logits_of(head, val).argmax(1) == val.labels).float() for head in heads]
         accuracies = tuple(float(draw.mean()) for draw in right)
-        points.append(CurvePoint(per_class, len(chosen), accuracies, torch.stack(right).mean(0)))
+        points.append(CurvePoint(per_class, len(subsets[0]), accuracies, torch.stack(right).mean(0)))
     return points
 
 

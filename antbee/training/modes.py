@@ -14,7 +14,7 @@ from antbee.training.distributed import DistributedContext
 from antbee.training.features import Examples
 from antbee.training.history import Epoch
 from antbee.training.recipe import Recipe, balancing_weights
-from antbee.training.trainer import FitResult, fit, fit_without_validation
+from antbee.training.trainer import FitResult, fit, fit_without_validation, is_head
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _fit_options(
     module: nn.Module, labels: Tensor, recipe: Recipe, seed: int, context: DistributedContext
 ) -> dict[str, Any]:
     """The arguments that a recipe gives to `fit` and `fit_without_validation`."""
-    whole = not isinstance(module, nn.Linear)  # a head alone is too small to gain from lower precision
+    whole = not is_head(module)  # a head is too small to gain from lower precision
     return {
         "batch_norm": recipe.batch_norm,
         "precision": choose_precision(recipe.precision, context.device) if whole else "float32",

@@ -51,6 +51,11 @@ def set_training_mode(module: nn.Module, batch_norm: str) -> None:
                 layer.eval()
 
 
+def is_head(module: nn.Module) -> bool:
+    """Whether a module is a head, or several of them, and not a whole network: a single layer."""
+    return next(module.children(), None) is None
+
+
 @dataclass(frozen=True)
 class FitResult:
     """The history of a training, and the epoch whose weights are kept."""
@@ -238,7 +243,7 @@ class _Training:
         if compiled:
             # A wrapper: the module that is evaluated and saved stays uncompiled.
             self.learner = cast(nn.Module, torch.compile(self.learner))
-        self.is_head = isinstance(module, nn.Linear)
+        self.is_head = is_head(module)
         self.train = train
         self.schedule = schedule
         self.batch_norm = batch_norm

@@ -86,6 +86,23 @@ def test_the_grid_grows_with_its_tiles_and_title_lines() -> None:
     assert grid([Tile(plain(GREY), "two\nlines")]).height > one.height
 
 
+@pytest.mark.parametrize(("height", "width"), [(60, 60), (60, 120), (120, 60)])
+def test_an_image_of_a_grid_keeps_its_shape(height: int, width: int) -> None:
+    image = (torch.tensor(RED) / 255).view(3, 1, 1).expand(3, height, width)
+    rows, columns = np.ptp(places_of(grid([Tile(image, "bees")]), RED), axis=0) + 1
+    assert columns / rows == pytest.approx(width / height, rel=0.03)
+    assert max(rows, columns) > 170
+
+
+def test_titles_and_images_of_neighbouring_tiles_do_not_overlap() -> None:
+    picture = grid([Tile(plain(RED), "one\ntwo\nthree")] * 4, columns=2)
+    is_red = np.zeros((picture.height, picture.width), dtype=bool)
+    is_red[tuple(places_of(picture, RED).T)] = True
+    assert is_red.sum() == pytest.approx(4 * 175**2, rel=0.05)  # no letter covers an image
+    between = np.asarray(picture.crop((0, picture.height // 2 - 1, picture.width, picture.height // 2 + 1)))
+    assert (between == 255).all()
+
+
 def zones(right: bool | None, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, bytes]:
     """The title and the frame of a prediction's tile, drawn in black to compare shapes alone."""
     monkeypatch.setattr(plots, "RIGHT", "black")

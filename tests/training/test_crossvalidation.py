@@ -332,13 +332,13 @@ def test_the_chosen_k_is_given_with_distances_to_that_neighbour_of_fewer_photos(
 @pytest.fixture
 def trainings(monkeypatch):
     """Features, recipe and seed of each head that is trained."""
-    calls, train = [], crossvalidation.trained_head
+    calls, train = [], crossvalidation.trained_heads
 
-    def recorded(features, class_count, recipe, *, seed, device):
-        calls.append((features, recipe, seed))
-        return train(features, class_count, recipe, seed=seed, device=device)
+    def recorded(features, chosen, class_count, recipe, *, seeds, device):
+        calls.extend((features.subset(one), recipe, seed) for one, seed in zip(chosen, seeds, strict=True))
+        return train(features, chosen, class_count, recipe, seeds=seeds, device=device)
 
-    monkeypatch.setattr(crossvalidation, "trained_head", recorded)
+    monkeypatch.setattr(crossvalidation, "trained_heads", recorded)
     return calls
 
 
