@@ -38,7 +38,7 @@ UPWARDS = {
 PAGE = (
     {"texts.__init__", "texts.en", "texts.zh"},
     {"i18n"},
-    {"registry", "sessions", "security", "memory"},
+    {"registry", "sessions", "security", "memory", "batching"},
     {"components"},
     {"predictions"},
     {"tabs.batches", "tabs.classify", "tabs.inside", "tabs.publish", "tabs.report", "uploads"},

@@ -5,7 +5,7 @@ import os
 import platform
 
 M_ARENA_MAX = -8  # a parameter of mallopt, from glibc's malloc.h
-ARENAS = 2  # as many handlers as compute at a time
+ARENAS = 2  # the photos that are decoded at a time
 
 
 def share_arenas() -> bool:

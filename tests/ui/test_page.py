@@ -32,7 +32,7 @@ from antbee.evaluation.plots import MODE_COLOURS
 from antbee.models.folder import model_folders
 from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.registry import how_to_train
-from antbee.ui.tabs.classify import CONCURRENT_PREDICTIONS, MOST_PHOTOS, classify, predict_batch
+from antbee.ui.tabs.classify import CONCURRENT_CALLS, MOST_PHOTOS, classify, predict_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -332,7 +332,7 @@ def test_a_full_queue_refuses_requests_and_visitors_who_leave_make_room(
 ):
     started, go_on = threading.Semaphore(0), threading.Event()
 
-    def slow(photo: Any, models: Any) -> dict[str, Any]:
+    def slow(crops: Any, models: Any, batches: Any) -> dict[str, Any]:
         started.release()
         assert go_on.wait(30)
         return {}
@@ -340,7 +340,7 @@ def test_a_full_queue_refuses_requests_and_visitors_who_leave_make_room(
     monkeypatch.setattr("antbee.ui.page.LONGEST_QUEUE", 1)
     monkeypatch.setattr("antbee.ui.tabs.classify.predict", slow)
     with serving(ui.build_page(registry_of(snapshot.models, snapshot.photos))) as url:
-        *running, waiting, another = (call_at(url) for _ in range(CONCURRENT_PREDICTIONS + 2))
+        *running, waiting, another = (call_at(url) for _ in range(CONCURRENT_CALLS + 2))
         photo = another.upload(photos.val.paths[0])
         for visitor in running:
             assert visitor.join(visitor.predict, photo).is_success
@@ -368,9 +368,9 @@ def test_those_who_wait_get_no_message_whenever_another_visitor_is_answered(
 ):
     go_on = threading.Event()
     monkeypatch.setattr("antbee.ui.page.QUEUE_SECONDS", 3600)
-    monkeypatch.setattr("antbee.ui.tabs.classify.predict", lambda photo, models: {"waited": go_on.wait(30)})
+    monkeypatch.setattr("antbee.ui.tabs.classify.predict", lambda *asked: {"waited": go_on.wait(30)})
     with serving(ui.build_page(registry_of(snapshot.models, snapshot.photos))) as url:
-        visitors = [call_at(url) for _ in range(CONCURRENT_PREDICTIONS + 4)]
+        visitors = [call_at(url) for _ in range(CONCURRENT_CALLS + 4)]
         photo = visitors[0].upload(photos.val.paths[0])
         for visitor in visitors:
             assert visitor.join(visitor.predict, photo).is_success

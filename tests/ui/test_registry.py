@@ -16,10 +16,11 @@ from antbee.models.config import ModelFolderError
 from antbee.models.folder import model_folders
 from antbee.models.tensors import WeightsError
 from antbee.ui import registry as ui_registry
+from antbee.ui.batching import DynamicBatches
 from antbee.ui.i18n import CHINESE
 from antbee.ui.registry import how_to_train, notices, was_trained_on
 from antbee.ui.tabs.batches import batch
-from antbee.ui.tabs.classify import predict
+from antbee.ui.tabs.classify import crops_of, predict
 
 MARKUP = "<img src=x>**"
 
@@ -66,7 +67,8 @@ def test_a_model_of_somebody_elses_making_is_shown_beside_antbees_own(models, ph
     assert foreign.history == ()
     assert "trained by transfer learning" not in foreign.card
     snapshot = ui.Snapshot((foreign, models[0]), photos)
-    assert predict(draw("bees", 0, 100), snapshot.models).keys() == {foreign.name, "frozen"}
+    crops = crops_of(draw("bees", 0, 100), snapshot.models)
+    assert predict(crops, snapshot.models, DynamicBatches()).keys() == {foreign.name, "frozen"}
     drawn = batch(snapshot, None, "val", 4, 0)
     assert [grid.title for grid in drawn] == ["frozen: val batch 0"], "the other knows no ants and bees"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from antbee.models.classifier import Explanation, Prediction
 from antbee.models.config import MODES
 from antbee.models.tables import csv_bytes
 from antbee.text import as_text, one_line
+from antbee.ui.batching import LARGEST_BATCH, DynamicBatches
 from antbee.ui.components import (
     EACH,
     NEWEST,
@@ -40,6 +42,7 @@ EXAMPLES_PER_CLASS = 4
 EXAMPLE_SIDE = 160  # pixels
 MOST_PHOTOS = 200  # at once
 CONCURRENT_PREDICTIONS = 2  # requests: one photo is decoded while the network computes another
+CONCURRENT_CALLS = 2 * LARGEST_BATCH  # of the endpoint: a batch waits while another is computed
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,18 @@ def _approximation(explanation: Explanation, translate: Translator) -> str:
     return "" if explanation.is_exact else f"\n\n{translate('classify.map.gradient')}"
 
 
-def predict(photo: Image.Image | None, models: Sequence[LoadedModel]) -> dict[str, Any]:
-    """Every model's prediction by its name, for the page's API. Raises gr.Error without a photo."""
+def crops_of(photo: Image.Image | None, models: Sequence[LoadedModel]) -> list[Image.Image]:
+    """What each model sees of a photo. Raises gr.Error without a photo."""
     if photo is None:
         raise gr.Error("No photo came: send an image file.", print_exception=False)
-    predictions = {model.name: model.classifier.predict([photo])[0] for model in models}
+    return [model.classifier.crop(photo) for model in models]
+
+
+def predict(crops: Sequence[Image.Image], models: Sequence[LoadedModel], batches: DynamicBatches) -> dict[str, Any]:
+    """Every model's prediction for its crop of a photo, by the model's name, for the page's API."""
+    predictions = {
+        model.name: batches.predict(model.classifier, crop) for model, crop in zip(models, crops, strict=True)
+    }
     return {
         name: {
             "label": one_line(prediction.label),
@@ -272,16 +282,22 @@ def _filled(view: PredictionView | None) -> list[Any]:
 
 def _endpoint(registry: ModelRegistry, photo: gr.Image) -> None:
     """Adds the endpoint /predict of the page's API."""
+    batches = DynamicBatches()
+    # A photo of a phone takes hundreds of times the memory of its crops.
+    decoding = threading.Semaphore(CONCURRENT_PREDICTIONS)
 
     def predict_photo(photo: dict[str, Any] | None) -> dict[str, Any]:
-        return predict(photo_of(photo), registry.snapshot.models)
+        models = registry.snapshot.models
+        with decoding:
+            crops = crops_of(photo_of(photo), models)
+        return predict(crops, models, batches)
 
     gr.Button(visible=False).click(
         predict_photo,
         photo,
         gr.JSON(visible=False),
         preprocess=False,
-        concurrency_limit=CONCURRENT_PREDICTIONS,
+        concurrency_limit=CONCURRENT_CALLS,
         api_name="predict",
         api_description="Predicts the class of a photo: each model's prediction, the probability of every class, and "
         "whether the photo is out of distribution.",

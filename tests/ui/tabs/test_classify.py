@@ -17,11 +17,13 @@ from antbee.data.drawn import draw
 from antbee.data.images import open_photo
 from antbee.models.classifier import Prediction
 from antbee.models.metrics import Found
+from antbee.ui.batching import DynamicBatches
 from antbee.ui.components import neighbour_pictures
 from antbee.ui.i18n import CHINESE, ENGLISH
 from antbee.ui.tabs.classify import (
     BatchPredictions,
     classify,
+    crops_of,
     example_paths,
     predict,
     predict_batch,
@@ -167,7 +169,7 @@ def test_class_names_that_are_markup_or_no_unicode_reach_a_browser_as_text(odd_m
     (answer,) = classify(draw("bees", 0, 100), odd_models, None)
     assert answer.probabilities.keys() == {MARKUP, "b\\udcff"}  # gr.Label shows its labels as text
     assert "<img" not in answer.verdict
-    answer = predict(draw("bees", 0, 100), odd_models)["frozen"]
+    answer = predict(crops_of(draw("bees", 0, 100), odd_models), odd_models, DynamicBatches())["frozen"]
     assert answer["probabilities"].keys() == {MARKUP, "b\\udcff"}
     assert json.dumps(answer, ensure_ascii=False).encode()
 
@@ -177,7 +179,7 @@ def test_class_names_that_are_markup_or_no_unicode_reach_a_browser_as_text(odd_m
 
 def test_predict_returns_every_models_prediction(models):
     photo = draw("bees", 2, 200)
-    answers = predict(photo, models)
+    answers = predict(crops_of(photo, models), models, DynamicBatches())
     assert list(answers) == ["frozen", "finetune"]
     for shown in models:
         (prediction,) = shown.classifier.predict([photo])
@@ -194,7 +196,7 @@ def test_predict_returns_every_models_prediction(models):
 
 def test_predict_without_a_photo_is_an_error(models):
     with pytest.raises(gr.Error, match="No photo came"):
-        predict(None, models)
+        crops_of(None, models)
 
 
 def test_examples_take_the_classes_in_turn(photos):
