@@ -307,14 +307,21 @@ class LoopbackHub:
         repository = self.readable(request)
         return repository if isinstance(repository, Response) else Response()
 
-    async def tree(self, request: Request) -> Response:
-        """The files and folders of a commit or of a folder in it, as list_repo_tree() asks for them."""
+    def commit_to_read(self, request: Request) -> Commit | Response:
+        """The commit that a request names, or the refusal."""
         repository = self.readable(request)
         if isinstance(repository, Response):
             return repository
         commit = repository.commit_at(request.path_params["revision"])
         if commit is None:
             return refusal(404, "RevisionNotFound", "Invalid rev id")
+        return commit
+
+    async def tree(self, request: Request) -> Response:
+        """The files and folders of a commit or of a folder in it, as list_repo_tree() asks for them."""
+        commit = self.commit_to_read(request)
+        if isinstance(commit, Response):
+            return commit
         folder = request.path_params.get("path", "")
         rows = rows_below(commit, f"{folder}/" if folder else "")
         if folder and not rows:
@@ -325,12 +332,9 @@ class LoopbackHub:
 
     async def paths_info(self, request: Request) -> Response:
         """Those of the named files and folders that a commit has."""
-        repository = self.readable(request)
-        if isinstance(repository, Response):
-            return repository
-        commit = repository.commit_at(request.path_params["revision"])
-        if commit is None:
-            return refusal(404, "RevisionNotFound", "Invalid rev id")
+        commit = self.commit_to_read(request)
+        if isinstance(commit, Response):
+            return commit
         form = await (request.form() if "form" in request.headers["content-type"] else request.json())
         wanted = form["paths"] if isinstance(form, dict) else form.getlist("paths")
         return JSONResponse([row for row in rows_below(commit, "") if row["path"] in wanted])

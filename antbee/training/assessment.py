@@ -53,8 +53,13 @@ def evaluation_of(head: nn.Linear, features: Features, detector: KNNDetector | N
     evaluation = metrics.evaluate(logits_of(head, features), features.labels)
     if detector is None or detector.limit is None:
         return evaluation
-    found = int((detector.distance(features.features) > detector.limit).sum())
-    return evaluation.model_copy(update={"neither": Found(found=found, count=len(features))})
+    return evaluation.model_copy(update={"neither": _beyond(detector, detector.limit, features)})
+
+
+def _beyond(detector: KNNDetector, limit: float, features: Features) -> Found:
+    """How many images lie farther from the training images than the limit."""
+    found = int((detector.distance(features.features) > limit).sum())
+    return Found(found=found, count=len(features))
 
 
 def ood_metrics(classifier: Classifier, val: Features, *, backbone_is_frozen: bool) -> OODMetrics | None:
@@ -74,11 +79,10 @@ def ood_metrics(classifier: Classifier, val: Features, *, backbone_is_frozen: bo
         rows, count = val.features, detector.neighbours
         others = leave_classes_out(detector.features, detector.labels, rows, val.labels, count=count)
         left_out = Found(found=others, count=len(val))
-    alarms = int((detector.distance(val.features) > detector.limit).sum())
     return OODMetrics(
         threshold=detector.limit,
         rate=FALSE_ALARM_RATE,
-        val=Found(found=alarms, count=len(val)),
+        val=_beyond(detector, detector.limit, val),
         foreign=found,
         left_out=left_out,
     )

@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import file_names
 
 from antbee import iter_predictions
 from antbee.models.classifier import Prediction
@@ -33,10 +33,7 @@ ODD = [
     "\ufeff",
     "\u2028",
 ]
-NAMES = st.one_of(
-    st.binary(min_size=1, max_size=12).map(lambda name: os.fsdecode(name.replace(b"\0", b"x"))),
-    st.lists(st.sampled_from(ODD), min_size=1, max_size=4).map("".join),
-)
+NAMES = file_names(ODD)
 NUMBERS = st.floats(min_value=0, max_value=2, allow_subnormal=True)
 LIMITS = st.none() | NUMBERS
 

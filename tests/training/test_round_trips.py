@@ -1,7 +1,6 @@
 """What a run writes its own readers accept, for any names and numbers: config, history, card, list of exclusions."""
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from configs import CONFIG
 from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import file_names
 
 from antbee.data.exclusions import exclusion_line, read_exclusions
 from antbee.data.listing import SkippedFile
@@ -36,10 +36,7 @@ ODD = [
     "- ",
     "null",
 ]
-NAMES = st.one_of(
-    st.binary(min_size=1, max_size=16).map(lambda name: os.fsdecode(name.replace(b"\0", b"x"))),
-    st.lists(st.sampled_from(ODD), min_size=1, max_size=4).map("".join),
-)
+NAMES = file_names(ODD)
 CLASSES = st.lists(NAMES.filter(str.strip), min_size=2, max_size=4, unique=True)
 FILES = st.builds(SkippedFile, NAMES.filter(str.strip), NAMES.filter(str.strip))
 LOSSES = st.floats(min_value=0, max_value=3e38, allow_subnormal=True)
